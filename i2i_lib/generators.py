@@ -1,0 +1,171 @@
+"""Generators as pure functions of a config: images in [-1, 1] to images in [-1, 1]."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample
+from i2i_lib.layers import conv, init_weights, norm_layer, with_norm_relu
+from i2i_lib.macs import check_image_size
+
+__all__ = ["InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
+
+
+class InceptionBlock(nn.Module):
+    """Residual block whose body is a normed sum of branches with different receptive fields (paper, section 3.1).
+
+    For each kernel size k there is a plain branch (k x k, k x k) and a depthwise one (1 x 1, k x k depthwise, 1 x 1).
+    Only hidden widths can be pruned: every branch reads and writes the trunk, so one of width 0 simply drops out.
+    """
+
+    def __init__(self, width: int, hidden: BlockWidths, kernel_sizes: tuple[int, ...], norm: Norm) -> None:
+        super().__init__()
+        # Keyed by kernel size, so that a missing branch does not rename the others.
+        self.conv = nn.ModuleDict()
+        self.depthwise = nn.ModuleDict()
+        bias = norm == "instance"
+        for kernel, c in zip(kernel_sizes, hidden.conv, strict=True):
+            if c:
+                self.conv[f"k{kernel}"] = nn.Sequential(
+                    OrderedDict(
+                        expand=with_norm_relu(conv(width, c, kernel, bias=bias), c, norm),
+                        project=conv(c, width, kernel, bias=bias),
+                    )
+                )
+        for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
+            if c:
+                self.depthwise[f"k{kernel}"] = nn.Sequential(
+                    OrderedDict(
+                        expand=with_norm_relu(conv(width, c, 1, bias=bias), c, norm),
+                        spatial=with_norm_relu(conv(c, c, kernel, bias=bias, groups=c), c, norm),
+                        project=conv(c, width, 1, bias=bias),
+                    )
+                )
+        self.norm = norm_layer(norm, width) if self.conv or self.depthwise else None
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
+        if self.norm is None:
+            return x
+        first, *others = (*self.conv.values(), *self.depthwise.values())
+        body = first(x)
+        for branch in others:
+            body = body + branch(x)
+        return x + self.norm(body)
+
+
+class _SeparableConv(nn.Module):
+    """3 x 3 depthwise, norm, 1 x 1: no activation between (Li et al. 2020)."""
+
+    def __init__(self, width: int, norm: Norm) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        self.spatial = conv(width, width, 3, bias=bias, groups=width)
+        self.norm = norm_layer(norm, width)
+        self.project = conv(width, width, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.norm(self.spatial(x)))
+
+
+class ResnetBlock(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut, plain or depthwise-separable."""
+
+    def __init__(self, width: int, norm: Norm, *, separable: bool) -> None:
+        super().__init__()
+
+        def convolution() -> nn.Module:
+            return _SeparableConv(width, norm) if separable else conv(width, width, 3, bias=norm == "instance")
+
+        self.body = nn.Sequential(
+            with_norm_relu(convolution(), width, norm),
+            nn.Sequential(OrderedDict(conv=convolution(), norm=norm_layer(norm, width))),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
+        return x + self.body(x)
+
+
+class _Generator(nn.Module):
+    """What both families share: a stem that quarters the grid, residual blocks, and the way back up."""
+
+    def __init__(self, config: GeneratorConfig | ResnetConfig, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.config = config
+        norm, bias = config.norm, config.norm == "instance"
+        first, second, width = config.stem
+        self.stem = nn.Sequential(
+            with_norm_relu(conv(config.in_channels, first, 7, bias=bias), first, norm),
+            with_norm_relu(nn.Conv2d(first, second, 3, stride=2, padding=1, bias=bias), second, norm),
+            with_norm_relu(nn.Conv2d(second, width, 3, stride=2, padding=1, bias=bias), width, norm),
+        )
+        self.blocks = nn.ModuleList(blocks)
+        middle, last = config.up
+        self.up = nn.Sequential(
+            _upsample(width, middle, norm, config.upsample), _upsample(middle, last, norm, config.upsample)
+        )
+        self.head = conv(last, config.out_channels, 7, bias=True)
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The image [N, out_channels, H, W] and four feature maps [N, width, H/4, W/4] for distillation.
+
+        The maps are the stem's output and those of the blocks `config.taps` (paper, supplement S1). Height and width
+        are multiples of 4, else ValueError.
+        """
+        check_image_size((x.shape[2], x.shape[3]))
+        x = self.stem(x)
+        features = [x]
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if i in self.config.taps:
+                features.append(x)
+        return torch.tanh(self.head(self.up(x))), tuple(features)
+
+    def forward(self, x: Tensor, *, features: bool = False) -> Any:
+        """The image, or what `forward_features` returns: wrappers such as DDP only offer `forward`."""
+        image, maps = self.forward_features(x)
+        return (image, maps) if features else image
+
+
+class InceptionGenerator(_Generator):
+    """The paper's generator, teacher or student: a pure function of its config."""
+
+    config: GeneratorConfig
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        width = config.stem[-1]
+        super().__init__(config, [InceptionBlock(width, b, config.kernel_sizes, config.norm) for b in config.blocks])
+
+
+class ResnetGenerator(_Generator):
+    """The ResNet generator of CycleGAN, or its depthwise-separable variant: baselines, never pruned here."""
+
+    config: ResnetConfig
+
+    def __init__(self, config: ResnetConfig) -> None:
+        width = config.stem[-1]
+        blocks = [ResnetBlock(width, config.norm, separable=config.separable) for _ in range(config.n_blocks)]
+        super().__init__(config, [*blocks])
+
+
+class _ResizeConv(nn.Conv2d):
+    """Twice the grid by repeating pixels, then a convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.interpolate(input, scale_factor=2.0, mode="nearest"))
+
+
+def _upsample(inputs: int, outputs: int, norm: Norm, upsample: Upsample) -> nn.Sequential:
+    """Twice the grid, either by the published transposed convolution or by one over the resized input.
+
+    The second leaves no checkerboard (Odena et al. 2016), at four times the exact MACs of the first.
+    """
+    bias = norm == "instance"
+    layer = (
+        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)
+        if upsample == "transpose"
+        else _ResizeConv(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+    )
+    return with_norm_relu(layer, outputs, norm)

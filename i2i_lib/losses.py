@@ -1,0 +1,162 @@
+"""Losses as functions of tensors. Each returns a scalar and computes in float32 at least."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class OfficialWeights(NamedTuple):
+    """Loss weights of a student in the authors' training scripts.
+
+    `align` belongs to KA (samples as rows, uncentred) **summed** over four processes of 20 samples each at every
+    tapped layer, except for GauGAN, where it is averaged. On one process the same pull needs four times the weight
+    and shards of 20. It carries over to no other index, batch or number of processes: GCKA's own weight has to be
+    found by experiment.
+    """
+
+    gan_loss: Literal["lsgan", "hinge"]
+    gan: float
+    recon: float  # L1; for GauGAN, of the discriminator's features
+    align: float
+
+
+OFFICIAL_WEIGHTS = {
+    "horse2zebra": OfficialWeights("lsgan", gan=1.0, recon=5.0, align=1.0),
+    "zebra2horse": OfficialWeights("lsgan", gan=1.0, recon=5.0, align=0.1),
+    "cityscapes": OfficialWeights("hinge", gan=1.0, recon=100.0, align=0.5),
+    "maps": OfficialWeights("hinge", gan=1.0, recon=100.0, align=1.3),
+    "cityscapes-gaugan": OfficialWeights("hinge", gan=1.0, recon=10.0, align=0.5),
+}
+
+
+def lsgan(logits: Tensor, real: bool) -> Tensor:
+    """Mean squared distance to 1 for real, to 0 for fake (Mao et al. 2017)."""
+    return (logits.float() - (1.0 if real else 0.0)).square().mean()
+
+
+def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Discriminator's hinge loss, the mean of its two sides: real above 1, fake below -1 (Lim and Ye 2017)."""
+    return 0.5 * (F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean())
+
+
+def hinge_g(fake_logits: Tensor) -> Tensor:
+    """Generator's side of the hinge loss: fake up, without a bound."""
+    return -fake_logits.float().mean()
+
+
+def kernel_alignment(
+    x: Tensor,
+    y: Tensor,
+    *,
+    rows: Literal["pixels", "samples"] = "pixels",
+    centered: bool = True,
+    group: "dist.ProcessGroup | None" = None,
+) -> Tensor:
+    """How alike two feature maps are, from 0 to 1, whatever their channels: no adaptor has to be learned.
+
+    The maps [N, C, H, W] become matrices X and Y with a row for each pixel (N·H·W x C) or sample (N x C·H·W), and
+
+        ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F)
+
+    is returned. The default, centred over pixels, is global centred kernel alignment (GCKA), the index that the
+    paper's abstract names; time and memory grow linearly with the pixels. `rows="samples", centered=False` is the KA
+    of the authors' code. Unchanged by rotations of the channels and by scaling either map; centred, also by shifts.
+
+    With a process `group`, X and Y hold the rows of all its processes. Each gets the same value, and a gradient
+    whose mean over processes, which DDP takes, is that of one process with the whole batch. None never communicates.
+
+    Raises ValueError where the index is undefined or the same for all maps: fewer than two rows (centred: three),
+    features that do not vary (uncentred: all zero), grids of pixels that differ.
+    """
+    if rows not in ("pixels", "samples"):
+        raise ValueError(f"rows is 'pixels' or 'samples', got {rows!r}")
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"the maps are of different batches: {x.shape[0]} and {y.shape[0]} samples")
+    if rows == "pixels" and x.shape[2:] != y.shape[2:]:
+        grids = f"{tuple(x.shape[2:])} and {tuple(y.shape[2:])}"
+        raise ValueError(f"the maps have different grids, {grids}: resize one, or compare samples (rows='samples')")
+    with torch.autocast(x.device.type, enabled=False):
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        x, y = (m.to(dtype).movedim(1, -1) for m in (x, y))
+        x, y = (m.reshape(-1, m.shape[-1]) if rows == "pixels" else m.flatten(1) for m in (x, y))
+        counts = _counts(x, group)
+        count = sum(counts)
+        least = 3 if centered else 2
+        if count < least:
+            kind = f"{'centred' if centered else 'uncentred'} {rows}"
+            raise ValueError(f"the alignment of fewer than {least} {kind} is constant, got {count}: use a larger batch")
+
+        raw = _sum_of_squares(x, y)
+        if centered:
+            # Before the products: raw moments would cancel digits. Detached, because centred rows sum to 0 and with
+            # them the gradient of the mean.
+            x, y = (m - _reduce([m.detach().sum(0)], group)[0] / count for m in (x, y))
+        _check_varies(*_reduce([raw, _sum_of_squares(x, y)], group))
+
+        # Products are divided by the count before they are squared, or large maps would overflow.
+        if rows == "pixels":
+            xy, xx, yy = (m / count for m in _reduce([x.T @ y, x.T @ x, y.T @ y], group))
+            value = (xy / (xx.norm() * yy.norm()).sqrt()).square().sum()
+        else:
+            x, y = _gather([x, y], counts, group)  # N x N Gram matrices need every sample's features
+            xx, yy = x @ x.T / count, y @ y.T / count
+            value = (xx / xx.norm() * (yy / yy.norm())).sum()
+        return value.clamp(0, 1)  # rounding
+
+
+def _sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([x.detach().square().sum(), y.detach().square().sum()])
+
+
+def _check_varies(raw: Tensor, remaining: Tensor) -> None:
+    """Compare what centring left with what there was: a constant leaves only the rounding error of its mean."""
+    still = remaining <= (32 * torch.finfo(raw.dtype).eps) ** 2 * raw
+    if still.any():
+        which = " and ".join(name for name, is_still in zip(("x", "y"), still.tolist(), strict=True) if is_still)
+        raise ValueError(f"alignment is undefined: the features {which} do not vary (or are all zero)")
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes, whose gradient is again summed over processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: "dist.ProcessGroup") -> Tensor:
+        ctx.group = group
+        total = x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def _reduce(parts: list[Tensor], group: "dist.ProcessGroup | None") -> list[Tensor]:
+    """Each tensor summed over the group, in one message."""
+    if group is None:
+        return parts
+    total = _AllReduce.apply(torch.cat([p.flatten() for p in parts]), group)
+    return [flat.view_as(p) for flat, p in zip(total.split([p.numel() for p in parts]), parts, strict=True)]
+
+
+def _counts(x: Tensor, group: "dist.ProcessGroup | None") -> list[int]:
+    """How many rows each process of the group holds."""
+    if group is None:
+        return [x.shape[0]]
+    counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=x.device)
+    counts[dist.get_rank(group)] = x.shape[0]
+    return _reduce([counts], group)[0].tolist()
+
+
+def _gather(parts: list[Tensor], counts: list[int], group: "dist.ProcessGroup | None") -> list[Tensor]:
+    """All processes' rows, in rank order: a sum in which every process fills its own rows."""
+    if group is None:
+        return parts
+    rank = dist.get_rank(group)
+    around = (0, 0, sum(counts[:rank]), sum(counts[rank + 1 :]))
+    return _reduce([F.pad(p, around) for p in parts], group)
