@@ -1,0 +1,188 @@
+"""The `earth` tiles, their split, and the batches drawn from them."""
+
+import json
+import re
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2i_lib import data
+from i2i_lib.data import Tiles, load_saved_task, load_task, paired_batches, save_task, to_batch
+
+
+@pytest.fixture(scope="module")
+def earth():
+    return load_task("earth", image_size=64)
+
+
+def covered(tiles: Tiles, raster: tuple[int, int], margin: int = 0) -> torch.Tensor:
+    """Which pixels of the raster lie in a tile, or within `margin` of one."""
+    pixels = torch.zeros(raster, dtype=torch.bool)
+    for row, column in (tiles.box - margin).clamp(min=0).tolist():
+        pixels[row : row + tiles.size + 2 * margin, column : column + tiles.size + 2 * margin] = True
+    return pixels
+
+
+def test_no_test_pixel_is_near_a_training_tile(earth):
+    train, test = (covered(tiles, earth.info["raster"]) for tiles in (earth.train, earth.test))
+    assert not (train & covered(earth.test, earth.info["raster"], margin=earth.info["gap"])).any()
+    assert test.sum() == len(earth.test) * 64**2, "test tiles overlap"
+
+
+def test_tiles_are_where_their_boxes_say(earth):
+    source, target = data.earth_rasters()
+    for tiles in (earth.train, earth.test):
+        for i in (0, len(tiles) // 2, len(tiles) - 1):
+            (row, column), side = tiles.box[i].tolist(), tiles.size
+            assert torch.equal(tiles.source[i], source[:, row : row + side, column : column + side])
+            assert torch.equal(tiles.target[i], target[:, row : row + side, column : column + side])
+
+
+def test_the_split_is_the_documented_one(earth):
+    readme = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    cut = (len(earth.test), len(earth.test.block.unique()), len(earth.train), earth.train.size)
+    assert "| 64 px | {} | {} | {} ({} px) |".format(*cut) in readme
+    for name, checksum in data.EARTH_FILES.items():
+        assert re.search(rf"{name}.*{checksum}", readme)
+    longitude = earth.test.box[:, 1] / 15 - 180
+    latitude = 90 - earth.test.box[:, 0] / 15
+    # Every inhabited continent has test tiles, coldest and hottest latitudes included.
+    for name, west, east, south, north in [
+        ("North America", -170, -55, 15, 72),
+        ("South America", -82, -34, -56, 12),
+        ("Africa", -18, 45, -35, 36),
+        ("Europe", -10, 40, 40, 71),
+        ("Asia", 60, 140, 10, 72),
+        ("Australia", 113, 154, -44, -11),
+    ]:
+        inside = (longitude > west) & (longitude < east) & (latitude > south) & (latitude < north)
+        assert inside.sum() >= 8, name
+
+
+def test_blocks_hold_neighbours(earth):
+    """A block is one square of the map, and different squares have different numbers."""
+    corner = {}
+    band = torch.tensor(earth.info["bands"])
+    for block, (row, column) in zip(earth.test.block.tolist(), earth.test.box.tolist(), strict=True):
+        left = band[band <= column].max().item()
+        top = (row - earth.info["rows"][0]) // earth.info["block"]
+        assert corner.setdefault(block, (top, left)) == (top, left)
+    assert len(set(corner.values())) == len(corner)
+
+
+def test_tiles_are_mostly_land(earth):
+    """By a second look at the satellite picture: open sea is blue and dark, whatever its depth."""
+    sea = (earth.test.target[:, 2] > earth.test.target[:, 0] + 10).float().mean((1, 2))
+    assert sea.max() < 0.6 and sea.mean() < 0.15
+
+
+def test_geography_is_the_same_at_every_scale(earth):
+    small = load_task("earth", image_size=32, scale=2)
+    assert torch.equal(small.test.box * 2, earth.test.box)
+    assert torch.equal(small.test.block, earth.test.block)
+    assert abs(small.test.target.float().mean() - earth.test.target.float().mean()) < 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"name": "mars", "image_size": 64}, "unknown task 'mars'; known tasks: earth$"),
+        ({"name": "earth", "image_size": 66}, "multiple of 4 and at least 8, got 66"),
+        ({"name": "earth", "image_size": 64, "scale": 3}, r"scale must be one of \(1, 2, 4\), got 3"),
+        ({"name": "earth", "image_size": 64, "block": 32}, "32 px cannot hold a tile of image_size 64"),
+        ({"name": "earth", "image_size": 512, "scale": 4}, "use smaller tiles"),
+    ],
+)
+def test_wrong_requests_say_what_is_possible(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(**arguments)
+
+
+def test_damaged_and_missing_pictures_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"shadedrelief\.jpg is missing: reinstall"):
+        load_task("earth", image_size=64)
+    (tmp_path / "shadedrelief.jpg").write_bytes(b"\xff\xd8 half a picture")
+    with pytest.raises(ValueError, match=r"shadedrelief\.jpg has sha256 .*, not the recorded e52e46e8"):
+        load_task("earth", image_size=64)
+
+
+def numbered_tiles(n: int = 5, size: int = 24) -> Tiles:
+    """Tiles whose pixels tell where they come from: red the tile, green the row, blue the column."""
+    grid = torch.arange(size)
+    source = torch.stack(
+        [
+            torch.stack([torch.full((size, size), i), grid[:, None].expand(size, size), grid.expand(size, size)])
+            for i in range(n)
+        ]
+    ).to(torch.uint8)
+    return Tiles(source, source + 100, torch.full((n,), -1), torch.zeros(n, 2, dtype=torch.int64))
+
+
+def test_batches_are_registered_crops_of_every_tile():
+    batches = paired_batches(numbered_tiles(), image_size=16, batch_size=5, seed=1)
+    left, flips = set(), set()
+    for batch in islice(batches(0), 40):
+        assert batch.source.shape == (5, 3, 16, 16) and batch.source.dtype == torch.float32
+        source, target = (((x + 1) * 127.5).round().int() for x in (batch.source, batch.target))
+        assert torch.equal(target, source + 100)
+        assert sorted(source[:, 0, 0, 0].tolist()) == list(range(5)), "an epoch has every tile once"
+        assert (source[:, 1].diff(dim=1) == 1).all(), "rows stay in order"
+        step = source[:, 2].diff(dim=2)
+        assert (step.abs() == 1).all()
+        flips |= set(step[:, 0, 0].tolist())
+        left |= set(source[:, 2].amin((1, 2)).tolist())
+    assert flips == {-1, 1} and left == set(range(9))
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    make = lambda seed: paired_batches(numbered_tiles(), image_size=16, batch_size=3, seed=seed)  # noqa: E731
+    whole = [batch.source for batch in islice(make(7)(0), 12)]
+    resumed = [batch.source for batch in islice(make(7)(5), 7)]
+    assert all(torch.equal(a, b) for a, b in zip(whole[5:], resumed, strict=True))
+    assert not torch.equal(torch.stack(whole), torch.stack([b.source for b in islice(make(8)(0), 12)]))
+
+
+def test_batches_refuse_what_cannot_be_cut():
+    with pytest.raises(ValueError, match="cannot crop image_size 32 from tiles of 24"):
+        paired_batches(numbered_tiles(), image_size=32, batch_size=2, seed=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        paired_batches(numbered_tiles(), image_size=16, batch_size=0, seed=0)
+
+
+def test_evaluation_batches_are_exact():
+    tiles = numbered_tiles()
+    batch = to_batch(tiles, [4, 0])
+    assert torch.equal(((batch.source + 1) * 127.5).round().to(torch.uint8), tiles.source[[4, 0]])
+    assert to_batch(tiles, slice(0, 2)).target.shape == (2, 3, 24, 24)
+    black, white = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (0, 255))
+    batch = to_batch(Tiles(black, white, tiles.block[:1], tiles.box[:1]), [0])
+    assert batch.source.eq(-1).all() and batch.target.eq(1).all()
+
+
+def test_saved_tasks_come_back_or_are_refused(tmp_path):
+    tiles = numbered_tiles()
+    task = data.Task("earth", tiles, numbered_tiles(2, 16), {"block": 128})
+    with pytest.raises(FileNotFoundError, match=r"task\.json does not exist: run notebook 01"):
+        load_saved_task(tmp_path / "task")
+    save_task(task, tmp_path / "task")
+    back = load_saved_task(tmp_path / "task")
+    assert (back.name, back.info) == (task.name, task.info)
+    for part in ("train", "test"):
+        for field in ("source", "target", "block", "box"):
+            assert torch.equal(getattr(getattr(back, part), field), getattr(getattr(task, part), field))
+
+    tensors, record = tmp_path / "task.safetensors", tmp_path / "task.json"
+    content = tensors.read_bytes()
+    tensors.write_bytes(content[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"task\.safetensors does not match the checksum"):
+        load_saved_task(tmp_path / "task")
+    tensors.write_bytes(content)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
+    with pytest.raises(ValueError, match="holds 'generator' in format 1, not a task"):
+        load_saved_task(tmp_path / "task")
+    record.write_text("{")
+    with pytest.raises(ValueError, match="not a task record"):
+        load_saved_task(tmp_path / "task")
