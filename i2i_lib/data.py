@@ -225,11 +225,11 @@ def _load_earth(image_size: int, scale: int, block: int | None) -> Task:
     in the test; a band is cut into square blocks. Training tiles lie in the corridors between the bands, `EARTH_GAP`
     away from them. With bands the corridors stay wide; scattered blocks of the same area would leave little room.
     """
+    source, target = earth_rasters(scale)
+    height, width = source.shape[1:]
     block = block or max(EARTH_BLOCK // scale, image_size)
     if block < image_size:
         raise ValueError(f"a test block of {block} px cannot hold a tile of image_size {image_size}")
-    source, target = earth_rasters(scale)
-    height, width = source.shape[1:]
     gap = EARTH_GAP // scale
     first_row, last_row = (row // scale for row in EARTH_ROWS)
     land = _earth_land(target)
