@@ -1,0 +1,46 @@
+# `make book` and `make test` set everything up themselves: Python 3.11 or newer (with venv) and make is all they need.
+PRESET ?= cpu
+TASK ?= earth
+SEEDS ?= 1
+PYTHON ?= python3
+PORT ?= 8000
+
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: book test check lab serve clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|all  SEEDS=n"
+
+book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
+	@$(PY) -m i2i_lib.make $(PRESET) $(TASK) $(SEEDS)
+
+test: $(READY)  ## run the tests
+	@$(PY) -m pytest
+
+check: $(READY)  ## lint, formatting, types, notebooks without outputs
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m pyright
+	$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
+
+lab: $(READY)  ## explore the notebooks in JupyterLab
+	$(PY) -m jupyterlab --notebook-dir=.
+
+serve:  ## serve the book on this machine only
+	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+clean:  ## delete what was built, not the environment
+	rm -rf _build book/notebooks book/tasks runs .snakemake
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make book PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) lacks the venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@echo "Setting up the environment in .venv: about three minutes and 7 GB, once."
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,205 @@
+# One rule per notebook; the same file runs on a laptop and, through an executor plugin, on a cluster.
+# `make book` calls it as: snakemake --config preset=cpu task=earth seeds=1
+
+import json
+import sys
+from pathlib import Path
+
+from i2i_lib import runs
+from i2i_lib.runner import imported_modules
+
+PRESET = str(config.get("preset", "cpu"))
+SETTINGS = runs.load_preset(PRESET)
+RUN = Path(PRESET).stem
+TASKS = runs.tasks(str(config.get("task", "earth")))
+SEEDS = range(int(config.get("seeds", 1)))
+ARMS = SETTINGS["arms"]
+GENERATORS = SETTINGS["generators"]
+
+HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
+# exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
+RUNNER = (
+    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
+    " --log {log.notebook} --publish {output.notebook}"
+)
+SEEDED = "-p task {wildcards.task} -p seed {wildcards.seed}"
+
+
+wildcard_constraints:
+    task="[a-z0-9-]+",
+    seed="[0-9]+",
+    arm="[a-z]+",
+
+
+def source(name):
+    """The notebook and every library module that it imports."""
+    notebook = Path("notebooks") / f"{name}.ipynb"
+    return {"notebook": str(notebook), "modules": [str(p.relative_to(Path.cwd())) for p in imported_modules(notebook)]}
+
+
+def parameters(name, variant=None):
+    """What the preset sets for a notebook: a change reruns it."""
+
+    def given(wildcards):
+        chosen = wildcards.get("arm") or variant
+        return json.dumps(runs.preset_parameters(SETTINGS, name, wildcards.task, chosen), sort_keys=True)
+
+    return given
+
+
+def each(pattern, **wildcards):
+    return expand(pattern, task=TASKS, seed=SEEDS, **wildcards)
+
+
+PAGES = [
+    *each(f"{HOME}/notebooks/{{name}}.ipynb", name=["01-data", "03-pruning", "05-evaluation"]),
+    *each(f"{HOME}/notebooks/02-search-space{{suffix}}.ipynb", suffix=["" if g == "inception" else f"-{g}" for g in GENERATORS]),
+    *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
+    f"runs/{RUN}/notebooks/06-results.ipynb",
+]
+
+
+rule book:
+    input:
+        pages=PAGES,
+        results=f"runs/{RUN}/results.jsonl",
+        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py"],
+    output:
+        "_build/html/index.html",
+    params:
+        preset=PRESET,
+    shell:
+        f"{sys.executable} -m i2i_lib.book assemble --preset {RUN} && exec {sys.executable} -m i2i_lib.book build"
+
+
+rule data:
+    input:
+        **source("01-data"),
+    output:
+        notebook=f"{HOME}/notebooks/01-data.ipynb",
+        data=multiext(f"{HOME}/data", ".safetensors", ".json"),
+    log:
+        notebook=f"{HOME}/logs/01-data.ipynb",
+    params:
+        preset=parameters("01-data"),
+        fixed=SEEDED,
+    shell:
+        RUNNER
+
+
+rule search_space:
+    input:
+        **source("02-search-space"),
+        data=rules.data.output.data,
+    output:
+        notebook=f"{HOME}/notebooks/02-search-space.ipynb",
+        teacher=multiext(f"{HOME}/teacher", ".safetensors", ".json"),
+        discriminator=multiext(f"{HOME}/teacher-discriminator", ".safetensors", ".json"),
+    log:
+        notebook=f"{HOME}/logs/02-search-space.ipynb",
+    params:
+        preset=parameters("02-search-space", "inception"),
+        fixed=SEEDED,
+    threads: SETTINGS["threads"]
+    resources:
+        gpu=SETTINGS["gpu"],
+    shell:
+        RUNNER
+
+
+# The paper's "Original": the same notebook with the ResNet-9 generator, a baseline of 05 that nothing else needs.
+use rule search_space as original with:
+    output:
+        notebook=f"{HOME}/notebooks/02-search-space-resnet.ipynb",
+        teacher=multiext(f"{HOME}/original", ".safetensors", ".json"),
+    log:
+        notebook=f"{HOME}/logs/02-search-space-resnet.ipynb",
+    params:
+        preset=parameters("02-search-space", "resnet"),
+        fixed=SEEDED + " -p generator resnet",
+
+
+rule pruning:
+    input:
+        **source("03-pruning"),
+        teacher=rules.search_space.output.teacher,
+    output:
+        notebook=f"{HOME}/notebooks/03-pruning.ipynb",
+        plan=f"{HOME}/plan.json",
+    log:
+        notebook=f"{HOME}/logs/03-pruning.ipynb",
+    params:
+        preset=parameters("03-pruning"),
+        fixed=SEEDED,
+    shell:
+        RUNNER
+
+
+rule distillation:
+    input:
+        **source("04-distillation"),
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        discriminator=rules.search_space.output.discriminator,
+        plan=rules.pruning.output.plan,
+    output:
+        notebook=f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb",
+        student=multiext(f"{HOME}/student-{{arm}}", ".safetensors", ".json"),
+    log:
+        notebook=f"{HOME}/logs/04-distillation-{{arm}}.ipynb",
+    params:
+        preset=parameters("04-distillation"),
+        fixed=SEEDED + " -p arm {wildcards.arm}",
+    threads: SETTINGS["threads"]
+    resources:
+        gpu=SETTINGS["gpu"],
+    shell:
+        RUNNER
+
+
+rule evaluation:
+    input:
+        **source("05-evaluation"),
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        original=rules.original.output.teacher if "resnet" in GENERATORS else [],
+        students=expand(rules.distillation.output.student, arm=ARMS, allow_missing=True),
+    output:
+        notebook=f"{HOME}/notebooks/05-evaluation.ipynb",
+        results=f"{HOME}/eval.json",
+    log:
+        notebook=f"{HOME}/logs/05-evaluation.ipynb",
+    params:
+        preset=parameters("05-evaluation"),
+        fixed=SEEDED + f" -p arms '{json.dumps(ARMS)}'",
+    threads: SETTINGS["threads"]
+    resources:
+        gpu=SETTINGS["gpu"],
+    shell:
+        RUNNER
+
+
+rule collect:
+    input:
+        results=each(f"{HOME}/eval.json"),
+        module="i2i_lib/results.py",
+    output:
+        f"runs/{RUN}/results.jsonl",
+    shell:
+        f"exec {sys.executable} -m i2i_lib.results collect {{output}} {{input.results}}"
+
+
+rule results:
+    input:
+        **source("06-results"),
+        results=rules.collect.output,
+    output:
+        notebook=f"runs/{RUN}/notebooks/06-results.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/06-results.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "06-results", "")),
+        fixed="",
+    shell:
+        RUNNER

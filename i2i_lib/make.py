@@ -1,0 +1,29 @@
+"""The door from `make book` to Snakemake: check what was asked, take the lock, hand over."""
+
+import os
+import sys
+
+from i2i_lib import runs
+
+
+def main(preset: str, task: str, seeds: str) -> None:
+    """Replace this process by Snakemake; exits with a sentence where something cannot be as asked."""
+    try:
+        gpu = runs.load_preset(preset)["gpu"]
+        runs.tasks(task)
+        if not seeds.isdigit() or int(seeds) < 1:
+            raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
+        os.chdir(runs.root())
+        # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
+        with runs.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
+            os.set_inheritable(lock, True)
+            command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--nolock"]
+            command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy", "--quiet", "host", "reason"]
+            command += ["--resources", f"gpu={gpu}", "--config", f"preset={preset}", f"task={task}", f"seeds={seeds}"]
+            os.execv(sys.executable, command)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

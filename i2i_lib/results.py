@@ -1,0 +1,89 @@
+"""What an evaluation found: one row per model, gathered from every `eval.json` into one table.
+
+`python -m i2i_lib.results collect OUT EVAL...` rebuilds the table; it is never appended to.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from i2i_lib.files import atomic_write, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """One model of one task and seed, measured on the test tiles by one protocol. None: not applicable to it."""
+
+    task: str
+    seed: int
+    model: str  # "floor", "look-up", "teacher", "original" or the name of a student's arm
+    protocol: str  # the id under which alone numbers may be compared
+    images: int
+    blocks: int  # independent geographic units among them
+    l1: float  # mean absolute distance to the truth, images in [-1, 1]
+    ssim: float
+    feature_distance: float
+    kd: float  # kernel distance, x 1000
+    kd_low: float  # 95 % interval over blocks
+    kd_high: float
+    fd: float
+    macs_paper: int | None = None
+    macs_exact: int | None = None
+    params: int | None = None
+    latency_ms: float | None = None  # median, batch of 1
+    latency_p95_ms: float | None = None
+    peak_memory_mib: float | None = None
+    steps: int | None = None
+    train_seconds: float | None = None
+
+
+def save_evaluation(
+    path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
+) -> None:
+    """Write `eval.json`: the rows, and the per-image values {measure: {model: [N]}} that paired tests need."""
+    write_json(path, {"format": 1, "results": [asdict(r) for r in results], "per_image": per_image, **facts})
+
+
+def load_evaluation(path: Path) -> dict[str, Any]:
+    """Read `eval.json`. Raises ValueError naming the file if it is not one."""
+    try:
+        content = json.loads(Path(path).read_text())
+        rows = [EvalResult(**row) for row in content["results"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not an evaluation ({error}): delete it and run notebook 05-evaluation") from error
+    return content | {"results": rows}
+
+
+def collect(paths: Iterable[Path]) -> str:
+    """Every row of the given evaluations as JSON lines, sorted by task, seed and model."""
+    rows = [asdict(row) for path in paths for row in load_evaluation(path)["results"]]
+    rows.sort(key=lambda row: (row["task"], row["seed"], row["model"]))
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """`results.jsonl` as a table, one row per task, seed and model.
+
+    Raises ValueError if the rows of a task were measured by more than one protocol: such numbers do not compare.
+    """
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    table = pd.DataFrame(rows, columns=[field.name for field in fields(EvalResult)])
+    for task, protocols in table.groupby("task").protocol.unique().items():
+        if len(protocols) > 1:
+            raise ValueError(f"{path}: task {task} was measured by {len(protocols)} protocols: {', '.join(protocols)}")
+    return table
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) < 2 or arguments[0] != "collect":
+        sys.exit("usage: python -m i2i_lib.results collect OUT EVAL...")
+    atomic_write(Path(arguments[1]), collect(map(Path, arguments[2:])).encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

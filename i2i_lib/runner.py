@@ -1,0 +1,379 @@
+"""Run one notebook headlessly and strictly: `python -m i2i_lib.runner NOTEBOOK -p NAME VALUE ...`.
+
+papermill executes; this module adds what it leaves open. Parameters are checked against the notebook's own
+parameters cell before anything runs, a notebook counts as run only if every code cell ran without error, the executed
+copy is published only then, and neither the runner nor its kernel outlives the process that started it.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from i2i_lib import runs
+from i2i_lib.files import atomic_write
+
+PACKAGES = ("torch", "torchvision", "numpy", "papermill", "ipykernel")
+
+
+class NotebookError(Exception):
+    """A notebook that did not run to its end, or could not be started. The message is a sentence for the user."""
+
+
+# --- what a notebook depends on ---------------------------------------------------------------------------------
+
+
+def imported_modules(notebook: Path) -> list[Path]:
+    """The files of `i2i_lib` that a notebook imports, directly or through another, sorted. Read, not executed."""
+    cells = json.loads(notebook.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    found: set[Path] = set()
+    waiting = list(_imports(code))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path.read_text())
+    return sorted(found)
+
+
+def _imports(code: str) -> Iterator[Path]:
+    package = Path(__file__).parent
+    # IPython's `%magic` and `!shell` lines are not Python.
+    code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+    for node in ast.walk(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            path = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
+            if name.startswith("i2i_lib.") and path.exists():
+                yield path
+
+
+def code_digest(notebook: Path) -> tuple[str, str]:
+    """SHA-256 of the notebook's source, and of all library modules that it imports."""
+    modules = hashlib.sha256()
+    for path in imported_modules(notebook):
+        modules.update(f"{path.name}\n".encode() + path.read_bytes())
+    return hashlib.sha256(notebook.read_bytes()).hexdigest(), modules.hexdigest()
+
+
+# --- parameters ------------------------------------------------------------------------------------------------
+
+
+def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
+    """Name -> (type, default) of a notebook's parameters cell, whose lines read `name: type = literal  # help`.
+
+    Raises NotebookError if there is not exactly one such cell or a line is of another form.
+    """
+    cells = json.loads(notebook.read_text())["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise NotebookError(f"{notebook.name} has {len(tagged)} cells tagged `parameters`; it needs exactly one")
+    types = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+    parameters = {}
+    for node in ast.parse("".join(tagged[0]["source"])).body:
+        if not (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.value is not None
+            and (kind := types.get(ast.unparse(node.annotation).split("[")[0])) is not None
+        ):
+            raise NotebookError(f"{notebook.name}: `{ast.unparse(node)}` is not of the form `name: type = value`")
+        parameters[node.target.id] = (kind, ast.literal_eval(node.value))
+    return parameters
+
+
+def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The given parameters, cast to the notebook's annotations.
+
+    Text is read as the annotated type (`1e-4` and `1.0e-4` are the same float). Raises NotebookError for a name that
+    the notebook does not have and for a value that is not of the annotated type.
+    """
+    known = notebook_parameters(notebook)
+    if unknown := sorted(given.keys() - known.keys()):
+        raise NotebookError(
+            f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(sorted(known))}"
+        )
+    return {name: _cast(notebook, name, known[name][0], value) for name, value in given.items()}
+
+
+def _cast(notebook: Path, name: str, kind: type, value: Any) -> Any:
+    wrong = NotebookError(f"{notebook.name}: parameter {name!r} must be of type {kind.__name__}, got {value!r}")
+    if kind is str:
+        if not isinstance(value, str):
+            raise wrong
+        return value
+    if isinstance(value, str):
+        try:
+            # float() reads the `1e-4` that YAML 1.1 takes for text.
+            value = float(value) if kind is float else yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            raise wrong from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise wrong
+    return value
+
+
+# --- running ---------------------------------------------------------------------------------------------------
+
+
+def run_notebook(
+    notebook: Path,
+    parameters: dict[str, Any],
+    *,
+    log: Path,
+    publish: Path | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
+    preset: str | None = None,
+) -> None:
+    """Execute a notebook, keep the executed copy at `log` whatever happens, and copy it to `publish` on success.
+
+    `threads` bounds the threads of every numeric library in the kernel; `timeout` is in seconds for the whole
+    notebook; `preset` is noted in the provenance under `metadata.i2i`. Raises NotebookError with one sentence.
+    """
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    parameters = check_parameters(notebook, parameters)
+    effective = {name: default for name, (_, default) in notebook_parameters(notebook).items()} | parameters
+    source_sha256, modules_sha256 = code_digest(notebook)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    progress = log.with_suffix(".progress.json")
+    progress.unlink(missing_ok=True)
+    if threads:
+        os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ["I2I_PROGRESS"] = str(progress)
+
+    failure: str | None = None
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    with _Watch(notebook.stem, log.stem, progress, timeout) as watch:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(log),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(runs.root()),
+                progress_bar=False,
+                coalesce_streams=True,
+                start_timeout=180,
+                # IPC sockets need no port, so that notebooks side by side never race for one.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
+            )
+        except PapermillExecutionError as error:
+            failure = f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
+        except Exception as error:  # a dead kernel, a kernel that never answered, a full disk, ...
+            failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    if watch.timed_out:
+        failure = f"it ran longer than its limit of {timeout:.0f} s"
+    seconds = time.monotonic() - clock
+
+    if not log.exists():
+        raise NotebookError(f"{notebook.name} failed: {failure}")
+    executed: Any = nbformat.read(log, as_version=4)
+    failure = failure or _unfinished(executed)
+    executed.metadata["i2i"] = {
+        "notebook": notebook.stem,
+        "parameters": effective,
+        "source_sha256": source_sha256,
+        "modules_sha256": modules_sha256,
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "machine": machine(),
+        "threads": threads,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": round(watch.peak_memory / 2**20),
+        "git": git_revision(),
+        "status": "failed" if failure else "ok",
+        "preset": preset,
+        **{name: effective.get(name) for name in ("task", "seed", "arm", "generator", "precision")},
+    }
+    atomic_write(log, nbformat.writes(executed).encode())
+    progress.unlink(missing_ok=True)
+    if failure:
+        raise NotebookError(f"{notebook.name} failed: {failure}. The executed copy is {log}")
+    if publish:
+        publish.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(publish, log.read_bytes())
+
+
+def _unfinished(executed: Any) -> str | None:
+    """Why an executed notebook does not count as run, or None. papermill's own status fields cannot be trusted."""
+    for number, cell in enumerate(executed.cells, start=1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if cell.execution_count is None:
+            return f"cell {number} was never run (the kernel left early: sys.exit?)"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                return f"cell {number} raised {output.ename}: {output.evalue}"
+    return None
+
+
+class _Watch:
+    """While a notebook runs: print its progress, bound its time, note its memory, and die with the parent."""
+
+    def __init__(self, name: str, label: str, progress: Path, timeout: float | None) -> None:
+        self.label, self.progress, self.timeout = label, progress, timeout
+        self.timed_out = False
+        self.peak_memory = 0
+        self._parent = os.getppid()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        # SIGTERM ends the runner as Ctrl-C does: through `finally`, with the kernel stopped.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        kill_children()
+
+    def _watch(self) -> None:
+        started = said = time.monotonic()
+        last = ""
+        while not self._stop.wait(0.5):
+            if os.getppid() != self._parent:
+                kill_children()
+                os._exit(1)
+            now = time.monotonic()
+            if self.timeout and now - started > self.timeout:
+                self.timed_out = True
+                kill_children()
+                return
+            self.peak_memory = max(self.peak_memory, _children_memory())
+            if now - said >= 5:
+                line = _progress_line(self.progress) or f"running, {now - started:.0f} s"
+                # A line that says only that time passes need not come every five seconds.
+                if line != last and ("running" not in line or now - said >= 20):
+                    print(f"{self.label}: {line}", flush=True)
+                    last, said = line, now
+
+
+def _progress_line(progress: Path) -> str | None:
+    try:
+        p = json.loads(progress.read_text())
+    except (OSError, ValueError):
+        return None
+    left = (p["steps"] - p["step"]) / p["rate"] if p["rate"] else 0
+    return f"{p['what']} step {p['step']:,} of {p['steps']:,}, {p['rate']:.1f} steps/s, {left:.0f} s left"
+
+
+def _children_memory() -> int:
+    total = 0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:  # it ended between the two calls
+            pass
+    return total
+
+
+def kill_children() -> None:
+    """Kill every process below this one: kernels lead process groups of their own and survive a signal to ours."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.Error:
+            pass
+
+
+# --- provenance ------------------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """What ran it: processor, cores, GPU (None without one), operating system."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    gpu = None
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout, with `+changes` if the tree differs from it; None outside git."""
+    git = ["git", "-C", str(runs.root())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+# --- command line ----------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 only if the whole notebook ran."""
+    parser = argparse.ArgumentParser(prog="python -m i2i_lib.runner", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--preset", help="take parameters from presets/PRESET.yml; -p overrides them")
+    parser.add_argument("--run", default="lab", help="the run to read and write (default: lab, as when run by hand)")
+    parser.add_argument("--log", type=Path, help="where the executed copy is kept, also if it fails")
+    parser.add_argument("--publish", type=Path, help="where the executed copy goes if it succeeds")
+    options = parser.parse_args(arguments)
+    notebook: Path = options.notebook
+    try:
+        if not notebook.exists():
+            raise NotebookError(f"no notebook {notebook}")
+        given = dict(options.parameters)
+        preset: dict[str, Any] = {}
+        variant = given.get("arm") or given.get("generator")
+        if options.preset:
+            preset = runs.load_preset(options.preset)
+            given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
+        given["run"] = options.run
+        log = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
+        run_notebook(
+            notebook,
+            given,
+            log=log,
+            publish=options.publish,
+            threads=preset.get("threads"),
+            timeout=60 * preset["minutes"] if "minutes" in preset else None,
+            preset=Path(options.preset).stem if options.preset else None,
+        )
+    except (NotebookError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

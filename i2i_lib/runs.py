@@ -1,0 +1,146 @@
+"""Where runs live on disk, what a preset says, and one lock per folder.
+
+A run is one preset (`smoke`, `cpu`, ...) or work by hand (`lab`). Everything that a run makes lies under
+`runs/<run>/<task>/seed<k>/`; nothing outside that folder is written by a notebook.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Which notebook makes which artifact, so that a missing file can name the way out.
+MADE_BY = {
+    "data": "01-data",
+    "teacher": "02-search-space",
+    "original": "02-search-space",
+    "plan": "03-pruning",
+    "student": "04-distillation",
+    "eval": "05-evaluation",
+}
+
+# The tasks whose data comes with the dependencies, so that they run anywhere.
+EMBEDDED_TASKS = ("earth",)
+
+# Pages that building the book writes beside the committed ones.
+ASSEMBLED = ("status.md", "headline.md")
+
+
+def root() -> Path:
+    """The repository that holds this library: notebooks run from any folder."""
+    return Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One task and seed of one run: where to write, and where to find what earlier notebooks wrote.
+
+    Work by hand (`name="lab"`) falls back on the files of the run `upstream`, then on the small recorded models in
+    `book/recorded/`; every other run reads its own files only, so that presets never mix.
+    """
+
+    name: str
+    task: str
+    seed: int
+    upstream: str = "cpu"
+
+    @property
+    def folder(self) -> Path:
+        """`runs/<name>/<task>/seed<k>`, made if need be."""
+        folder = self._of(self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def out(self, artifact: str) -> Path:
+        """The path, without suffix, under which to write `artifact`."""
+        return self.folder / artifact
+
+    def find(self, artifact: str) -> Path:
+        """The path, without suffix, of an artifact that an earlier notebook made (its `.json` is written last).
+
+        Raises FileNotFoundError naming the notebook and the command that make it.
+        """
+        places = [self._of(self.name)]
+        if self.name == "lab":
+            places += [self._of(self.upstream), root() / "book" / "recorded" / self.task]
+        for place in places:
+            if (place / f"{artifact}.json").exists():
+                return place / artifact
+        notebook = MADE_BY[artifact.split("-")[0]]
+        preset = self.upstream if self.name == "lab" else self.name
+        raise FileNotFoundError(
+            f"{_short(places[0] / artifact)}.json is missing: notebook {notebook} makes it. Run that notebook first"
+            + (f", or `make book PRESET={preset} TASK={self.task}`" if self.name == "lab" else "")
+            + (f" (also looked in {', '.join(_short(p) for p in places[1:])})." if places[1:] else ".")
+        )
+
+    def _of(self, name: str) -> Path:
+        return root() / "runs" / name / self.task / f"seed{self.seed}"
+
+
+def load_preset(preset: str) -> dict[str, Any]:
+    """The preset `presets/<preset>.yml`, or the file itself if a path to one is given."""
+    path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (root() / "presets").glob("*.yml")))
+        raise ValueError(f"unknown preset {preset!r}: expected one of {known}, or the path of a .yml file")
+    content = yaml.safe_load(path.read_text())
+    known_keys = {"threads", "gpu", "minutes", "arms", "generators", "notebooks"}
+    if not isinstance(content, dict) or (unknown := content.keys() - known_keys):
+        raise ValueError(f"{_short(path)}: unknown entries {sorted(unknown)}; known are {sorted(known_keys)}")
+    return content
+
+
+def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant: str | None = None) -> dict[str, Any]:
+    """What a preset sets for a notebook: its own section, then that of `<task>`, then that of `<variant>`, later wins.
+
+    A section holds parameters; the sections of a task or a variant are marked by a leading `+`, as in `+openmoji`.
+    """
+    section = (preset.get("notebooks") or {}).get(notebook) or {}
+    values = {name: value for name, value in section.items() if not name.startswith("+")}
+    for key in (task, variant):
+        values |= section.get(f"+{key}") or {}
+    return values
+
+
+def tasks(name: str) -> tuple[str, ...]:
+    """The tasks that `TASK=name` stands for: one, or every embedded one for `all`."""
+    if name == "all":
+        return EMBEDDED_TASKS
+    if name not in EMBEDDED_TASKS:
+        raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(EMBEDDED_TASKS)}")
+    return (name,)
+
+
+@contextmanager
+def exclusive(path: Path, what: str) -> Iterator[int]:
+    """Hold the lock file `path` while the block runs. The system frees it when the process dies, however it dies.
+
+    Yields the open file descriptor that holds the lock.
+
+    Raises RuntimeError at once, naming `what` and the process that holds it, if another process does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode().strip() or "unknown"
+            raise RuntimeError(
+                f"{what} is in use by process {holder}: wait for it or stop it (lock {_short(path)})"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)

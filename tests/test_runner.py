@@ -1,0 +1,136 @@
+"""The strict runner: what it refuses, what it keeps, and that nothing outlives it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from i2i_lib import runner
+from i2i_lib.runner import NotebookError, check_parameters, imported_modules, run_notebook
+
+PARAMETERS = 'run: str = "lab"\nsteps: int = 3  # how many\nlr: float = 1e-3\nflag: bool = False\nname: str = "a"\n'
+
+
+def notebook(folder: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    made = new_notebook(cells=[new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(new_code_cell, cells)])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / "made.ipynb"
+    nbformat.write(made, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "given, cast",
+    [
+        ({"lr": "1e-4"}, {"lr": 1e-4}),  # YAML 1.1 reads this as text
+        ({"lr": 1}, {"lr": 1.0}),
+        ({"flag": "false"}, {"flag": False}),
+        ({"steps": "7", "name": "7"}, {"steps": 7, "name": "7"}),
+    ],
+)
+def test_parameters_are_cast_to_their_annotation(tmp_path, given, cast):
+    checked = check_parameters(notebook(tmp_path), given)
+    assert checked == cast
+    assert [type(v) for v in checked.values()] == [type(v) for v in cast.values()]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"stesp": 3}, "no parameter 'stesp'; it has flag, lr, name, run, steps"),
+        ({"steps": 2.5}, "'steps' must be of type int, got 2.5"),
+        ({"steps": True}, "'steps' must be of type int, got True"),
+        ({"lr": "fast"}, "'lr' must be of type float, got 'fast'"),
+        ({"flag": 1}, "'flag' must be of type bool, got 1"),
+        ({"name": 3}, "'name' must be of type str, got 3"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, given, message):
+    path, log = notebook(tmp_path), tmp_path / "log.ipynb"
+    with pytest.raises(NotebookError, match=message):
+        run_notebook(path, given, log=log)
+    assert not log.exists()
+
+
+def test_a_good_run_is_published_with_its_provenance(tmp_path):
+    log, published = tmp_path / "logs" / "made.ipynb", tmp_path / "out" / "made.ipynb"
+    path = notebook(tmp_path, "print(steps, lr)")
+    run_notebook(path, {"steps": "5"}, log=log, publish=published, threads=1, preset="smoke")
+    executed = nbformat.read(published, as_version=4)
+    facts = executed.metadata["i2i"]
+    assert facts["status"] == "ok" and facts["preset"] == "smoke" and facts["threads"] == 1
+    assert facts["parameters"] == {"run": "lab", "steps": 5, "lr": 1e-3, "flag": False, "name": "a"}
+    assert facts["source_sha256"] == runner.code_digest(path)[0]
+    assert executed.cells[-1].outputs[0].text == "5 0.001\n"
+
+
+@pytest.mark.parametrize(
+    "cell, sentence",
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("import os; os._exit(3)", "DeadKernelError"),
+        ("import time; time.sleep(600)", "longer than its limit of 6 s"),
+    ],
+    ids=["raises", "leaves", "dies", "hangs"],
+)
+def test_a_notebook_that_does_not_end_is_not_published(tmp_path, capsys, cell, sentence):
+    path = notebook(tmp_path, cell, "print('after')")
+    preset = tmp_path / "short.yml"
+    preset.write_text("minutes: 0.1\n")
+    log, published = tmp_path / "logs" / "made.ipynb", tmp_path / "out" / "made.ipynb"
+    arguments = [str(path), "--preset", str(preset), "--log", str(log), "--publish", str(published)]
+    assert runner.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "made.ipynb failed" in said and sentence in said and str(log) in said
+    assert log.exists() and not published.exists()
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_cell_that_never_ran_is_noticed(tmp_path):
+    """papermill's own status says `completed` for such a cell after a dead kernel."""
+    executed = nbformat.read(notebook(tmp_path, "1 + 1"), as_version=4)
+    executed.cells[0].execution_count = 1
+    assert "cell 2 was never run" in str(runner._unfinished(executed))
+
+
+@pytest.mark.parametrize("victim", ["parent", "runner"])
+def test_nothing_outlives_a_killed_runner(tmp_path, victim):
+    started = tmp_path / "pid"
+    sleep = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    command = [sys.executable, "-m", "i2i_lib.runner", str(notebook(tmp_path, sleep)), "--log", str(tmp_path / "l.ipynb")]
+    # A shell in between, as under Snakemake; `exec` would make it the runner itself.
+    parent = subprocess.Popen(["bash", "-c", '"$@" & wait', "-", *command], cwd=runner.runs.root())
+    _wait_for(started.exists, 60)
+    below = psutil.Process(parent.pid).children(recursive=True)
+    runner_process = next(p for p in below if "i2i_lib.runner" in p.cmdline())
+    os.kill(parent.pid if victim == "parent" else runner_process.pid, signal.SIGKILL)
+    _wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below), 10)
+    parent.wait(10)
+
+
+def _wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_imports_are_followed_through_the_library(tmp_path):
+    found = {p.stem for p in imported_modules(notebook(tmp_path, "%matplotlib inline\nfrom i2i_lib import macs"))}
+    assert found == {"macs", "config"}
+
+
+def test_help_and_a_missing_notebook(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        runner.main(["--help"])
+    assert "NAME VALUE" in capsys.readouterr().out
+    assert runner.main(["nowhere.ipynb"]) == 1
+    assert "no notebook nowhere.ipynb" in capsys.readouterr().err
