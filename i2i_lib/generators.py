@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample
-from i2i_lib.layers import conv, init_weights, norm_layer, with_norm_relu
+from i2i_lib.layers import ReflectConv, init_weights, norm_layer, with_norm_relu
 from i2i_lib.macs import check_image_size
 
 __all__ = ["InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
@@ -31,17 +31,17 @@ class InceptionBlock(nn.Module):
             if c:
                 self.conv[f"k{kernel}"] = nn.Sequential(
                     OrderedDict(
-                        expand=with_norm_relu(conv(width, c, kernel, bias=bias), c, norm),
-                        project=conv(c, width, kernel, bias=bias),
+                        expand=with_norm_relu(ReflectConv(width, c, kernel, bias=bias), c, norm),
+                        project=ReflectConv(c, width, kernel, bias=bias),
                     )
                 )
         for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
             if c:
                 self.depthwise[f"k{kernel}"] = nn.Sequential(
                     OrderedDict(
-                        expand=with_norm_relu(conv(width, c, 1, bias=bias), c, norm),
-                        spatial=with_norm_relu(conv(c, c, kernel, bias=bias, groups=c), c, norm),
-                        project=conv(c, width, 1, bias=bias),
+                        expand=with_norm_relu(ReflectConv(width, c, 1, bias=bias), c, norm),
+                        spatial=with_norm_relu(ReflectConv(c, c, kernel, bias=bias, groups=c), c, norm),
+                        project=ReflectConv(c, width, 1, bias=bias),
                     )
                 )
         self.norm = norm_layer(norm, width) if self.conv or self.depthwise else None
@@ -62,9 +62,9 @@ class _SeparableConv(nn.Module):
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
         bias = norm == "instance"
-        self.spatial = conv(width, width, 3, bias=bias, groups=width)
+        self.spatial = ReflectConv(width, width, 3, bias=bias, groups=width)
         self.norm = norm_layer(norm, width)
-        self.project = conv(width, width, 1, bias=bias)
+        self.project = ReflectConv(width, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.norm(self.spatial(x)))
@@ -77,7 +77,7 @@ class ResnetBlock(nn.Module):
         super().__init__()
 
         def convolution() -> nn.Module:
-            return _SeparableConv(width, norm) if separable else conv(width, width, 3, bias=norm == "instance")
+            return _SeparableConv(width, norm) if separable else ReflectConv(width, width, 3, bias=norm == "instance")
 
         self.body = nn.Sequential(
             with_norm_relu(convolution(), width, norm),
@@ -97,7 +97,7 @@ class _Generator(nn.Module):
         norm, bias = config.norm, config.norm == "instance"
         first, second, width = config.stem
         self.stem = nn.Sequential(
-            with_norm_relu(conv(config.in_channels, first, 7, bias=bias), first, norm),
+            with_norm_relu(ReflectConv(config.in_channels, first, 7, bias=bias), first, norm),
             with_norm_relu(nn.Conv2d(first, second, 3, stride=2, padding=1, bias=bias), second, norm),
             with_norm_relu(nn.Conv2d(second, width, 3, stride=2, padding=1, bias=bias), width, norm),
         )
@@ -106,7 +106,7 @@ class _Generator(nn.Module):
         self.up = nn.Sequential(
             _upsample(width, middle, norm, config.upsample), _upsample(middle, last, norm, config.upsample)
         )
-        self.head = conv(last, config.out_channels, 7, bias=True)
+        self.head = ReflectConv(last, config.out_channels, 7, bias=True)
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The image [N, out_channels, H, W] and four feature maps [N, width, H/4, W/4] for distillation.
@@ -150,7 +150,7 @@ class ResnetGenerator(_Generator):
         super().__init__(config, [*blocks])
 
 
-class _ResizeConv(nn.Conv2d):
+class _ResizeConv(ReflectConv):
     """Twice the grid by repeating pixels, then a convolution."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -166,6 +166,6 @@ def _upsample(inputs: int, outputs: int, norm: Norm, upsample: Upsample) -> nn.S
     layer = (
         nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)
         if upsample == "transpose"
-        else _ResizeConv(inputs, outputs, 3, padding=1, padding_mode="reflect", bias=bias)
+        else _ResizeConv(inputs, outputs, 3, bias=bias)
     )
     return with_norm_relu(layer, outputs, norm)

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from i2i_lib.config import Norm
 
@@ -16,11 +17,23 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.SyncBatchNorm(channels)
 
 
-def conv(inputs: int, outputs: int, kernel: int, *, bias: bool, groups: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the grid, its border reflected."""
-    # Reflecting by 0 pixels would still copy the input.
-    mode = "reflect" if kernel > 1 else "zeros"
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode=mode, groups=groups, bias=bias)
+class ReflectConv(nn.Conv2d):
+    """A convolution of odd kernel size that keeps the grid, its border reflected."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, bias=bias, groups=groups)
+        self.border = (kernel // 2,) * 4
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(_pad(input, self.border) if any(self.border) else input)
+
+
+def _pad(x: Tensor, border: tuple[int, ...]) -> Tensor:
+    if torch.is_autocast_enabled(x.device.type):
+        # Left to itself, autocast pads in float32 on a CPU and converts every feature map there and back.
+        with torch.autocast(x.device.type, enabled=False):
+            return F.pad(x, border, mode="reflect")
+    return F.pad(x, border, mode="reflect")
 
 
 def with_norm_relu(conv: nn.Module, channels: int, norm: Norm) -> nn.Sequential:
