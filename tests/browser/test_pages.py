@@ -1,0 +1,116 @@
+"""The built book in a real browser: Debian's Chromium over _build/html, served and from the folder itself."""
+
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAGES = [str(path.relative_to(HTML)) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts]
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
+    pytest.mark.skipif(not PAGES, reason="no book in _build/html (make book)"),
+]
+
+FROM_FOLDER = ["index.html", "intro.html", "notebooks/04-distillation.html", "search.html"]  # without a server
+
+# What a page links to and offers, whether its formulas are set, and its pictures, as the browser sees them.
+INSPECT = """async () => {
+    if (window.MathJax) await MathJax.startup.promise;
+    const images = [...document.querySelectorAll("main img")];
+    await Promise.all(images.map(image => { image.loading = "eager"; return image.decode().catch(() => null); }));
+    return {
+        links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+        ids: [...document.querySelectorAll("[id]")].map(e => e.id),
+        unset: [...document.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container svg")).length,
+        wrong: document.querySelectorAll("[data-mjx-error], mjx-merror").length,
+        images: images.map(i => ({alt: i.alt, src: i.getAttribute("src"), width: i.naturalWidth,
+                                  filter: getComputedStyle(i).filter})),
+        wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    };
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+def watch(page, base, trouble):
+    """Add a line to `trouble` for everything that goes wrong while `page` loads."""
+
+    def note(wrong, text):
+        if wrong:
+            trouble.append(text)
+
+    page.on("request", lambda r: note(not r.url.startswith((base, "data:")), f"remote {r.url}"))
+    # Aborted: the page led on to another before its icon came.
+    page.on("requestfailed", lambda r: note(r.failure != "net::ERR_ABORTED", f"{r.failure} {r.url}"))
+    page.on("response", lambda r: note(r.status >= 400, f"{r.status} {r.url}"))
+    page.on("console", lambda m: note(m.type == "error", f"console: {m.text}"))
+    page.on("pageerror", lambda e: note(True, f"script: {e}"))
+
+
+@pytest.fixture(scope="module", params=["http", "file"])
+def visit(request):
+    """The pages as a phone in dark mode shows them: page -> what it holds and what went wrong while it loaded."""
+    from playwright.sync_api import sync_playwright
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}" if request.param == "http" else HTML.as_uri()
+    seen = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        for name in PAGES if request.param == "http" else FROM_FOLDER:
+            page, trouble = context.new_page(), []
+            watch(page, base, trouble)
+            page.goto(f"{base}/{name}")
+            if name == "index.html":
+                page.wait_for_url("**/intro.html")
+            seen[name] = page.evaluate(INSPECT) | {"trouble": trouble}
+            page.close()
+        browser.close()
+    server.shutdown()
+    server.server_close()
+    return base, seen
+
+
+def test_pages_load_nothing_remote_and_without_errors(visit):
+    assert {name: page["trouble"] for name, page in visit[1].items() if page["trouble"]} == {}
+
+
+def test_formulas_are_set(visit):
+    assert {
+        name: page["unset"] + page["wrong"] for name, page in visit[1].items() if page["unset"] + page["wrong"]
+    } == {}
+
+
+def test_links_within_the_book_lead_somewhere(visit):
+    base, seen = visit
+    broken = []
+    for name, page in seen.items():
+        for link in page["links"]:
+            if link.startswith(base):
+                path, _, anchor = link.removeprefix(base).lstrip("/").partition("#")
+                if not (HTML / path).is_file() or (anchor and path in seen and anchor not in seen[path]["ids"]):
+                    broken.append(f"{name}: {link}")
+    assert broken == []
+
+
+def test_pictures_are_there_named_and_in_their_own_colours(visit):
+    for name, page in visit[1].items():
+        for image in page["images"]:
+            assert image["width"] > 0, f"{name}: {image['src']} does not show"
+            assert image["alt"].strip() and image["alt"] != image["src"], f"{name}: {image['src']} has no alt text"
+            assert image["filter"] == "none", f"{name}: {image['src']} is recoloured in dark mode"
+
+
+def test_pages_fit_a_phone(visit):
+    assert {name: page["wide"] for name, page in visit[1].items() if page["wide"] > 0} == {}

@@ -1,0 +1,232 @@
+"""Assembling and building the book, on made-up runs: no notebook is executed here."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from i2i_lib.book import assemble, build, faults
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
+CHAPTERS = ("01-data", "02-search-space", "03-pruning", "04-distillation", "05-evaluation", "06-results")
+
+
+def picture(alt: str | None = "A grey square", name: str | None = None):
+    """A code cell that has shown a picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20), (90, 120, 150)).save(file, "PNG")
+    output = new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
+    mystnb = {"image": {"alt": alt}} if alt else {}
+    if name:
+        mystnb["figure"] = {"caption": f"What {name} shows.", "name": name}
+    return new_code_cell("show()", execution_count=2, outputs=[output], metadata={"mystnb": mystnb})
+
+
+def run(book: Path, name: str, preset: str = "cpu", **facts):
+    """Put an executed notebook where the runner would have published it; returns its path."""
+    base, _, arm = name.partition("-gcka")[0].partition("04-distillation-")
+    source = "04-distillation" if arm or "gcka" in name else base
+    meta = {
+        "notebook": source,
+        "preset": preset,
+        "task": "earth",
+        "seed": 0,
+        "arm": arm or ("gcka" if "gcka" in name else None),
+        "parameters": {"steps": 100, "run": preset, "arms": ["gcka", "a|b"]},
+        "source_sha256": "s",
+        "modules_sha256": "m",
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "machine": {"cpu": "A Processor", "cores": 2, "gpu": None, "os": "Linux"},
+        "precision": None,
+        "threads": 1,
+        "started": "2026-11-22T08:03:05+00:00",
+        "seconds": 125.0,
+        "peak_memory_mib": 900,
+        "git": None,
+        "status": "ok",
+    } | facts
+    cells = [
+        new_markdown_cell(f"# Title of {source}\n\nA question, see {{eq}}`eq-{source}` and {{numref}}`fig-{source}`."),
+        new_code_cell("steps: int = 100  # steps", execution_count=1, metadata={"tags": ["parameters"]}),
+        picture(name=f"fig-{source}"),
+        new_markdown_cell(f"(part-{source})=\n## Part\n\n$$ a^2 $$ (eq-{source})\n\nSee [there](#part-{source})."),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"i2i": meta, "language_info": PYTHON})
+    inside = preset if name.startswith("06") else f"{preset}/{meta['task']}/seed{meta['seed']}"
+    path = book.parent / "runs" / inside / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A copy of the committed part of book/ beside bare notebook sources."""
+    generated = shutil.ignore_patterns("notebooks", "tasks", "status.md", "mathjax")
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name in CHAPTERS:
+        nbformat.write(
+            new_notebook(cells=[new_markdown_cell(f"# Title of {name}")]), tmp_path / f"notebooks/{name}.ipynb"
+        )
+    return tmp_path / "book"
+
+
+def fill(book: Path, preset: str, digest=("s", "m")):
+    return assemble(preset, lambda _: digest, book=book, runs=book.parent / "runs")
+
+
+def page(book: Path, docname: str) -> str:
+    return "\n".join(cell.source for cell in nbformat.read(book / f"{docname}.ipynb", as_version=4).cells)
+
+
+def status(book: Path, docname: str) -> str:
+    row = next(line for line in (book / "status.md").read_text().splitlines() if f"`/{docname}`" in line)
+    return row.split("|")[3].strip()
+
+
+def test_the_contents_are_the_committed_pages_and_the_notebooks():
+    listed = set(re.findall(r"(?:root|file): *(\S+)", (ROOT / "book/_toc.yml").read_text()))
+    prose = {path.stem for path in (ROOT / "book").glob("*.md")} | {"status"}
+    assert {name for name in listed if "/" not in name} == prose
+    assert {Path(name).name for name in listed if "/" in name} >= set(CHAPTERS)
+
+
+def test_the_config_loads_nothing_from_afar_and_executes_nothing():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off"
+    assert "http" not in json.dumps(config)
+
+
+def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
+    pages = fill(book, "cpu")
+    assert all(p.executed is None for p in pages)
+    for p in pages:
+        text = page(book, p.docname)
+        assert text.startswith(f"# Title of {p.source.stem}")
+        assert "Not run" in text and "make book PRESET=cpu" in text and status(book, p.docname) == "not run"
+    assert "has not been run" in (book / "notebooks/headline.md").read_text()
+
+
+def test_a_run_gets_its_line_below_the_title(book: Path):
+    run(book, "03-pruning", precision="bf16")
+    fill(book, "cpu")
+    first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
+    assert first == "# Title of 03-pruning"
+    assert rest.startswith(
+        ":::{div} run-line\n**Fresh** · preset cpu · task earth · seed 0 · 2026-11-22 08:03 UTC · 2 min 5 s on"
+    )
+    assert "bf16" in rest and "<run-notebooks-03-pruning>" in rest and "Smoke run" not in rest
+    assert "(run-notebooks-03-pruning)=" in (book / "status.md").read_text()
+
+
+@pytest.mark.parametrize("now, expected", [(("s", "m"), "fresh"), (("x", "m"), "stale"), (("s", "x"), "stale")])
+def test_a_page_is_fresh_only_if_notebook_and_modules_are_unchanged(book: Path, now, expected):
+    run(book, "01-data")
+    fill(book, "cpu", now)
+    assert status(book, "notebooks/01-data") == expected
+    (book.parent / "notebooks/01-data.ipynb").unlink()
+    fill(book, "cpu")
+    assert status(book, "notebooks/01-data") == "stale"
+
+
+def test_smoke_pages_say_so(book: Path):
+    run(book, "01-data", preset="smoke")
+    (book.parent / "runs/smoke/headline.md").write_text("A number.")
+    fill(book, "smoke")
+    assert "{admonition} Smoke run" in page(book, "notebooks/01-data")
+    assert "{admonition} Smoke run" in (book / "notebooks/headline.md").read_text()
+    assert status(book, "notebooks/01-data") == "smoke"
+
+
+def test_another_preset_leaves_no_page_behind(book: Path):
+    run(book, "01-data", preset="smoke")
+    run(book, "02-search-space")
+    (book.parent / "runs/smoke/headline.md").write_text("A number.")
+    fill(book, "smoke")
+    assert "A number." in (book / "notebooks/headline.md").read_text()
+    (book / "notebooks/left-over.ipynb").write_text("{}")
+    fill(book, "cpu")
+    assert "Not run" in page(book, "notebooks/01-data") and "Fresh" in page(book, "notebooks/02-search-space")
+    assert not (book / "notebooks/left-over.ipynb").exists()
+    assert "A number." not in (book / "notebooks/headline.md").read_text()
+
+
+def test_recorded_pages_stand_in_and_say_so(book: Path):
+    made = run(book, "01-data", preset="gpu")
+    kept = book / "recorded" / made.relative_to(book.parent / "runs")
+    kept.parent.mkdir(parents=True)
+    made.rename(kept)
+    fill(book, "gpu")
+    assert "**Recorded**" in page(book, "notebooks/01-data") and status(book, "notebooks/01-data") == "recorded"
+
+
+def test_a_notebook_that_failed_is_no_page(book: Path):
+    path = run(book, "01-data", status="failed")
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        fill(book, "cpu")
+
+
+def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
+    run(book, "04-distillation-gcka")
+    run(book, "04-distillation-none")
+    fill(book, "cpu")
+    main, none = page(book, "notebooks/04-distillation"), page(book, "notebooks/04-distillation-none")
+    assert none.startswith("# Title of 04-distillation (arm none)\n")
+    assert "(part-04-distillation)=" in main and "[there](#part-04-distillation)" in main
+    assert "(part-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
+    cells = nbformat.read(book / "notebooks/04-distillation-none.ipynb", as_version=4).cells
+    assert cells[2].metadata.mystnb.figure.name == "fig-04-distillation-04-distillation-none"
+
+
+def test_other_seeds_are_listed(book: Path):
+    run(book, "03-pruning", seed=1)
+    fill(book, "cpu")
+    assert "| 03-pruning | earth | 1 | cpu | fresh |" in (book / "status.md").read_text()
+
+
+def test_the_scan_names_what_is_wrong(tmp_path: Path):
+    (tmp_path / "a.css").write_text("b { background: url(//fonts.invalid/x.woff) }")
+    (tmp_path / "b.html").write_text('<p id="here">')
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#here">ok</a> <a href="b.html#gone">1</a> <a href="c.html">2</a> <a href="https://far.invalid">ok</a>'
+        '<img src="https://far.invalid/x.png" alt="x"><script src="a.css"></script><img src="a.css">'
+        '<link rel="stylesheet" href="https://far.invalid/y.css"><iframe src="//far.invalid"></iframe>'
+    )
+    found = "\n".join(faults(tmp_path))
+    for part in ("b.html#gone, where there is no #gone", "c.html, which", "x.png", "y.css", "//far.invalid", "no alt"):
+        assert part in found
+    assert "a.css: loads the remote //fonts.invalid/x.woff" in found
+    assert len(faults(tmp_path)) == 7
+
+
+def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
+    top = book.parent
+    shutil.copy(ROOT / "package.json", top)
+    mathjax = top / "node_modules/mathjax"  # a stand-in, so that this test needs no network
+    (mathjax / "es5").mkdir(parents=True)
+    (mathjax / "es5/tex-svg.js").write_text("")
+    version = json.loads((top / "package.json").read_text())["dependencies"]["mathjax"]
+    (mathjax / "package.json").write_text(json.dumps({"version": version}))
+    for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
+        run(book, name)
+    run(book, "03-pruning", seed=2)
+    fill(book, "cpu")
+    html = build(top)
+    assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
+    assert 'alt="A grey square"' in (html / "notebooks/01-data.html").read_text()
+
+    (top / "_config.yml").write_text("title: [")
+    with pytest.raises(RuntimeError, match="was not replaced"):
+        build(top)
+    assert (html / "notebooks/01-data.html").exists()
