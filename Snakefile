@@ -22,7 +22,7 @@ RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
     " --log {log.notebook} --publish {output.notebook}"
 )
-SEEDED = "-p task {wildcards.task} -p seed {wildcards.seed}"
+SEEDED = "-p task {task} -p seed {seed}"
 
 
 wildcard_constraints:
@@ -150,7 +150,7 @@ rule distillation:
         notebook=f"{HOME}/logs/04-distillation-{{arm}}.ipynb",
     params:
         preset=parameters("04-distillation"),
-        fixed=SEEDED + " -p arm {wildcards.arm}",
+        fixed=SEEDED + " -p arm {arm}",
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ def style() -> None:
     """Set matplotlib's defaults for every figure of a notebook: readable on a white card in light and dark mode."""
     mpl.rcParams.update(
         {
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.prop_cycle": cycler(color=COLOURS),
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.grid": True,

@@ -170,9 +170,10 @@ def run_notebook(
     os.environ["I2I_PROGRESS"] = str(progress)
 
     failure: str | None = None
+    label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
     started = datetime.now(UTC)
     clock = time.monotonic()
-    with _Watch(notebook.stem, log.stem, progress, timeout) as watch:
+    with _Watch(label, progress, timeout) as watch:
         try:
             papermill.execute_notebook(
                 str(notebook),
@@ -183,6 +184,8 @@ def run_notebook(
                 progress_bar=False,
                 coalesce_streams=True,
                 start_timeout=180,
+                # A kernel that is told to stop says so as an error; real errors are in the notebook.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                 # IPC sockets need no port, so that notebooks side by side never race for one.
                 config=Config({"KernelManager": {"transport": "ipc"}}),
             )
@@ -239,11 +242,12 @@ def _unfinished(executed: Any) -> str | None:
 class _Watch:
     """While a notebook runs: print its progress, bound its time, note its memory, and die with the parent."""
 
-    def __init__(self, name: str, label: str, progress: Path, timeout: float | None) -> None:
+    def __init__(self, label: str, progress: Path, timeout: float | None) -> None:
         self.label, self.progress, self.timeout = label, progress, timeout
         self.timed_out = False
         self.peak_memory = 0
         self._parent = os.getppid()
+        self._started = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -251,28 +255,30 @@ class _Watch:
         # SIGTERM ends the runner as Ctrl-C does: through `finally`, with the kernel stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self._thread.start()
+        print(f"{self.label}: started", flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         kill_children()
+        print(f"{self.label}: ended after {time.monotonic() - self._started:.0f} s", flush=True)
 
     def _watch(self) -> None:
-        started = said = time.monotonic()
+        said = self._started
         last = ""
         while not self._stop.wait(0.5):
             if os.getppid() != self._parent:
                 kill_children()
                 os._exit(1)
             now = time.monotonic()
-            if self.timeout and now - started > self.timeout:
+            if self.timeout and now - self._started > self.timeout:
                 self.timed_out = True
                 kill_children()
                 return
             self.peak_memory = max(self.peak_memory, _children_memory())
             if now - said >= 5:
-                line = _progress_line(self.progress) or f"running, {now - started:.0f} s"
+                line = _progress_line(self.progress) or f"running, {now - self._started:.0f} s"
                 # A line that says only that time passes need not come every five seconds.
                 if line != last and ("running" not in line or now - said >= 20):
                     print(f"{self.label}: {line}", flush=True)

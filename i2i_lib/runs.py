@@ -91,8 +91,9 @@ def load_preset(preset: str) -> dict[str, Any]:
         raise ValueError(f"unknown preset {preset!r}: expected one of {known}, or the path of a .yml file")
     content = yaml.safe_load(path.read_text())
     known_keys = {"threads", "gpu", "minutes", "arms", "generators", "notebooks"}
-    if not isinstance(content, dict) or (unknown := content.keys() - known_keys):
-        raise ValueError(f"{_short(path)}: unknown entries {sorted(unknown)}; known are {sorted(known_keys)}")
+    unknown = sorted(content.keys() - known_keys) if isinstance(content, dict) else [content]
+    if unknown:
+        raise ValueError(f"{_short(path)}: unknown entries {unknown}; known are {sorted(known_keys)}")
     return content
 
 

@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -280,7 +279,7 @@ def averaged(
     """The averaged generator with batch-norm statistics of its own; `generator` itself if nothing was averaged."""
     if average is None:
         return generator.eval()
-    result = copy.deepcopy(average.module)
+    result: Generator = copy.deepcopy(average.module)  # pyright: ignore[reportAssignmentType]
     sources = (batch.source for _, batch in zip(range(count), batches(0), strict=False))
     first = next(result.parameters())
     with _autocast(first, config):
@@ -302,9 +301,8 @@ class TrainingRun:
     folder: Path
     trainer: Trainer
     inputs: dict[str, Any]
-    what: str = "training"
-    log_every: int = 50
-    checkpoint_every: int = 250  # rounded up to a multiple of `log_every`
+    what: str  # a name for progress and errors
+    log_every: int = 50  # steps between lines of the loss log; every fifth line comes with a checkpoint
 
 
 def fit(
@@ -321,8 +319,9 @@ def fit(
     with exclusive(run.folder / "lock", f"the training folder {run.folder}"):
         fingerprint = _fingerprint(run, steps)
         done, rows = _resume(run, fingerprint)
+        if 0 < done < steps:
+            print(f"{run.what}: going on from the checkpoint at step {done:,}")
         started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
-        checkpoint_every = math.ceil(run.checkpoint_every / run.log_every) * run.log_every
         sums: dict[str, Tensor] = {}
         counted = 0
         # Line by line, so that a killed run leaves at most one torn line behind.
@@ -345,7 +344,7 @@ def fit(
                     log.write(json.dumps(row) + "\n")
                     sums, counted = {}, 0
                     report(index)
-                if index % checkpoint_every == 0 or index == steps:
+                if index % (5 * run.log_every) == 0 or index == steps:
                     log.flush()
                     _save(run, {"fingerprint": fingerprint, "step": index, "trainer": run.trainer.state_dict()})
     return rows
@@ -354,7 +353,7 @@ def fit(
 def _fingerprint(run: TrainingRun, steps: int) -> str:
     """What makes two trainings the same: inputs, library code, versions, device and threads."""
     code = {
-        name: hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+        name: hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
         for name, module in sorted(sys.modules.items())
         if name.startswith("i2i_lib.") and getattr(module, "__file__", None)
     }
@@ -397,21 +396,19 @@ class _Progress:
 
     def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
         self.what, self.steps, self.done = run.what, steps, done
-        self.path = os.environ.get("I2I_PROGRESS")
+        self.path = os.environ.get("I2I_PROGRESS", "")
         self.started = time.monotonic()
-        self.bar = nullcontext() if self.path else tqdm(total=steps, initial=done, desc=run.what)
+        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path))
 
     def __enter__(self) -> Callable[[int], None]:
-        self.bar.__enter__()
         return self._report
 
     def __exit__(self, *error: object) -> None:
-        self.bar.__exit__(None, None, None)
+        self.bar.close()
 
     def _report(self, step: int) -> None:
-        if isinstance(self.bar, tqdm):
-            self.bar.update(step - self.bar.n)
-        elif self.path:
+        self.bar.update(step - self.bar.n)
+        if self.path:
             rate = (step - self.done) / (time.monotonic() - self.started)
             write_json(Path(self.path), {"what": self.what, "step": step, "steps": self.steps, "rate": rate})
 

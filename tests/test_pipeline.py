@@ -1,0 +1,181 @@
+"""The rules of the Snakefile, tried on a copy of the project: what reruns when, and what a kill leaves behind."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from i2i_lib.files import sha256
+from i2i_lib.runs import root
+
+PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
+
+
+class Project:
+    """A copy of the project in another folder, with a `make` of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("i2i_lib", "notebooks", "tests/data", "book"):
+            ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "notebooks", "mathjax")
+            shutil.copytree(root() / name, folder / name, ignore=ignored)
+        for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
+            shutil.copy(root() / name, folder)
+        self.seed = folder / "runs" / "micro" / "earth" / "seed0"
+
+    def start(self, *targets: str, preset: str = "micro") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "i2i_lib.make", PRESETS[preset], "earth", "1", *targets]
+        return subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+        )
+
+    def make(self, *targets: str, preset: str = "micro") -> str:
+        process = self.start(*targets, preset=preset)
+        said = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, said
+        return said
+
+    def pending(self, preset: str = "micro") -> set[str]:
+        """The rules that `make book` would run."""
+        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
+        command += ["--config", f"preset={PRESETS[preset]}", "task=earth", "seeds=1"]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=_environment())
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.M)) - {"total"}
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that still runs in this project or below something that does."""
+        found = []
+        for process in psutil.process_iter(["cwd", "status"]):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and (process.info["cwd"] or "") == str(self.folder):
+                found.append(process)
+        return found
+
+
+def _environment() -> dict[str, str]:
+    # The copy's own library, not the installed one.
+    return {**os.environ, "PYTHONPATH": "."}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Project:
+    """A project whose notebooks only write the files that the real ones would, run once."""
+    project = Project(tmp_path_factory.mktemp("quick"))
+    shutil.copy(project.folder / PRESETS["micro"], project.folder / PRESETS["other"])
+    writes = {
+        "01-data": ["data"],
+        "02-search-space": ["teacher", "teacher-discriminator"],
+        "03-pruning": ["plan"],
+        "04-distillation": ["student-{arm}"],
+        "05-evaluation": ["eval"],
+        "06-results": [],
+    }
+    for name, artifacts in writes.items():
+        path = project.folder / "notebooks" / f"{name}.ipynb"
+        notebook = json.loads(path.read_text())
+        parameters = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+        code = ast.parse("".join("".join(c["source"]) + "\n" for c in notebook["cells"] if c["cell_type"] == "code"))
+        imports = [ast.unparse(n) for n in ast.walk(code) if isinstance(n, ast.Import | ast.ImportFrom)]
+        lines = ["def unused():", *(f"    {line}" for line in imports), "from pathlib import Path"]
+        if artifacts:
+            lines += ["folder = Path('runs') / run / task / f'seed{seed}'", "folder.mkdir(parents=True, exist_ok=True)"]
+        for artifact in artifacts:
+            content = '{"results": []}' if artifact == "eval" else "{}"
+            lines += [f"(folder / f'{artifact}{s}').write_text({content!r})" for s in (".safetensors", ".json")]
+        body = {"cell_type": "code", "id": "body", "metadata": {}, "execution_count": None, "outputs": []}
+        notebook["cells"] = [parameters, body | {"source": "\n".join(lines)}]
+        path.write_text(json.dumps(notebook))
+    for preset in PRESETS:
+        project.make(f"runs/{preset}/notebooks/06-results.ipynb", preset=preset)
+    return project
+
+
+AFTER_04 = {"distillation", "evaluation", "collect", "results", "book"}
+AFTER_05 = {"evaluation", "collect", "results", "book"}
+
+
+def test_what_is_done_is_not_done_again(quick):
+    assert quick.pending() == {"book"}
+    assert quick.pending("other") == {"book"}
+    said = quick.make("runs/micro/notebooks/06-results.ipynb")
+    assert "Nothing to be done" in said
+
+
+def test_a_parameter_reruns_what_depends_on_it(quick):
+    preset = quick.folder / PRESETS["micro"]
+    before = preset.read_text()
+    preset.write_text(before.replace("04-distillation: {steps: 20", "04-distillation: {steps: 21"))
+    assert quick.pending() == AFTER_04
+    assert quick.pending("other") == {"book"}
+    preset.write_text(before)
+    assert quick.pending() == {"book"}
+
+
+def test_a_library_change_reruns_what_imports_it(quick):
+    module = quick.folder / "i2i_lib" / "metrics.py"
+    before = module.read_bytes()
+    module.write_bytes(before + b"\n# a comment\n")
+    assert quick.pending() == AFTER_05
+    module.write_bytes(before)
+
+
+def test_a_failing_notebook_stops_the_book(quick):
+    path = quick.folder / "notebooks" / "04-distillation.ipynb"
+    before = path.read_bytes()
+    notebook = json.loads(before)
+    notebook["cells"][1]["source"] = (
+        "if arm == 'none':\n    raise ValueError('no luck')\n" + notebook["cells"][1]["source"]
+    )
+    path.write_text(json.dumps(notebook))
+    process = quick.start()
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode != 0
+    assert "04-distillation.ipynb failed: cell" in said and "ValueError: no luck" in said
+    assert (quick.seed / "logs" / "04-distillation-none.ipynb").exists()
+    assert not (quick.seed / "notebooks" / "04-distillation-none.ipynb").exists()
+    assert not (quick.folder / "_build" / "html").exists()
+    path.write_bytes(before)
+
+
+def test_a_training_killed_thrice_ends_in_the_same_bits(tmp_path):
+    project = Project(tmp_path)
+    target, private = "runs/micro/earth/seed0/teacher.json", project.seed / "train" / "teacher"
+    project.make(target)
+    wanted = sha256(project.seed / "teacher.safetensors")
+    (project.seed / "teacher.json").unlink()
+    shutil.rmtree(private)
+
+    checkpoint = private / "checkpoint.pt"
+    for victim in ("snakemake", "i2i_lib.runner", "ipykernel_launcher"):
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = project.start(target)
+        _wait_for(lambda seen=seen: checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen, 120)
+        killed = [p for p in project.processes() if any(victim in part for part in p.cmdline()[:4])]
+        assert len(killed) == 1, [p.cmdline() for p in project.processes()]
+        killed[0].send_signal(signal.SIGKILL)
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode != 0, said
+        _wait_for(lambda: not project.processes(), 10)
+        assert not (project.seed / "teacher.json").exists()
+
+    project.make(target)
+    assert "going on from the checkpoint" in (project.seed / "notebooks" / "02-search-space.ipynb").read_text()
+    assert sha256(project.seed / "teacher.safetensors") == wanted
+    steps = [json.loads(line)["step"] for line in (private / "losses.jsonl").read_text().splitlines()]
+    assert steps == list(range(2, 121, 2))
+
+
+def _wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

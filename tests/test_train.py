@@ -1,0 +1,152 @@
+"""One step of each trainer on toy networks, and the loop's promises: resume, refusal, averages."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from i2i_lib.config import DiscriminatorConfig, cat_teacher
+from i2i_lib.data import Batch
+from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.generators import InceptionGenerator, init_weights
+from i2i_lib.losses import kernel_alignment
+from i2i_lib.runs import exclusive
+from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, TrainingRun, fit
+
+CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
+
+
+def generator(seed: int = 0, base: int = 4) -> InceptionGenerator:
+    made = InceptionGenerator(cat_teacher(base, 3, "batch"))
+    init_weights(made, seed=seed)
+    return made
+
+
+def discriminator() -> PatchDiscriminator:
+    made = PatchDiscriminator(DiscriminatorConfig(base=4))
+    init_weights(made, seed=9)
+    return made
+
+
+def batches(first: int):
+    step = first
+    while True:
+        colours = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        source = F.interpolate(colours, (32, 32), mode="bilinear")
+        yield Batch(source, -source)
+        step += 1
+
+
+def trainer(config: TrainConfig = CONFIG) -> PairedTrainer:
+    return PairedTrainer(generator(), discriminator(), config)
+
+
+def test_training_lowers_the_distance_to_the_target(tmp_path):
+    t = trainer(TrainConfig(steps=80, lr=1e-2, recon=100.0))
+    rows = fit(t.step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=10), 80)
+    assert rows[-1]["recon"] < 0.8 * rows[0]["recon"]
+    assert t.opt_g.param_groups[0]["lr"] == pytest.approx(1e-2 / 40)  # the last of forty steps of decay
+
+
+@pytest.mark.parametrize("kind", ["gcka", "ka", "mse", "none"])
+def test_distillation_moves_the_student_and_nothing_else(kind):
+    teacher, student = generator(1, base=8), generator(2)
+    frozen = [p.clone() for p in teacher.state_dict().values()]
+    distiller = PairedDistiller(student, teacher, discriminator(), TrainConfig(20, 2e-3, recon=0.0, distill=5.0), kind)
+    first, *_, last = [distiller.step(batch) for batch, _ in zip(batches(0), range(15), strict=False)]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, teacher.state_dict().values(), strict=True))
+    assert all(torch.isfinite(loss) for loss in last.values())
+    assert ("distill" in last) == (kind != "none")
+    if kind != "none":
+        assert last["distill"] < first["distill"]
+
+
+def test_gcka_of_a_step_is_that_of_the_features_it_saw():
+    teacher, student = generator(1, base=8), generator(2)
+    distiller = PairedDistiller(student, teacher, discriminator(), TrainConfig(20, distill=1.0), "gcka")
+    batch = next(batches(0))
+    with torch.no_grad():  # batch norm in train mode: as in the step
+        features = student.train().forward_features(batch.source)[1]
+        wanted = teacher.forward_features(batch.source)[1]
+    losses = distiller.step(batch)
+    for i, (x, y) in enumerate(zip(features, wanted, strict=True), start=1):
+        torch.testing.assert_close(losses[f"layer{i}"], kernel_alignment(x, y))
+
+
+def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
+    whole, parts = trainer(), [trainer(), trainer()]
+    rows = fit(whole.step, batches, TrainingRun(tmp_path / "whole", whole, {"a": 1}, "toy", log_every=2), 20)
+
+    calls = 0
+
+    def dies(batch):
+        nonlocal calls
+        calls += 1
+        if calls > 13:
+            raise KeyboardInterrupt
+        return parts[0].step(batch)
+
+    run = [TrainingRun(tmp_path / "parts", part, {"a": 1}, "toy", log_every=2) for part in parts]
+    with pytest.raises(KeyboardInterrupt):
+        fit(dies, batches, run[0], 20)
+    resumed = fit(parts[1].step, batches, run[1], 20)
+    assert parts[1].count == 20 and calls == 14
+    same = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in resumed] == same
+    for a, b in zip(whole.generator.parameters(), parts[1].generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    results = [t.result(batches, 3).state_dict() for t in (whole, parts[1])]
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path):
+    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {"lr": 1}, "toy", log_every=2), 10)
+    fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {"lr": 1}, "toy", log_every=2), 10)
+    assert b.count == 10 and b.opt_g.state_dict()["state"]  # loaded whole
+    steps = []
+    fit(lambda x: (steps.append(1), trainer().step(x))[1], batches, TrainingRun(tmp_path, a, {"lr": 2}, "toy"), 3)
+    assert len(steps) == 3
+
+
+def test_a_torn_log_line_is_cut(tmp_path):
+    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 10)
+    log = tmp_path / "losses.jsonl"
+    log.write_text(log.read_text() + '{"step": 12, "se')
+    rows = fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {}, "toy", log_every=2), 10)
+    assert [r["step"] for r in rows] == [2, 4, 6, 8, 10]
+    assert [json.loads(line) for line in log.read_text().splitlines()] == rows
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    def step(batch):
+        losses = t.step(batch)
+        return losses | {"gan": losses["gan"] * float("nan")} if t.count > 12 else losses
+
+    t = trainer()
+    with pytest.raises(FloatingPointError, match=r"toy: loss gan is not finite at step 14"):
+        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 10
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    t = trainer()
+    with exclusive(tmp_path / "lock", "it"), pytest.raises(RuntimeError, match="is in use by process"):
+        fit(t.step, batches, TrainingRun(tmp_path, t, {}, "toy"), 2)
+
+
+def test_averaged_weights_bring_their_own_statistics():
+    """The average of equal weights is those weights; its batch-norm statistics are those of the batches given."""
+    t = trainer(TrainConfig(steps=5, lr=1e-30, average=0.5))
+    for batch, _ in zip(batches(0), range(5), strict=False):
+        t.step(batch)
+    result = t.result(batches, 4)
+    assert not result.training
+    conv, norm, source = (
+        result.get_submodule("stem.0.conv"),
+        result.get_submodule("stem.0.norm"),
+        torch.cat([b.source for b, _ in zip(batches(0), range(4), strict=False)]),
+    )
+    with torch.no_grad():
+        before = conv(source)
+    torch.testing.assert_close(norm.get_buffer("running_mean"), before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
