@@ -36,6 +36,8 @@ class ChannelPlan:
 
 def norm_scales(teacher: InceptionGenerator) -> dict[str, list[float]]:
     """|scale| of every channel that can go, by prunable layer, in the order of the forward pass."""
+    if not isinstance(teacher, InceptionGenerator):
+        raise ValueError(f"only an inception generator can be pruned, got {type(teacher).__name__}")
     scales = {}
     for name in _prunable(teacher.config):
         norm = teacher.get_submodule(f"{name}.expand.norm" if name.startswith("blocks") else f"{name}.norm")
@@ -82,8 +84,8 @@ def prune(
     Raises ValueError where even the narrowest student is over the budget. A budget above the teacher's own cost keeps
     everything, with the threshold None.
     """
-    config = teacher.config
     own = norm_scales(teacher)
+    config = teacher.config
     scales = own if scales is None else scales
     if {k: len(v) for k, v in scales.items()} != {k: len(v) for k, v in own.items()}:
         raise ValueError("`scales` must name the teacher's prunable layers, with a scale for each of their channels")

@@ -1,0 +1,217 @@
+"""Networks against what the official code computes, and what training asks of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from i2i_lib.checkpoint import from_cat_state_dict
+from i2i_lib.config import DiscriminatorConfig, ResnetConfig, cat_teacher, mobile_resnet
+from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.layers import init_weights
+from i2i_lib.prune import norm_scales
+
+DATA = Path(__file__).parent / "data"
+
+
+def golden(name):
+    values = load_file(DATA / f"{name}.safetensors")
+    weights = {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
+    return weights, values["input/0"], values["output/0"]
+
+
+@pytest.mark.parametrize("name", ["inception_instance", "inception_batch", "student_instance", "student_batch"])
+def test_generators_compute_what_the_official_ones_do(name):
+    weights, image, wanted = golden(name)
+    with torch.no_grad():
+        torch.testing.assert_close(from_cat_state_dict(weights)(image), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_discriminators_compute_what_the_official_ones_do(norm):
+    weights, image, wanted = golden(f"patchgan_{norm}")
+    net = PatchDiscriminator(DiscriminatorConfig(in_channels=6, base=8, norm=norm))
+    net.load_state_dict(weights)
+    torch.testing.assert_close(net(image), wanted, atol=1e-4, rtol=0)
+
+
+class Residual(nn.Module):
+    def __init__(self, conv_block):
+        super().__init__()
+        self.conv_block = conv_block
+
+    def forward(self, x):
+        return x + self.conv_block(x)
+
+
+def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
+    """The pix2pix/CycleGAN code's generator, laid out and numbered as there, written down a second time."""
+    bias = norm == "instance"
+
+    def norm_of(c):
+        return nn.InstanceNorm2d(c) if bias else nn.BatchNorm2d(c)  # theirs has no scale and shift
+
+    def conv(i, o, k, stride=1, padding=0):
+        return nn.Conv2d(i, o, k, stride, padding, bias=bias)
+
+    def block_conv(c):
+        if not separable:
+            return conv(c, c, 3)
+        net = nn.Module()
+        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c, bias=bias), norm_of(c), conv(c, c, 1))
+        net.forward = lambda x: net.conv(x)  # type: ignore[method-assign]
+        return net
+
+    def block(c):
+        first = [nn.ReflectionPad2d(1), block_conv(c), norm_of(c), nn.ReLU()]
+        return Residual(
+            nn.Sequential(*first, *[nn.Dropout(0.5)] * dropout, nn.ReflectionPad2d(1), block_conv(c), norm_of(c))
+        )
+
+    def up(i, o):
+        return [nn.ConvTranspose2d(i, o, 3, 2, 1, output_padding=1, bias=bias), norm_of(o), nn.ReLU()]
+
+    b = base
+    net = nn.Module()
+    net.model = nn.Sequential(
+        *(nn.ReflectionPad2d(3), conv(3, b, 7), norm_of(b), nn.ReLU()),
+        *(conv(b, 2 * b, 3, 2, 1), norm_of(2 * b), nn.ReLU(), conv(2 * b, 4 * b, 3, 2, 1), norm_of(4 * b), nn.ReLU()),
+        *(block(4 * b) for _ in range(n_blocks)),
+        *(*up(4 * b, 2 * b), *up(2 * b, b)),
+        *(nn.ReflectionPad2d(3), nn.Conv2d(b, 3, 7), nn.Tanh()),
+    )
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "instance", "dropout": False},
+        {"norm": "batch", "dropout": True},
+        {"norm": "batch", "dropout": True, "separable": True},
+    ],
+    ids=["cyclegan", "pix2pix", "gan-compression"],
+)
+def test_resnets_of_the_widely_used_repository_load(options):
+    official = widely_used_resnet(**options)
+    image = torch.rand(2, 3, 24, 32) * 2 - 1
+    with torch.no_grad():
+        ours = from_cat_state_dict(official.state_dict())
+        torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
+    assert isinstance(ours, ResnetGenerator)
+
+
+GENERATORS = {
+    "inception": lambda norm: InceptionGenerator(cat_teacher(6, 4, norm)),
+    "resnet": lambda norm: ResnetGenerator(ResnetConfig(4, 4, norm)),
+    "mobile": lambda norm: ResnetGenerator(mobile_resnet(4, 4, norm)),
+}
+
+
+@pytest.fixture(params=GENERATORS)
+def make(request):
+    return GENERATORS[request.param]
+
+
+def test_features_are_what_the_blocks_put_out(make):
+    net = make("instance").eval()
+    x = torch.randn(2, 3, 16, 24)
+    seen = []
+    net.stem.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    for block in net.blocks:
+        block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    image, features = net(x, features=True)
+    assert image.shape == x.shape and image.abs().max() <= 1
+    # After the stem and blocks 2, 3 and 4 of four.
+    for feature, wanted in zip(features, (seen[0], *seen[2:]), strict=True):
+        assert feature.shape == (2, net.config.stem[-1], 4, 6)
+        assert torch.equal(feature, wanted)
+    assert torch.equal(net(x), image)
+
+
+def test_image_sizes_that_do_not_fit_are_refused(make):
+    with pytest.raises(ValueError, match="multiples of 4, got 16 x 18"):
+        make("instance")(torch.zeros(1, 3, 16, 18))
+
+
+def test_bf16_and_channels_last_change_only_digits(make):
+    net = make("batch")
+    init_weights(net, seed=0)
+    x = torch.randn(4, 3, 16, 16)
+    wanted = net(x)
+    net.to(memory_format=torch.channels_last)
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(last), wanted, atol=1e-5, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        image, features = net(last, features=True)
+    assert image.dtype is torch.bfloat16 and all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
+    torch.testing.assert_close(image.float(), wanted, atol=0.05, rtol=0)
+
+
+def test_networks_compile_without_a_break(make):
+    net = make("batch").eval()
+    x = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        compiled = torch.compile(net, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x, features=True), net(x, features=True))
+
+
+def test_synchronised_batch_norm_has_batch_norm_s_weights(make):
+    batch, sync = make("batch").eval(), make("sync_batch").eval()  # training it needs a GPU
+    sync.load_state_dict(batch.state_dict())
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(sync(x), batch(x))
+
+
+def test_resizing_leaves_no_checkerboard():
+    """From a constant input, the one up-sampling makes a constant; the other repeats its kernel's phases."""
+    spread = {}
+    for upsample in ("transpose", "resize"):
+        net = ResnetGenerator(ResnetConfig(4, 3, "batch", upsample=upsample))
+        image = net.up.get_submodule("0.conv")(torch.ones(1, 16, 6, 6))
+        spread[upsample] = image[..., 2:-2, 2:-2].std((2, 3)).max().item()
+        assert image.shape == (1, 8, 12, 12)
+    assert spread["resize"] < 1e-6 < 1e-3 < spread["transpose"]
+
+
+@pytest.mark.parametrize(("n_layers", "size"), [(3, 6), (1, 30), (0, 64)])
+def test_discriminators_judge_patches_or_pixels(n_layers, size):
+    net = PatchDiscriminator(DiscriminatorConfig(base=4, n_layers=n_layers)).eval()
+    image = torch.randn(1, 6, 64, 64)
+    logits = net(image)
+    assert logits.shape == (1, 1, size, size)
+    if n_layers == 0:
+        image[..., 0, 0] += 1
+        changed = net(image) != logits
+        assert changed[..., 0, 0].all() and changed.sum() == 1
+
+
+def test_initialisation_is_reproducible_and_as_described(make):
+    net = make("batch")
+    state = {}
+    for norm_start in ("one", "normal"):
+        init_weights(net, seed=3, norm_start=norm_start)
+        state[norm_start] = {name: value.clone() for name, value in net.state_dict().items()}
+        again = make("batch")
+        init_weights(again, seed=3, norm_start=norm_start)
+        assert all(torch.equal(v, state[norm_start][name]) for name, v in again.state_dict().items())
+    weights = torch.cat([v.flatten() for name, v in state["one"].items() if v.ndim == 4])
+    assert abs(weights.mean()) < 1e-3 and abs(weights.std() - 0.02) < 1e-3
+    for name, value in state["one"].items():
+        if value.ndim == 1:
+            assert torch.equal(value, torch.full_like(value, float(name.endswith(("weight", "running_var")))))
+    scales = torch.cat([v for name, v in state["normal"].items() if name.endswith("norm.weight")])
+    assert abs(scales.mean() - 1) < 0.01 and 0.015 < scales.std() < 0.025
+
+
+def test_scales_start_equal_so_that_only_training_ranks_them():
+    net = InceptionGenerator(cat_teacher(6, 3))
+    init_weights(net, seed=0)
+    assert {s for layer in norm_scales(net).values() for s in layer} == {1.0}

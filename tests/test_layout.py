@@ -1,0 +1,53 @@
+"""Imports point one way, and the light modules stay light."""
+
+import ast
+from pathlib import Path
+
+LIBRARY = Path(__file__).parents[1] / "i2i_lib"
+# A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
+ORDER = ["files", "config", "macs", "layers", "generators", "discriminators", "latency", "prune", "losses", "data"]
+ORDER += ["metrics", "runs", "train", "checkpoint", "results"]
+
+
+def imports(module: str) -> set[str]:
+    """Every module that a file of the library imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse((LIBRARY / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "i2i_lib"}
+    return names
+
+
+def own(module: str) -> set[str]:
+    return {name.split(".")[1] for name in imports(module) if name.startswith("i2i_lib.")}
+
+
+def test_imports_point_one_way():
+    present = [module for module in ORDER if (LIBRARY / f"{module}.py").exists()]
+    assert "train" in present
+    for i, module in enumerate(present):
+        assert own(module) <= set(present[:i]), f"{module} imports from below itself"
+
+
+def test_losses_and_data_know_no_network():
+    for module in ("losses", "data"):
+        assert own(module) <= {"files"}
+
+
+def test_config_and_macs_need_no_torch():
+    for module in ("config", "macs"):
+        reached, waiting = set(), {module}
+        while waiting:
+            name = waiting.pop()
+            reached |= imports(name)
+            waiting |= own(name)
+        assert not [name for name in reached if name.split(".")[0] in ("torch", "torchvision", "numpy")]
+
+
+def test_the_package_itself_exports_nothing():
+    body = ast.parse((LIBRARY / "__init__.py").read_text()).body
+    assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
