@@ -26,7 +26,6 @@ from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
-RECORDED = "book/recorded"  # same layout as runs/: pages brought from a machine that this one cannot replace
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>To the introduction</title><link rel="icon" href="_static/favicon.svg">
@@ -58,18 +57,20 @@ Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, statu
 def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
     """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
 
-    Raises ValueError for an executed notebook that did not end well: it is no page.
+    A notebook that is missing there is taken from `book`/recorded, which has the same layout as `runs`: it holds what
+    other machines ran. Raises ValueError for an executed notebook that did not end well: it is no page.
     """
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
-    sources = book.parent / "notebooks"
-    pages = [_page(docname, preset, sources, [runs, book.parent / RECORDED]) for docname in _toc(book / "_toc.yml")]
+    sources, kept = book.parent / "notebooks", book / "recorded"
+    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(book / "_toc.yml")]
     shown: list[Shown] = []
     for page in pages:
         notebook = _read(page.executed) if page.executed else _stub(page, preset)
         run = notebook.metadata.get("i2i")
-        status = _status(page.executed, run, digest, sources) if page.executed else "not run"
+        status = "not run"
         if page.executed:
+            status = _status(run, page.executed.is_relative_to(kept), digest, sources)
             _dress(notebook, page, status)
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         shown.append((f"{{doc}}`/{page.docname}`", page, status, run))
     for path in sorted(set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}):
         run = _read(path).metadata.i2i
-        shown.append((path.stem, None, _status(path, run, digest, sources), run))
+        shown.append((path.stem, None, _status(run, False, digest, sources), run))
     (book / "status.md").write_text(_status_page(preset, shown))
     # Included by the introduction, which so states no number that this book's own run did not make.
     headline = runs / preset / "headline.md"
@@ -117,11 +118,11 @@ def _read(path: Path) -> Any:
     return notebook
 
 
-def _status(path: Path, run: Any, digest: Digest, sources: Path) -> str:
+def _status(run: Any, recorded: bool, digest: Digest, sources: Path) -> str:
     """fresh or stale by comparing code digests; smoke and recorded are said first."""
     source = sources / f"{run['notebook']}.ipynb"
     current = source.exists() and digest(source) == (run["source_sha256"], run["modules_sha256"])
-    kind = "recorded" if Path(RECORDED).name in path.parts else "smoke" if run["preset"] == "smoke" else ""
+    kind = "recorded" if recorded else "smoke" if run["preset"] == "smoke" else ""
     return ", ".join(filter(None, [kind, "" if current else "stale"])) or "fresh"
 
 
@@ -175,27 +176,16 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
             break
     else:
         raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
-    if suffix := page.docname.removeprefix("notebooks/") if page.variant or page.task != "earth" else "":
-        _relabel(notebook, "-" + suffix.replace("/", "-"))
+    if page.variant or page.task != "earth":
+        _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
 
 def _relabel(notebook: Any, suffix: str) -> None:
-    """Add `suffix` to every label that the notebook defines, there and wherever the notebook refers to it."""
-    figures = [c.metadata.mystnb.figure for c in notebook.cells if "figure" in c.metadata.get("mystnb", {})]
-    labels = {figure["name"] for figure in figures if "name" in figure}
-    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    for cell in texts:  # `(label)=`, `$$ (label)`, `:label: label`
-        labels.update(
-            *re.findall(r"(?m)^\(([\w.-]+)\)=$|\$\$ *\(([\w.-]+)\)$|^:(?:label|name): *([\w.-]+)$", cell.source)
-        )
-    labels.discard("")
-    if not labels:
-        return
-    names = "|".join(map(re.escape, labels))
-    used = re.compile(rf"(?m)(?<=[(`<#])(?:{names})(?=[)`>])|(?<=:label: )(?:{names})$|(?<=:name: )(?:{names})$")
-    for cell in texts:
-        cell.source = used.sub(lambda match: match[0] + suffix, cell.source)
-    for figure in figures:
+    """Add `suffix` to the notebook's labels, which begin with fig-, eq- or sec-, and to its references to them."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", cell.source)
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "name" in figure:
             figure["name"] += suffix
 
@@ -216,10 +206,10 @@ def _device(run: Any) -> str:
 
 
 def _where(run: Any) -> str:
-    facts = [f"preset {run['preset']}", f"task {run['task']}" if run["task"] else None]
-    facts += [f"seed {run['seed']}" if run["seed"] is not None else None, f"arm {run['arm']}" if run["arm"] else None]
-    facts += [_when(run), f"{_took(run['seconds'])} on {_device(run)}", run["precision"]]
-    return " · ".join(filter(None, facts))
+    facts = [f"{key} {run[key]}" for key in ("preset", "task", "seed", "arm", "generator") if run.get(key) is not None]
+    return " · ".join(
+        filter(None, [*facts, _when(run), f"{_took(run['seconds'])} on {_device(run)}", run["precision"]])
+    )
 
 
 def _code(value: object) -> str:

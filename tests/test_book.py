@@ -58,7 +58,7 @@ def run(book: Path, name: str, preset: str = "cpu", **facts):
         new_markdown_cell(f"# Title of {source}\n\nA question, see {{eq}}`eq-{source}` and {{numref}}`fig-{source}`."),
         new_code_cell("steps: int = 100  # steps", execution_count=1, metadata={"tags": ["parameters"]}),
         picture(name=f"fig-{source}"),
-        new_markdown_cell(f"(part-{source})=\n## Part\n\n$$ a^2 $$ (eq-{source})\n\nSee [there](#part-{source})."),
+        new_markdown_cell(f"(sec-{source})=\n## Part\n\n$$ a^2 $$ (eq-{source})\n\nSee [there](#sec-{source})."),
     ]
     notebook = new_notebook(cells=cells, metadata={"i2i": meta, "language_info": PYTHON})
     inside = preset if name.startswith("06") else f"{preset}/{meta['task']}/seed{meta['seed']}"
@@ -183,8 +183,8 @@ def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
     fill(book, "cpu")
     main, none = page(book, "notebooks/04-distillation"), page(book, "notebooks/04-distillation-none")
     assert none.startswith("# Title of 04-distillation (arm none)\n")
-    assert "(part-04-distillation)=" in main and "[there](#part-04-distillation)" in main
-    assert "(part-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
+    assert "(sec-04-distillation)=" in main and "[there](#sec-04-distillation)" in main
+    assert "(sec-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
     cells = nbformat.read(book / "notebooks/04-distillation-none.ipynb", as_version=4).cells
     assert cells[2].metadata.mystnb.figure.name == "fig-04-distillation-04-distillation-none"
 
