@@ -1,0 +1,33 @@
+"""How long pruning the paper's teacher takes: `pytest benchmarks/bench_prune.py`."""
+
+import pytest
+import torch
+from torch import nn
+
+from i2i_lib.config import cat_teacher
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.prune import prune, start_student
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    net = InceptionGenerator(cat_teacher())
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.InstanceNorm2d):
+            nn.init.normal_(module.weight, 1, 0.1, generator=generator)
+    return net
+
+
+@pytest.mark.parametrize("cost", ["paper", "exact"])
+def test_search(benchmark, teacher, cost):
+    """From the norm scales in memory to the plan, for the budget of Horse to Zebra. The goal is under 10 ms."""
+    plan = benchmark(prune, teacher, 2_600_000_000, image_size=256, cost=cost)
+    assert 0.99 * 2_600_000_000 < plan.cost <= 2_600_000_000
+
+
+@pytest.mark.parametrize("start", ["random", "inherited"])
+def test_student(benchmark, teacher, start):
+    """Building the student that the plan describes."""
+    plan = prune(teacher, 2_600_000_000, image_size=256)
+    benchmark(start_student, teacher, plan, start, seed=0)

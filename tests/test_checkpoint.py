@@ -1,0 +1,321 @@
+"""What is saved comes back, what is damaged is refused by name, and official state dicts are read or explained."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from i2i_lib import checkpoint, files
+from i2i_lib.checkpoint import (
+    from_cat_state_dict,
+    load_discriminator,
+    load_generator,
+    load_info,
+    load_latency,
+    load_plan,
+    save_discriminator,
+    save_generator,
+    save_plan,
+)
+from i2i_lib.config import BlockWidths, DiscriminatorConfig, GeneratorConfig, ResnetConfig, cat_teacher, mobile_resnet
+from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.latency import LatencyTable, WidthGrid
+from i2i_lib.layers import init_weights
+from i2i_lib.prune import prune
+
+DATA = Path(__file__).parent / "data"
+CONFIG = GeneratorConfig(
+    stem=(5, 7, 6),
+    blocks=(BlockWidths((3, 0, 2), (0, 4, 1)), BlockWidths((0, 0, 0), (0, 0, 0)), BlockWidths((0, 1, 0), (1, 0, 0))),
+    up=(3, 4),
+    norm="batch",
+    upsample="resize",
+)
+
+
+def generator(config: Any = CONFIG, seed=0) -> Any:
+    net = ResnetGenerator(config) if isinstance(config, ResnetConfig) else InceptionGenerator(config)
+    init_weights(net, seed=seed, norm_start="normal")
+    return net
+
+
+@pytest.mark.parametrize("config", [CONFIG, cat_teacher(6, 3), ResnetConfig(4, 3), mobile_resnet(4, 3, "batch")])
+def test_generators_come_back(config, tmp_path):
+    net = generator(config)
+    net.to(memory_format=torch.channels_last)
+    save_generator(net, tmp_path / "a.b", provenance={"seed": 3})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.json", "a.b.safetensors"]
+    back = load_generator(tmp_path / "a.b")
+    assert type(back) is type(net) and back.config == config and not back.training
+    for name, value in net.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value), name
+    assert load_info(tmp_path / "a.b")["provenance"] == {"seed": 3}
+
+
+def test_bf16_networks_come_back_as_the_same_numbers(tmp_path):
+    net = generator().bfloat16()
+    save_generator(net, tmp_path / "net")
+    assert (tmp_path / "net.safetensors").stat().st_size < 3 * sum(
+        v.numel() for v in net.state_dict().values()
+    ) + 10_000
+    back = load_generator(tmp_path / "net")
+    assert {v.dtype for v in back.parameters()} == {torch.float32}
+    assert all(torch.equal(v, back.state_dict()[name].to(v.dtype)) for name, v in net.state_dict().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_networks_move_between_gpu_and_cpu(tmp_path):
+    net = generator().cuda()
+    save_generator(net, tmp_path / "net")
+    for device in ("cpu", "cuda"):
+        back = load_generator(tmp_path / "net", device=device)
+        assert next(back.parameters()).device.type == device
+        assert all(torch.equal(v.cpu(), back.state_dict()[name].cpu()) for name, v in net.state_dict().items())
+
+
+def test_discriminators_come_back_ready_to_train(tmp_path):
+    net = PatchDiscriminator(DiscriminatorConfig(base=4, n_layers=2, norm="instance"))
+    save_discriminator(net, tmp_path / "judge")
+    back = load_discriminator(tmp_path / "judge")
+    assert back.config == net.config and back.training
+    assert all(torch.equal(v, back.state_dict()[name]) for name, v in net.state_dict().items())
+    with pytest.raises(ValueError, match="kind 'patch', expected 'inception' or 'resnet'"):
+        load_generator(tmp_path / "judge")
+
+
+def test_plans_come_back_with_their_latency_table(tmp_path):
+    plan = prune(generator(cat_teacher(8, 3, "batch")), 400_000, image_size=16)
+    table = LatencyTable({"head": WidthGrid((1, 2), (3,), ((0.5,), (1.0,)))}, (16, 16), 1, "here")
+    save_plan(plan, tmp_path / "plan", latency=table)
+    assert load_plan(tmp_path / "plan") == plan and load_latency(tmp_path / "plan") == table
+    whole = replace(plan, threshold=None)
+    save_plan(whole, tmp_path / "plan")
+    assert load_plan(tmp_path / "plan") == whole and load_latency(tmp_path / "plan") is None
+
+
+def test_only_bare_networks_are_saved(tmp_path):
+    with pytest.raises(ValueError, match="expected a bare InceptionGenerator or ResnetGenerator, got Sequential"):
+        save_generator(torch.nn.Sequential(generator()), tmp_path / "net")  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())
+
+
+# --- damage ----------------------------------------------------------------------------------------------------
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"net\.json"):
+        load_generator(tmp_path / "net")
+    save_generator(generator(), tmp_path / "net")
+    (tmp_path / "net.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"net\.safetensors"):
+        load_generator(tmp_path / "net")
+
+
+def rewrite(file, change):
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+def config_with(**changes):
+    return lambda file: rewrite(file.with_suffix(".json"), lambda values: values["config"].update(changes))
+
+
+def last_byte_flipped(file):
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "message"),
+    [
+        ("safetensors", lambda f: f.write_bytes(f.read_bytes()[:-7]), "truncated, changed"),
+        ("safetensors", last_byte_flipped, "truncated, changed"),
+        ("safetensors", lambda f: f.write_bytes(b""), "truncated, changed"),
+        ("safetensors", config_with(up=[3, 5]), r"'up.1.conv.weight' .*\(4, 3, 3, 3\): expected \(5, 3, 3, 3\)"),
+        ("json", lambda f: f.write_text(f.read_text()[:99]), "not JSON, or was cut short"),
+        ("json", lambda f: f.write_bytes(b"\xff\xfe"), "not JSON"),
+        ("json", lambda f: f.write_text("[1]"), "not of format 1"),
+        ("json", lambda f: rewrite(f, lambda v: v.update(format=2)), "not of format 1"),
+        ("json", lambda f: rewrite(f, lambda v: v.update(kind="unet")), "kind 'unet', expected"),
+        ("json", lambda f: rewrite(f, lambda v: v.pop("sha256")), "does not describe a network: 'sha256'"),
+        ("json", lambda f: rewrite(f, lambda v: v["config"].pop("stem")), "does not describe a network.*'stem'"),
+        ("json", config_with(widths=3), "does not describe a network.*'widths'"),
+        ("json", config_with(norm="none"), "does not describe a network.*'none'"),
+    ],
+)
+def test_damaged_networks_are_refused_by_name(suffix, damage, message, tmp_path):
+    save_generator(generator(), tmp_path / "net")
+    damage(tmp_path / f"net.{suffix}")
+    with pytest.raises(ValueError, match=message) as error:
+        load_generator(tmp_path / "net")
+    assert f"net.{suffix}" in str(error.value)
+
+
+def test_a_forged_checksum_does_not_make_a_safetensors_file(tmp_path):
+    save_generator(generator(), tmp_path / "net")
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(b"\x80\x04 pickle")
+    rewrite(tmp_path / "net.json", lambda v: v.update(sha256=files.sha256(file)))
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        load_generator(tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["plan"].pop("keep"), "not a channel plan"),
+        (lambda v: v["plan"].update(more=1), "not a channel plan"),
+        (lambda v: v.update(kind="inception"), "kind 'inception', expected 'plan'"),
+    ],
+)
+def test_damaged_plans_are_refused(change, message, tmp_path):
+    save_plan(prune(generator(cat_teacher(8, 3)), 1e9, image_size=16), tmp_path / "plan")
+    rewrite(tmp_path / "plan.json", change)
+    with pytest.raises(ValueError, match=message):
+        load_plan(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_other(broken, tmp_path, monkeypatch):
+    file = tmp_path / "new" / "value.json"
+    files.write_json(file, [1])
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_json(file, [2])
+    monkeypatch.undo()
+    assert json.loads(file.read_text()) == [1] and list(file.parent.iterdir()) == [file]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(file, float("nan"))
+
+
+def test_an_interrupted_save_is_noticed(tmp_path, monkeypatch):
+    save_generator(generator(seed=0), tmp_path / "net")
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_json", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_generator(generator(seed=1), tmp_path / "net")
+    with pytest.raises(ValueError, match="interrupted"):
+        load_generator(tmp_path / "net")
+
+
+# --- official state dicts --------------------------------------------------------------------------------------
+
+
+def official(name="student_batch"):
+    values = load_file(DATA / f"{name}.safetensors")
+    return {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
+
+
+def official_resnet():
+    """Names and shapes of an instance-norm ResNet of three blocks, two channels wide."""
+    shapes = {"model.1": (2, 3, 7, 7), "model.4": (4, 2, 3, 3), "model.7": (8, 4, 3, 3)}
+    shapes |= {f"model.{10 + i}.conv_block.{j}": (8, 8, 3, 3) for i in range(3) for j in (1, 5)}
+    shapes |= {"model.13": (8, 4, 3, 3), "model.16": (4, 2, 3, 3), "model.20": (3, 2, 7, 7)}
+    state = {f"{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
+    transposed = ("model.13", "model.16")
+    return state | {f"{name}.bias": torch.rand(s[1] if name in transposed else s[0]) for name, s in shapes.items()}
+
+
+def test_vanished_branches_and_blocks_are_understood():
+    """Official students renumber what is left, and keep the closing norm of a block that does nothing."""
+    state = official()
+    whole: Any = from_cat_state_dict(state)
+    for name in list(state):
+        if name.startswith("features.0.res_ops.0.") or (name.startswith("features.4.") and "pw_bn" not in name):
+            del state[name]
+    for name in list(state):
+        for after in (1, 2):
+            if name.startswith(f"features.0.res_ops.{after}."):
+                state[name.replace(f"res_ops.{after}", f"res_ops.{after - 1}")] = state.pop(name)
+    net = from_cat_state_dict({f"module.{name}": value for name, value in state.items()})
+    assert isinstance(net, InceptionGenerator)
+    assert net.config.blocks[0].conv == (0, *whole.config.blocks[0].conv[1:])
+    assert net.config.blocks[4] == BlockWidths((0, 0, 0), (0, 0, 0))
+    del whole.blocks[0].conv["k1"]
+    whole.blocks[4] = torch.nn.Identity()
+    image = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(net(image), whole(image))
+
+
+def test_statistics_that_old_instance_norms_stored_are_ignored():
+    state = official_resnet()
+    net = from_cat_state_dict(state)
+    assert net.config == ResnetConfig(2, 3)
+    for name in ("running_mean", "running_var"):
+        state[f"model.2.{name}"] = torch.rand(2)
+    image = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(from_cat_state_dict(state)(image), net(image))
+
+
+def without(*parts):
+    return lambda state: {name: value for name, value in state.items() if not any(part in name for part in parts)}
+
+
+def plus(name, *shape):
+    return lambda state: state | {name: torch.ones(shape)}
+
+
+def first_half(state):
+    return dict(list(state.items())[: len(state) // 2])
+
+
+def twice_the_kernel(state):
+    return state | {"features.0.dw_ops.1.2.0.weight": state["features.0.dw_ops.2.2.0.weight"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("down_sampling.1.weight"), "'down_sampling.1.weight' is missing.*4 dimensions"),
+        (without("down_sampling.5.running_var"), r"'down_sampling.5.running_var' is missing.*shape \(19,\)"),
+        (without("features.3.res_ops.1.1.0.weight"), "'features.3.res_ops.1.1.0.weight' is missing"),
+        (without("features.3.res_ops.1.4"), r"'features.3.res_ops.1.4.weight' is missing.*\(41, 4, 3, 3\)"),
+        (without("up_sampling.7.bias"), r"'up_sampling.7.bias' is missing.*shape \(3,\)"),
+        (first_half, "is missing"),
+        (without("features"), "'features.0.pw_bn.weight' is missing"),
+        (without("features.2."), "'features.2.pw_bn.weight' is missing"),
+        (plus("up_sampling.4.weight", 11), r"'up_sampling.4.weight' .*shape \(11,\): expected \(10,\)"),
+        (plus("down_sampling.4.weight", 3), r"'down_sampling.4.weight' has shape \(3,\)"),
+        (twice_the_kernel, "'features.0.dw_ops.2.2.0.weight' is a second branch of kernel size 5"),
+        (plus("netA.weight", 3), "'netA.weight' .*is foreign"),
+        (without("running"), "'down_sampling.2.running_mean' is missing.*not supported"),
+        (lambda state: {"state_dict": state, "epoch": 3}, "'state_dict' holds a dict, expected a tensor"),
+        (lambda state: {"conv.weight": torch.ones(3)}, "'down_sampling.1.weight'.*first key is 'conv.weight'"),
+        (lambda state: {}, "first key is None"),
+    ],
+)
+def test_inception_state_dicts_that_do_not_fit_name_the_key(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_cat_state_dict(change(official()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("model.1.weight"), "'model.1.weight' is missing"),
+        (without("model.11.conv_block.5.bias"), r"'model.11.conv_block.5.bias' is missing.*\(8,\)"),
+        (without("model.20.weight"), "'model.20.weight' is missing"),
+        (without("conv_block"), "'model.10.conv_block.1.weight' is missing"),
+        (plus("model.7.weight", 9, 4, 3, 3), r"'model.7.weight' .*\(9, 4, 3, 3\): expected \(8, 4, 3, 3\)"),
+        (plus("model.23.weight", 1), "'model.23.weight' .*is foreign"),
+    ],
+)
+def test_resnet_state_dicts_that_do_not_fit_name_the_key(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_cat_state_dict(change(official_resnet()))
