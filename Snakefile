@@ -172,7 +172,7 @@ rule evaluation:
         notebook=f"{HOME}/logs/05-evaluation.ipynb",
     params:
         preset=parameters("05-evaluation"),
-        fixed=SEEDED + f" -p arms '{json.dumps(ARMS)}'",
+        fixed=SEEDED + f" -p arms '{json.dumps(ARMS)}' -p original {'resnet' in GENERATORS}",
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],

@@ -25,13 +25,13 @@ class EvalResult:
     protocol: str  # the id under which alone numbers may be compared
     images: int
     blocks: int  # independent geographic units among them
-    l1: float  # mean absolute distance to the truth, images in [-1, 1]
-    ssim: float
-    feature_distance: float
-    kd: float  # kernel distance, x 1000
-    kd_low: float  # 95 % interval over blocks
+    l1: float | None  # mean absolute distance to the truth, images in [-1, 1]
+    ssim: float | None
+    feature_distance: float | None
+    kd: float  # kernel distance to the truth, x 1000
+    kd_low: float  # its 95 % interval over blocks
     kd_high: float
-    fd: float
+    fd: float  # Frechet distance to the truth
     macs_paper: int | None = None
     macs_exact: int | None = None
     params: int | None = None

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -173,7 +174,7 @@ def run_notebook(
     label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
     started = datetime.now(UTC)
     clock = time.monotonic()
-    with _Watch(label, progress, timeout) as watch:
+    with tempfile.TemporaryDirectory(prefix="i2i-") as sockets, _Watch(label, progress, timeout) as watch:
         try:
             papermill.execute_notebook(
                 str(notebook),
@@ -186,8 +187,8 @@ def run_notebook(
                 start_timeout=180,
                 # A kernel that is told to stop says so as an error; real errors are in the notebook.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                # IPC sockets need no port, so that notebooks side by side never race for one.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # Sockets in a folder of their own: notebooks side by side never race for a port.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
         except PapermillExecutionError as error:
             failure = f"cell {error.exec_count} raised {error.ename}: {error.evalue}"

@@ -83,6 +83,18 @@ class Run:
         return root() / "runs" / name / self.task / f"seed{self.seed}"
 
 
+def results_file(run: str, upstream: str) -> Path:
+    """The gathered table of a run; for work by hand, that of the run `upstream`.
+
+    Raises FileNotFoundError naming the command that makes it.
+    """
+    preset = upstream if run == "lab" else run
+    path = root() / "runs" / preset / "results.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{_short(path)} is missing: `make book PRESET={preset}` makes it")
+    return path
+
+
 def load_preset(preset: str) -> dict[str, Any]:
     """The preset `presets/<preset>.yml`, or the file itself if a path to one is given."""
     path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"

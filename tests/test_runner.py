@@ -19,7 +19,9 @@ PARAMETERS = 'run: str = "lab"\nsteps: int = 3  # how many\nlr: float = 1e-3\nfl
 
 
 def notebook(folder: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
-    made = new_notebook(cells=[new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(new_code_cell, cells)])
+    made = new_notebook(
+        cells=[new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(new_code_cell, cells)]
+    )
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / "made.ipynb"
     nbformat.write(made, path)
@@ -105,7 +107,14 @@ def test_a_cell_that_never_ran_is_noticed(tmp_path):
 def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     started = tmp_path / "pid"
     sleep = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    command = [sys.executable, "-m", "i2i_lib.runner", str(notebook(tmp_path, sleep)), "--log", str(tmp_path / "l.ipynb")]
+    command = [
+        sys.executable,
+        "-m",
+        "i2i_lib.runner",
+        str(notebook(tmp_path, sleep)),
+        "--log",
+        str(tmp_path / "l.ipynb"),
+    ]
     # A shell in between, as under Snakemake; `exec` would make it the runner itself.
     parent = subprocess.Popen(["bash", "-c", '"$@" & wait', "-", *command], cwd=runner.runs.root())
     _wait_for(started.exists, 60)
