@@ -178,6 +178,7 @@ def kernel_distance_interval(
     truth: Tensor,
     blocks: Tensor,
     *,
+    truth_blocks: Tensor | None = None,
     paired: bool = False,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -186,17 +187,21 @@ def kernel_distance_interval(
     """`kernel_distance` with a bootstrap interval over geographic blocks.
 
     `blocks` [N] says which independent unit an image belongs to; units are drawn with replacement. With `paired` the
-    truth is drawn with its image, otherwise it is kept as it is. Two copies of one unit are not compared with each
-    other, since no image is its own second sample.
+    truth is drawn with its image. Otherwise it is drawn by its own `truth_blocks` [M], or kept as it is if that is
+    None. Two copies of one unit are not compared with each other, since no image is its own second sample.
     """
     unit, blocks = _units(blocks, len(features))
-    truth_blocks = blocks if paired else torch.zeros(len(truth), dtype=torch.int64)
-    sums = _KernelSums.of(features, truth, blocks, truth_blocks, paired)
     weights = _resample(unit, resamples, seed)
-    once = torch.ones(1, unit, dtype=torch.float64)
-    kept = torch.ones(1, 1, dtype=torch.float64)
-    value = sums.distance(once, once if paired else kept).item()
-    replicates = sums.distance(weights, weights if paired else kept)
+    if paired:
+        truth_blocks, truth_weights = blocks, weights
+    elif truth_blocks is None:
+        truth_blocks, truth_weights = torch.zeros(len(truth), dtype=torch.int64), torch.ones(1, 1, dtype=torch.float64)
+    else:
+        truth_unit, truth_blocks = _units(truth_blocks, len(truth))
+        truth_weights = _resample(truth_unit, resamples, seed + 1)
+    sums = _KernelSums.of(features, truth, blocks, truth_blocks, paired)
+    value = sums.distance(torch.ones_like(weights[:1]), torch.ones_like(truth_weights[:1])).item()
+    replicates = sums.distance(weights, truth_weights)
     low, high = _interval(value, replicates[replicates.isfinite()], unit, confidence)
     return Estimate(value, low, high, len(features), unit)
 
@@ -248,19 +253,12 @@ class _KernelSums:
         def across(total: Tensor) -> Tensor:
             return within(total, w) if self.paired else ((w @ total) * v).sum(1)
 
-        x, y, xy = (
-            f(total) / f(pairs)
-            for (total, pairs), f in (
-                (self.x, lambda m: within(m, w)),
-                (self.y, lambda m: within(m, v)),
-                (self.xy, across),
-            )
-        )
-        return x + y - 2 * xy
+        (x, x_pairs), (y, y_pairs), (xy, xy_pairs) = self.x, self.y, self.xy
+        return within(x, w) / within(x_pairs, w) + within(y, v) / within(y_pairs, v) - 2 * across(xy) / across(xy_pairs)
 
 
 def _finite(features: Tensor) -> Tensor:
-    if features.ndim != 2:
+    if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"need feature vectors [N, D], got a tensor of shape {tuple(features.shape)}")
     if not features.isfinite().all():
         raise ValueError("the features contain NaN or infinity: look at the images that they come from")
@@ -282,7 +280,7 @@ def paired_bootstrap(
     if values.ndim != 1 or not values.isfinite().all():
         raise ValueError(f"need one finite number per image, got {tuple(values.shape)} or NaN among them")
     units, blocks = _units(blocks, len(values))
-    total, size = (torch.zeros(units, dtype=torch.float64).index_add_(0, blocks, x) for x in (values, values**0))
+    total, size = blocks.bincount(values, minlength=units), blocks.bincount(minlength=units).double()
     weights = _resample(units, resamples, seed)
     value = values.mean().item()
     low, high = _interval(value, weights @ total / (weights @ size), units, confidence)
@@ -314,9 +312,8 @@ def _interval(value: float, replicates: Tensor, blocks: int, confidence: float) 
     """
     tail = (1 - confidence) / 2
     z, nu = NormalDist().inv_cdf(1 - tail), blocks - 1
-    t = (
-        z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    )  # Student's quantile, expanded in 1/nu
+    # Student's quantile, expanded in 1 / nu (Abramowitz & Stegun 26.7.5).
+    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
     stretch = t / z * (blocks / nu) ** 0.5
     low, high = replicates.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return value + (low - value) * stretch, value + (high - value) * stretch

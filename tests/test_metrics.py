@@ -1,0 +1,328 @@
+"""Measures against closed forms, slow second implementations and pictures of known content."""
+
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from i2i_lib.baselines import ColourLookup
+from i2i_lib.effnet import EffNetFeatures
+from i2i_lib.metrics import (
+    FeatureStats,
+    Protocol,
+    feature_distance,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_interval,
+    l1,
+    mean_iou,
+    paired_bootstrap,
+    quantise,
+    ssim,
+)
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_survive_quantisation(random):
+    picture = torch.randint(0, 256, (2, 3, 5, 5), generator=random, dtype=torch.uint8)
+    assert torch.equal(quantise(picture.float() / 127.5 - 1), picture)
+    assert quantise(torch.tensor([-9.0, 9.0, 0.6 / 127.5 - 1])).tolist() == [0, 255, 1]
+    with pytest.raises(ValueError, match="NaN"):
+        quantise(torch.tensor([math.nan]))
+
+
+def test_l1_is_on_the_scale_of_the_images():
+    black, white = torch.full((2, 3, 4, 4), -1.0), torch.ones(2, 3, 4, 4)
+    white[1] = -1
+    assert l1(white, black).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="same shape"):
+        l1(black, white[:1])
+
+
+def test_ssim_equals_its_definition(random):
+    a = torch.randint(0, 256, (1, 3, 13, 15), generator=random, dtype=torch.uint8)
+    b = (a.float() * 0.7 + 60 * torch.rand(a.shape, generator=random)).to(torch.uint8)
+    window = np.array([[math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2)) for j in range(11)] for i in range(11)])
+    window /= window.sum()
+    x, y = (image[0].double().numpy() / 127.5 - 1 for image in (a, b))
+    values = []
+    for channel in range(3):
+        for row in range(13 - 10):
+            for column in range(15 - 10):
+                p, q = (z[channel, row : row + 11, column : column + 11] for z in (x, y))
+                mean_p, mean_q = (window * p).sum(), (window * q).sum()
+                var_p, var_q = (window * (p - mean_p) ** 2).sum(), (window * (q - mean_q) ** 2).sum()
+                cov = (window * (p - mean_p) * (q - mean_q)).sum()
+                values.append(
+                    (2 * mean_p * mean_q + 0.02**2)
+                    * (2 * cov + 0.06**2)
+                    / ((mean_p**2 + mean_q**2 + 0.02**2) * (var_p + var_q + 0.06**2))
+                )
+    assert ssim(a, b).item() == pytest.approx(np.mean(values), rel=1e-9)
+    assert ssim(a, a).item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least 11 x 11"):
+        ssim(a[..., :10], b[..., :10])
+
+
+def test_feature_distance_of_known_maps(random):
+    a = torch.zeros(1, 2, 1, 2)
+    a[0, 0] = 3.0
+    b = a.clone()
+    b[0, :, 0, 1] = torch.tensor([0.0, 5.0])  # at right angles at one position of two: squared distance 2
+    assert feature_distance([a], [b]).item() == pytest.approx(1)
+    assert feature_distance([a, a], [b, a]).item() == pytest.approx(0.5)
+    x, y = torch.randn(3, 8, 4, 4, generator=random), torch.randn(3, 8, 4, 4, generator=random)
+    torch.testing.assert_close(feature_distance([x], [y]), feature_distance([7 * y], [x]))
+
+
+# --- sets ------------------------------------------------------------------------------------------------------------
+
+
+def test_streamed_statistics_equal_one_shot(random):
+    x = 1e4 + torch.randn(101, 7, generator=random, dtype=torch.float64)  # raw moments would lose eight digits here
+    stats = FeatureStats.from_batches(x.split(10))
+    assert stats.count == 101
+    torch.testing.assert_close(stats.mean, x.mean(0), rtol=1e-13, atol=0)
+    torch.testing.assert_close(stats.cov, x.mT.cov(), rtol=1e-10, atol=1e-10)
+
+
+def test_statistics_of_degenerate_sets():
+    constant = FeatureStats.from_batches([torch.full((5, 3), 0.1)])
+    assert constant.cov.abs().max() < 1e-30 and frechet_distance(constant, constant) == 0
+    few = FeatureStats.from_batches([torch.eye(3, 10)])  # 3 vectors in 10 dimensions
+    moved = FeatureStats(few.mean + 1, few.cov, 3)
+    assert frechet_distance(few, moved) == pytest.approx(10, rel=1e-6)
+    with pytest.raises(ValueError, match="at least 2 feature vectors, got 1"):
+        FeatureStats.from_batches([torch.ones(1, 3)])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        FeatureStats.from_batches([torch.ones(4, 3), torch.tensor([[1, math.nan, 1]])])
+
+
+def test_frechet_distance_of_known_gaussians(random):
+    def gaussian(mean, cov):
+        return FeatureStats(torch.tensor(mean, dtype=torch.float64), torch.tensor(cov, dtype=torch.float64), 9)
+
+    # Commuting covariances: the difference of the deviations, squared.
+    a, b = gaussian([0, 0], [[4, 0], [0, 9]]), gaussian([1, 2], [[1, 0], [0, 25]])
+    assert frechet_distance(a, b) == pytest.approx(1 + 4 + (2 - 1) ** 2 + (3 - 5) ** 2)
+    # In two dimensions tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)), whether the covariances commute or not.
+    a, b = gaussian([0, 0], [[2, 1], [1, 3]]), gaussian([0, 0], [[5, -2], [-2, 1]])
+    product = a.cov @ b.cov
+    root = math.sqrt(product.trace().item() + 2 * math.sqrt(product.det().item()))
+    assert frechet_distance(a, b) == pytest.approx(5 + 6 - 2 * root)
+    # Rotating both sets changes nothing.
+    x, y = torch.randn(40, 6, generator=random), 2 * torch.rand(30, 6, generator=random)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=random))[0]
+    distances = [frechet_distance(*(FeatureStats.from_batches([z @ t]) for z in (x, y))) for t in (torch.eye(6), turn)]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-5)
+
+
+def test_kernel_distance_equals_its_definition(random):
+    x, y = torch.randn(6, 3, generator=random).double(), torch.rand(5, 3, generator=random).double()
+
+    def kernel(a, b):
+        return (sum(p * q for p, q in zip(a.tolist(), b.tolist(), strict=True)) / 3 + 1) ** 3
+
+    within = [np.mean([kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    across = np.mean([kernel(a, b) for a in x for b in y])
+    assert kernel_distance(x, y) == pytest.approx(sum(within) - 2 * across)
+    across = np.mean([kernel(a, b) for i, a in enumerate(x[:5]) for j, b in enumerate(y) if i != j])
+    within[0] = np.mean([kernel(a, b) for i, a in enumerate(x[:5]) for j, b in enumerate(x[:5]) if i != j])
+    assert kernel_distance(x[:5], y, paired=True) == pytest.approx(sum(within) - 2 * across)
+    assert kernel_distance(x, x, paired=True) == pytest.approx(0, abs=1e-12)
+
+
+def test_kernel_distance_is_unbiased(random):
+    """Two samples of one distribution are at distance 0 on average, however few they are."""
+    draws = [kernel_distance(*torch.randn(2, 8, 4, generator=random)) for _ in range(400)]
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / 20
+
+
+def test_kernel_distance_of_many_images_in_parts(random, monkeypatch):
+    x, y = torch.randn(1500, 2, generator=random), torch.randn(1300, 2, generator=random)
+    kernels = [(a.double() @ b.double().mT / 2 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    means = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
+    assert kernel_distance(x, y) == pytest.approx((means[0] + means[1] - 2 * kernels[2].mean()).item())
+
+
+def test_kernel_interval_covers_the_spread_over_places(random):
+    """Its width is that of the estimate over fresh draws of 30 places of 3 similar images each."""
+
+    def draw():
+        place = torch.randn(30, 1, 4, generator=random)
+        x, y = (place + 0.3 * torch.randn(30, 3, 4, generator=random) for _ in range(2))
+        return x.flatten(0, 1), 1.3 * y.flatten(0, 1) + 0.2
+
+    blocks = torch.arange(30).repeat_interleave(3)
+    estimates = [kernel_distance_interval(*draw(), blocks, paired=True, resamples=300) for _ in range(60)]
+    values = np.array([e.value for e in estimates])
+    width = np.mean([e.high - e.low for e in estimates]) / (2 * 1.96)
+    assert 0.75 < width / values.std() < 1.35
+    assert np.mean([e.low < values.mean() < e.high for e in estimates]) > 0.85
+
+
+def test_sets_that_cannot_be_compared_are_refused():
+    x = torch.ones(4, 3)
+    for other in (torch.ones(4, 2), torch.ones(1, 3)):
+        with pytest.raises(ValueError, match="of one dimension"):
+            kernel_distance(x, other)
+    with pytest.raises(ValueError, match="equally many"):
+        kernel_distance(x, torch.ones(3, 3), paired=True)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        kernel_distance(x, x * math.inf)
+    with pytest.raises(ValueError, match="at least 2 blocks"):
+        kernel_distance_interval(x, x, torch.zeros(4))
+
+
+# --- how sure --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [8, 50])
+def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(random, blocks):
+    """Images of one place err together; an interval that took them for independent would hold the truth less often."""
+    size = torch.arange(blocks) % 4 + 1
+    block = torch.arange(blocks).repeat_interleave(size)
+    held = {"blocks": 0, "images": 0}
+    for _ in range(400):
+        place = torch.randn(blocks, generator=random)[block]
+        values = 0.5 + place + 0.3 * torch.randn(len(block), generator=random)
+        for name, unit in (("blocks", block), ("images", torch.arange(len(block)))):
+            estimate = paired_bootstrap(values, unit, resamples=500)
+            held[name] += estimate.low < 0.5 < estimate.high
+    assert 0.92 < held["blocks"] / 400 < 0.98
+    assert held["images"] / 400 < 0.88
+
+
+def test_bootstrap_reports_what_it_was_given():
+    estimate = paired_bootstrap(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([7, 7, 9, 9]))
+    assert (estimate.value, estimate.count, estimate.blocks) == (2.5, 4, 2)
+    assert estimate.low < 1.5 and estimate.high > 3.5
+    assert not paired_bootstrap(torch.tensor([-1.0, 1.0, -1.0, 1.0]), torch.arange(4)).excludes_zero
+    assert paired_bootstrap(-torch.linspace(1, 1.1, 20), torch.arange(20)).excludes_zero
+    with pytest.raises(ValueError, match="one block per image"):
+        paired_bootstrap(torch.ones(4), torch.ones(3))
+    with pytest.raises(ValueError, match="finite number per image"):
+        paired_bootstrap(torch.tensor([1, math.nan]), torch.arange(2))
+
+
+def test_mean_iou_of_a_known_confusion():
+    # Class 0: 3 of 3 + 1 + 0, class 1: 2 of 2 + 0 + 1, class 2 appears nowhere.
+    assert mean_iou(torch.tensor([[3, 1, 0], [0, 2, 0], [0, 0, 0]])) == pytest.approx((3 / 4 + 2 / 3) / 2)
+    with pytest.raises(ValueError, match="empty"):
+        mean_iou(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="square"):
+        mean_iou(torch.zeros(2, 3))
+
+
+# --- the evaluation network ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def extract() -> EffNetFeatures:
+    return EffNetFeatures()
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+
+
+def portrait() -> Image.Image:
+    """Rear Admiral Grace Hopper in uniform, centre crop."""
+    image = Image.open(matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg")
+    return image.crop((32, 76, 480, 524))
+
+
+def clock() -> Image.Image:
+    image = Image.new("RGB", (448, 448), (150, 170, 190))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse([44, 44, 404, 404], fill=(245, 245, 240), outline=(30, 30, 30), width=14)
+
+    def hand(degrees: float, start: float, end: float, width: int) -> None:
+        x, y = math.sin(math.radians(degrees)), -math.cos(math.radians(degrees))
+        draw.line([224 + start * x, 224 + start * y, 224 + end * x, 224 + end * y], fill=(20, 20, 20), width=width)
+
+    for minute in range(60):
+        hand(6 * minute, 165 if minute % 5 else 145, 168, 2 if minute % 5 else 7)
+    hand(305, 0, 80, 11)
+    hand(60, 0, 125, 7)
+    return image
+
+
+def web() -> Image.Image:
+    image = Image.new("RGB", (448, 448), (40, 60, 40))
+    draw = ImageDraw.Draw(image)
+    spokes = [(math.sin(math.radians(22.5 * k + 4)), -math.cos(math.radians(22.5 * k + 4))) for k in range(17)]
+    for x, y in spokes:
+        draw.line([224, 224, 224 + 330 * x, 224 + 330 * y], fill=(220, 220, 220))
+    for radius in range(15, 330, 16):
+        draw.line([(224 + radius * x, 224 + radius * y) for x, y in spokes], fill=(220, 220, 220))
+    return image
+
+
+@pytest.mark.parametrize(
+    "picture, classes",
+    [
+        (portrait, {400: "academic gown", 652: "military uniform", 667: "mortarboard"}),
+        (clock, {409: "analog clock", 892: "wall clock"}),
+        (web, {815: "spider web"}),
+    ],
+)
+def test_the_network_recognises_known_pictures(extract, picture, classes):
+    chance = extract(tensor(picture())).logits.softmax(1)[0]
+    assert chance.argmax().item() in classes
+    assert chance[list(classes)].sum() > 0.5
+
+
+def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
+    pictures = torch.cat([tensor(draw().resize((64, 64))) for draw in (portrait, clock, web)])
+    together, alone = extract(pictures), extract(pictures[1:2].float() / 127.5 - 1)
+    torch.testing.assert_close(together.pooled[1:2], alone.pooled, rtol=1e-4, atol=1e-4)
+    assert together.pooled.shape == (3, 1280)
+    assert feature_distance(together.maps, together.maps).eq(0).all()
+
+
+def test_more_damage_is_further_away(extract, random):
+    picture = tensor(portrait().resize((64, 64)))
+    noise = torch.randn(picture.shape, generator=random)
+    damaged = [(picture + sigma * noise).clamp(0, 255).to(torch.uint8) for sigma in (3, 10, 30)]
+    truth = extract(picture).maps
+    distances = [feature_distance(extract(image).maps, truth).item() for image in damaged]
+    assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_frechet_features_are_as_narrow_as_the_images_are_few(extract):
+    features = extract(torch.zeros(1, 3, 32, 32))
+    assert [features.narrow(n).shape[1] for n in (10, 79, 80, 223, 224, 640)] == [24, 24, 40, 40, 112, 320]
+    protocol = extract.protocol("test tiles", 173)
+    assert isinstance(protocol, Protocol) and "FD on 40" in protocol.id and "n=173" in protocol.id
+    assert len({protocol.id, extract.protocol("test tiles", 172).id, extract.protocol("training tiles", 173).id}) == 3
+
+
+# --- the baseline ----------------------------------------------------------------------------------------------------
+
+
+def test_colour_lookup_gives_mean_colours():
+    source = torch.tensor([10, 10, 200, 200], dtype=torch.uint8).expand(1, 3, 1, 4)
+    target = torch.tensor([0, 100, 250, 250], dtype=torch.uint8).expand(1, 3, 1, 4)
+    lookup = ColourLookup(source, target, prior=1e-9)
+    torch.testing.assert_close(quantise(lookup(source)), torch.tensor([50, 50, 250, 250]).expand(1, 3, 1, 4).byte())
+    # A colour never seen takes that of the smallest bin around it with a colour in it; here red decides.
+    unseen = torch.tensor([[12, 190]], dtype=torch.uint8).expand(1, 3, 1, 2)
+    assert quantise(lookup(unseen)).flatten(2)[0, 0].tolist() == [50, 250]
+
+
+def test_colour_lookup_recovers_any_map_of_colours(random):
+    colours = torch.randint(0, 128, (3, 20), generator=random, dtype=torch.uint8) * 2
+    image = colours[:, torch.randint(20, (30, 30), generator=random)][None]
+    lookup = ColourLookup(image, 255 - image.roll(1, 1), prior=1e-6)
+    assert torch.equal(quantise(lookup(image)), 255 - image.roll(1, 1))
