@@ -1,0 +1,132 @@
+"""What every chapter's source looks like, without running it."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from i2i_lib import runs
+from i2i_lib.runner import check_parameters, notebook_parameters
+
+ROOT = runs.root()
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PRESETS = sorted((ROOT / "presets").glob("*.yml"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_it_is_a_clean_source(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not any(cell.outputs or cell.execution_count for cell in code(notebook))
+    assert all(cell.source.strip() for cell in notebook.cells)
+    assert not any("papermill" in cell.metadata for cell in notebook.cells)
+
+
+def test_it_opens_with_one_title_and_its_question(notebook):
+    titles = [re.findall(r"^# .+", c.source, re.M) for c in notebook.cells if c.cell_type == "markdown"]
+    assert len(titles[0]) == 1 and not any(titles[1:])
+    assert re.search(r"\n\n\*[^*]+\?\*\n\n", notebook.cells[0].source), "the question that the chapter answers"
+
+
+def test_parameters_come_first_annotated_and_explained(notebook):
+    first, *others = code(notebook)
+    assert first.metadata.tags == ["parameters"]
+    assert not any("parameters" in cell.metadata.get("tags", []) for cell in others)
+    for line in first.source.splitlines():
+        assert re.fullmatch(r"\w+: [\w\[\]]+ = [^#]+  # .+", line), line
+    assert first.source.startswith('run: str = "lab"')
+
+
+def test_imports_stand_in_one_cell(notebook):
+    importing = [c for c in code(notebook) if any(isinstance(n, ast.Import | ast.ImportFrom) for n in _nodes(c))]
+    assert importing == [code(notebook)[1]]
+
+
+def test_nothing_reaches_outside(notebook):
+    for cell in code(notebook):
+        assert not re.search(r"^\s*[!%]|sys\.path|['\"]/|\.\./|os\.chdir|https?://", cell.source, re.M), cell.source
+
+
+def test_figures_have_captions_and_alt_texts(notebook):
+    for cell in code(notebook):
+        if "plt.show()" in cell.source:
+            assert len(cell.metadata.mystnb.image.alt) > 40
+            assert cell.metadata.mystnb.figure.name.startswith("fig-") and cell.metadata.mystnb.figure.caption
+        assert len(cell.source.splitlines()) <= 45, cell.source
+
+
+def test_functions_are_not_those_of_the_library(notebook):
+    library = {
+        ast.dump(node.args) + "".join(map(ast.dump, node.body))
+        for path in (ROOT / "i2i_lib").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    for cell in code(notebook):
+        for node in _nodes(cell):
+            if isinstance(node, ast.FunctionDef):
+                assert ast.dump(node.args) + "".join(map(ast.dump, node.body)) not in library
+                assert (node.end_lineno or 0) - node.lineno < 15
+
+
+def test_chapters_rules_and_contents_are_the_same():
+    names = [path.stem for path in NOTEBOOKS]
+    assert [name[:2] for name in names] == [f"{i:02}" for i in range(1, len(names) + 1)]
+    snakefile, toc = (ROOT / "Snakefile").read_text(), (ROOT / "book" / "_toc.yml").read_text()
+    for name in names:
+        assert f'source("{name}")' in snakefile and f"notebooks/{name}" in toc
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_set_parameters_that_exist(preset):
+    settings = runs.load_preset(str(preset))
+    assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
+    for name, section in (settings.get("notebooks") or {}).items():
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
+            given = {key: value for key, value in part.items() if not key.startswith("+")}
+            assert check_parameters(path, given) == given, "written as the type that the notebook declares"
+            assert not given.keys() & {"run", "upstream", "task", "seed", "arm", "generator"}
+
+
+def test_by_hand_means_lab():
+    for path in NOTEBOOKS:
+        parameters = notebook_parameters(path)
+        assert parameters["run"] == (str, "lab") and parameters["upstream"] == (str, "cpu")
+
+
+def _nodes(cell) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(cell.source)))
+
+
+def test_sources_are_stored_as_their_editor_would():
+    for path in NOTEBOOKS:
+        assert path.read_text() == json.dumps(json.loads(path.read_text()), indent=1, ensure_ascii=False) + "\n"
+
+
+def test_the_environment_has_one_set_of_pins():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    named = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in pinned}
+    for dependency in named:
+        name = re.split(r"[<>=\[ ]", dependency)[0]
+        assert re.sub(r"[-_.]+", "-", name).lower() in canonical, f"{name} is not pinned"
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert "python=3.11" in conda and project["requires-python"] == ">=3.11"
+    # conda installs through pip with the very same constraints, so that there is no second list to drift.
+    assert conda[-1]["pip"] == ["--constraint constraints.txt", "--editable .[dev]"]
+    assert not re.search(r"://", (ROOT / "constraints.txt").read_text() + Path(ROOT / "package-lock.json").read_text())
