@@ -163,7 +163,8 @@ def from_cat_state_dict(state: Mapping[str, Tensor]) -> Generator:
     Reads inception teachers and students of the CAT code, and ResNet generators of the pix2pix/CycleGAN code (which
     its forks share, CAT's included), plain or depthwise-separable. Widths come from the shapes, since such files
     hold nothing else; every key must then be the expected one. Dropout layers have no weights and are not rebuilt:
-    pix2pix networks that were trained with them compute what they do in eval mode.
+    pix2pix networks that were trained with them compute what they do in eval mode. Read a file with
+    `torch.load(path, map_location="cpu", weights_only=True)`.
 
     Raises ValueError naming the first key that is missing, foreign or of another shape, and what was expected.
     """
@@ -180,6 +181,9 @@ def from_cat_state_dict(state: Mapping[str, Tensor]) -> Generator:
             f"not an official generator: expected 'down_sampling.1.weight' (inception) or 'model.1.weight' (ResNet),"
             f" the first key is {next(iter(state), None)!r}"
         )
+    for name in names.values():
+        if name.endswith(".num_batches_tracked"):  # unused here, and files from before PyTorch 0.4.1 have none
+            state.setdefault(name, torch.tensor(0))
     _fill(net, state, names, "the state dict")
     return net.eval()
 

@@ -324,13 +324,16 @@ def table():
         return measure_latency(TEACHER.config, 16, points=4)
 
 
-@settings(max_examples=50, deadline=None)
-@given(data=st.data())
-def test_latency_never_falls_as_widths_grow(table, data):
-    wide = {name: data.draw(st.integers(0 if name.startswith("blocks") else 1, n)) for name, n in NAMES.items()}
-    narrow = {name: data.draw(st.integers(0 if name.startswith("blocks") else 1, w)) for name, w in wide.items()}
-    slow, fast = (table(prune._narrowed(TEACHER.config, widths)) for widths in (wide, narrow))
-    assert fast <= slow * (1 + 1e-12)
+def test_latency_never_falls_as_widths_grow(table):
+    for name, grid in table.grids.items():
+        times = torch.tensor(
+            [
+                [grid.at(i, o) for o in range(grid.outputs[0], grid.outputs[-1] + 1)]
+                for i in range(grid.inputs[0], grid.inputs[-1] + 1)
+            ]
+        )
+        assert (times.diff(dim=0) >= 0).all() and (times.diff(dim=1) >= 0).all(), name
+        assert times[0, 0] > 0
 
 
 def test_latency_is_a_cost_in_milliseconds(table):
