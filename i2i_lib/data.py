@@ -54,12 +54,12 @@ class Task:
     info: dict[str, Any]  # how the tiles were cut, and the checksums of what they were cut from; plain JSON
 
 
-def load_task(name: str, *, image_size: int, scale: int = 1, block: int | None = None) -> Task:
+def load_task(name: str, *, image_size: int, scale: int = 1, band: int | None = None) -> Task:
     """Build a task from its source files.
 
     `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4. `scale` shrinks the
-    rasters by 1, 2 or 4 first. `block` is the side of a test block in raster pixels, by default the smallest that
-    holds a tile; give it to test several image sizes on the same places.
+    rasters by 1, 2 or 4 first. `band` is the width of a test band in raster pixels, by default 128 / scale or a tile's;
+    give it to test several image sizes on the same places.
 
     Raises ValueError for an unknown name, a size that leaves no tile, or a source file that is not the recorded one;
     FileNotFoundError for a missing source file.
@@ -68,7 +68,7 @@ def load_task(name: str, *, image_size: int, scale: int = 1, block: int | None =
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(sorted(_LOADERS))}")
     if image_size < 8 or image_size % 4:
         raise ValueError(f"image_size must be a multiple of 4 and at least 8, got {image_size}")
-    return _LOADERS[name](image_size, scale, block)
+    return _LOADERS[name](image_size, scale, band)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -174,8 +174,9 @@ EARTH_FILES = {
 EARTH_SIZE = (2700, 5400)
 EARTH_SCALES = (1, 2, 4)
 EARTH_ROWS = (272, 2192)  # 71.9 N to 56.1 S: the poles are snow on one map and missing from the other
-EARTH_BLOCK = 128  # 8.5 degrees
-EARTH_GAP = 16  # around a test block: wider than a JPEG block and a resampling filter
+EARTH_BAND = 128  # 8.5 degrees of longitude
+EARTH_BLOCK = 256  # 17 degrees of latitude: nearer tiles of a band err together (see data/README.md)
+EARTH_GAP = 16  # beside a test band: wider than a JPEG block and a resampling filter
 EARTH_FIRST_BAND = 440  # a comb of nine bands whose test tiles are coloured much like the training tiles
 EARTH_TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
 MARGIN = 1.5  # a training tile's side over image_size
@@ -218,40 +219,39 @@ def _earth_picture(name: str, width: int) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
-def _load_earth(image_size: int, scale: int, block: int | None) -> Task:
+def _load_earth(image_size: int, scale: int, band: int | None) -> Task:
     """Cut the map into tiles and hold some places out.
 
     Test tiles lie in meridional bands, evenly spaced round the globe, so that every continent and every latitude is
-    in the test; a band is cut into square blocks. Training tiles lie in the corridors between the bands, `EARTH_GAP`
-    away from them. With bands the corridors stay wide; scattered blocks of the same area would leave little room.
+    in the test; tiles within `EARTH_BLOCK` of latitude form a block. Training tiles lie in the corridors between the
+    bands, `EARTH_GAP` away from them. The corridors are wide; scattered test squares of the same area would leave
+    little room for training tiles between them.
     """
     source, target = earth_rasters(scale)
     height, width = source.shape[1:]
-    block = block or max(EARTH_BLOCK // scale, image_size)
-    if block < image_size:
-        raise ValueError(f"a test block of {block} px cannot hold a tile of image_size {image_size}")
-    gap = EARTH_GAP // scale
+    band = band or max(EARTH_BAND // scale, image_size)
+    if band < image_size:
+        raise ValueError(f"a test band {band} px wide cannot hold a tile of image_size {image_size}")
+    block, gap = max(EARTH_BLOCK // scale, image_size), EARTH_GAP // scale
     first_row, last_row = (row // scale for row in EARTH_ROWS)
     land = _earth_land(target)
 
     def mostly_land(row: int, column: int, size: int) -> bool:
         return bool(land[row : row + size, column : column + size].mean() >= MIN_LAND)
 
-    n_bands = max(1, round(EARTH_TEST_SHARE * width / block))
+    n_bands = max(1, round(EARTH_TEST_SHARE * width / band))
     bands = [EARTH_FIRST_BAND // scale + i * width // n_bands for i in range(n_bands)]
-    bands = [column for column in bands if column + block <= width]
-    blocks = [(row, column) for column in bands for row in range(first_row, last_row - block + 1, block)]
-    steps = range(0, block - image_size + 1, image_size)
+    bands = [column for column in bands if column + band <= width]
     test = [
-        (row + y, column + x, number)
-        for number, (row, column) in enumerate(blocks)
-        for y in steps
-        for x in steps
-        if mostly_land(row + y, column + x, image_size)
+        (row, left + x, 100 * number + (row - first_row) // block)
+        for number, left in enumerate(bands)
+        for row in range(first_row, last_row - image_size + 1, image_size)
+        for x in range(0, band - image_size + 1, image_size)
+        if mostly_land(row, left + x, image_size)
     ]
 
     train_size = int(MARGIN * image_size)
-    edges = [0, *(edge for column in bands for edge in (column - gap, column + block + gap)), width]
+    edges = [0, *(edge for column in bands for edge in (column - gap, column + band + gap)), width]
     train = [
         (row, column, -1)
         for left, right in zip(edges[::2], edges[1::2], strict=True)
@@ -261,7 +261,7 @@ def _load_earth(image_size: int, scale: int, block: int | None) -> Task:
     ]
     if not test or not train:
         raise ValueError(
-            f"image_size {image_size} with blocks of {block} px leaves {len(train)} training and {len(test)} test "
+            f"image_size {image_size} with bands of {band} px leaves {len(train)} training and {len(test)} test "
             f"tiles on a raster of {width} x {height}: use smaller tiles"
         )
     info = {
@@ -269,9 +269,10 @@ def _load_earth(image_size: int, scale: int, block: int | None) -> Task:
         "scale": scale,
         "image_size": image_size,
         "train_size": train_size,
-        "block": block,
-        "gap": gap,
         "bands": bands,
+        "band_width": band,
+        "block_height": block,
+        "gap": gap,
         "rows": [first_row, last_row],
         "min_land": MIN_LAND,
         "sources": EARTH_FILES,

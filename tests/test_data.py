@@ -62,12 +62,13 @@ def test_the_split_is_the_documented_one(earth):
 
 
 def test_blocks_hold_neighbours(earth):
-    """A block is one square of the map, and different squares have different numbers."""
+    """A block is one rectangle of the map, and different rectangles have different numbers."""
     corner = {}
-    band = torch.tensor(earth.info["bands"])
+    bands = torch.tensor(earth.info["bands"])
     for block, (row, column) in zip(earth.test.block.tolist(), earth.test.box.tolist(), strict=True):
-        left = band[band <= column].max().item()
-        top = (row - earth.info["rows"][0]) // earth.info["block"]
+        left = bands[bands <= column].max().item()
+        top = (row - earth.info["rows"][0]) // earth.info["block_height"]
+        assert column + 64 <= left + earth.info["band_width"]
         assert corner.setdefault(block, (top, left)) == (top, left)
     assert len(set(corner.values())) == len(corner)
 
@@ -91,7 +92,7 @@ def test_geography_is_the_same_at_every_scale(earth):
         ({"name": "mars", "image_size": 64}, "unknown task 'mars'; known tasks: earth$"),
         ({"name": "earth", "image_size": 66}, "multiple of 4 and at least 8, got 66"),
         ({"name": "earth", "image_size": 64, "scale": 3}, r"scale must be one of \(1, 2, 4\), got 3"),
-        ({"name": "earth", "image_size": 64, "block": 32}, "32 px cannot hold a tile of image_size 64"),
+        ({"name": "earth", "image_size": 64, "band": 32}, "32 px wide cannot hold a tile of image_size 64"),
         ({"name": "earth", "image_size": 512, "scale": 4}, "use smaller tiles"),
     ],
 )
