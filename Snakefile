@@ -194,6 +194,7 @@ rule results:
     input:
         **source("06-results"),
         results=rules.collect.output,
+        evaluations=each(f"{HOME}/eval.json"),
     output:
         notebook=f"runs/{RUN}/notebooks/06-results.ipynb",
     log:

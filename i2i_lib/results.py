@@ -59,6 +59,16 @@ def load_evaluation(path: Path) -> dict[str, Any]:
     return content | {"results": rows}
 
 
+def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
+    """The evaluations behind the rows of `results.jsonl`, by task and in order of seed: what `claims` compares."""
+    path = Path(table)
+    rows = sorted({(row["task"], row["seed"]) for row in map(json.loads, path.read_text().splitlines())})
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task, seed in rows:
+        found.setdefault(task, []).append(load_evaluation(path.parent / task / f"seed{seed}" / "eval.json"))
+    return found
+
+
 def collect(paths: Iterable[Path]) -> str:
     """Every row of the given evaluations as JSON lines, sorted by task, seed and model."""
     rows = [asdict(row) for path in paths for row in load_evaluation(path)["results"]]

@@ -1,0 +1,153 @@
+"""What is said over several seeds: the interval holds what it promises, and the words follow the numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from i2i_lib.claims import compare, compare_models, over_seeds
+from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
+
+
+def noise(seed=0):
+    return np.random.default_rng(seed)
+
+
+def world(rng, seeds, blocks, *, training, place, both, mean=0.0):
+    """Differences [seeds, 3 x blocks] with independent effects of training, of place, and of the two together."""
+    block = np.repeat(np.arange(blocks), 3)
+    effects = training * rng.standard_normal((seeds, 1)) + place * rng.standard_normal(blocks)
+    effects = effects + both * rng.standard_normal((seeds, blocks))
+    return mean + effects[:, block] + 0.2 * rng.standard_normal((seeds, len(block))), block
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(
+    "effects",
+    [
+        {"training": 1, "place": 0, "both": 0},  # only another seed matters: an interval over places alone fails
+        {"training": 0, "place": 1, "both": 0},  # only other places matter: an interval over seeds alone fails
+        {"training": 0.3, "place": 1, "both": 0.5},
+    ],
+    ids=["trainings", "places", "all"],
+)
+def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, effects):
+    rng, times = noise(), 600
+    hits = 0
+    for _ in range(times):
+        found = compare(*world(rng, seeds, 20, mean=0.7, **effects))
+        hits += found.low <= 0.7 <= found.high
+    # Binomial noise at 95 % and 600 trials is 0.9 %; caution may add to the coverage.
+    assert 0.925 <= hits / times <= 0.99
+
+
+def test_one_part_at_a_time_is_the_textbook_interval():
+    from scipy import stats
+
+    seeds = np.array([0.1, 0.5, 0.3])
+    found = compare(np.repeat(seeds[:, None], 6, 1), [0, 0, 1, 1, 2, 2])
+    low, high = stats.t.interval(0.95, 2, seeds.mean(), stats.sem(seeds))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+    places = noise().standard_normal(8)
+    found = compare(np.stack([places, places]), range(8))
+    low, high = stats.t.interval(0.95, 7, places.mean(), stats.sem(places))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_images_of_one_block_do_not_count_as_independent():
+    d = noise().standard_normal((3, 10))
+    alone = compare(d, range(10))
+    copies = compare(np.repeat(d, 4, 1), np.repeat(np.arange(10), 4))
+    assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))
+    assert (copies.images, copies.blocks) == (40, 10)
+
+
+def test_the_words_follow_the_data():
+    def said(mean, seeds=3, measure="l1"):
+        d, block = world(noise(1), seeds, 20, training=0.1, place=0.1, both=0.1, mean=mean)
+        return compare(d, block, measure=measure, model="a", against="b")
+
+    assert said(-1).verdict == "better" and "a is better than b" in said(-1).sentence()
+    assert said(1).verdict == "worse" and "a is worse than b" in said(1).sentence()
+    assert said(1, measure="ssim").verdict == "better"
+    assert said(0).verdict == "no difference shown" and "no difference between a and b" in said(0).sentence()
+    assert said(-1, seeds=1).verdict == "one seed: no claim about another training"
+    assert said(-1, seeds=2).verdict == "two seeds: no claim about another training"
+    for seeds in (1, 2):
+        assert "better" not in said(-1, seeds=seeds).sentence() and "no claim" in said(-1, seeds=seeds).sentence()
+    assert "-1.0" in said(-1).sentence(1) and "3 seeds, 20 blocks" in said(-1).sentence()
+
+
+def test_models_that_agree_everywhere_differ_by_nothing():
+    found = compare(np.zeros((3, 4)), range(4))
+    assert (found.low, found.high, found.verdict) == (0, 0, "no difference shown")
+
+
+def test_spread_over_seeds():
+    assert over_seeds([1.0, 2.0, 3.0]).text(1) == "2.0 ± 1.0 (n = 3)"
+    assert over_seeds([1.0]).text(2) == "1.00 (n = 1)"
+    with pytest.raises(ValueError, match="at least one finite value"):
+        over_seeds([])
+    with pytest.raises(ValueError, match="at least one finite value"):
+        over_seeds([1.0, float("nan")])
+
+
+def evaluation(seed, blocks=(0, 1, 1), protocol="p", task="earth", gcka=(0.1, 0.2, 0.3)):
+    numbers: Any = {
+        "l1": 0.1,
+        "ssim": 0.5,
+        "feature_distance": 1.0,
+        "kd": 1.0,
+        "kd_low": 0.0,
+        "kd_high": 2.0,
+        "fd": 3.0,
+    }
+    row = EvalResult(task, seed, "gcka", protocol, 3, 2, **numbers)
+    return {"results": [row], "blocks": list(blocks), "per_image": {"l1": {"gcka": gcka, "mse": [0.3, 0.3, 0.3]}}}
+
+
+def test_models_are_compared_over_evaluations():
+    found = compare_models([evaluation(0), evaluation(1, gcka=(0.2, 0.2, 0.2))], "l1", "gcka", "mse")
+    assert found.difference == pytest.approx(-0.1)
+    assert (found.seeds, found.images, found.blocks, found.model, found.against) == (2, 3, 2, "gcka", "mse")
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (evaluation(1, protocol="q"), "one protocol, got 'p', 'q'"),
+        (evaluation(1, task="sea"), "one task"),
+        (evaluation(0), "counted twice"),
+        (evaluation(1, blocks=(0, 0, 1)), "different places"),
+    ],
+)
+def test_what_does_not_belong_together_is_not_combined(other, says):
+    with pytest.raises(ValueError, match=says):
+        compare_models([evaluation(0), other], "l1", "gcka", "mse")
+
+
+def test_errors_name_what_was_expected():
+    with pytest.raises(ValueError, match=r"no per-image values of 'l2'.*'l1': \['gcka', 'mse'\]"):
+        compare_models([evaluation(0)], "l2", "gcka", "mse")
+    with pytest.raises(ValueError, match=r"\[seeds, images\]"):
+        compare(np.zeros(3), range(3))
+    with pytest.raises(ValueError, match="NaN"):
+        compare([[0.0, float("nan")]], [0, 1])
+    with pytest.raises(ValueError, match="at least 2 blocks"):
+        compare(np.zeros((2, 3)), [7, 7, 7])
+
+
+def test_evaluations_are_found_beside_the_table(tmp_path):
+    paths = []
+    for task, seed in (("earth", 10), ("earth", 2), ("sea", 0)):
+        e = evaluation(seed, task=task)
+        paths.append(tmp_path / task / f"seed{seed}" / "eval.json")
+        save_evaluation(paths[-1], e["results"], e["per_image"], blocks=e["blocks"])
+    (tmp_path / "results.jsonl").write_text(collect(paths))
+    found = load_evaluations(tmp_path / "results.jsonl")
+    assert {task: [e["results"][0].seed for e in of_task] for task, of_task in found.items()} == {
+        "earth": [2, 10],
+        "sea": [0],
+    }
+    assert compare_models(found["earth"], "l1", "gcka", "mse").seeds == 2
