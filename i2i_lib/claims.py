@@ -62,7 +62,8 @@ class Comparison:
     def verdict(self) -> Verdict:
         """In words: better or worse only if the interval over seeds and places, of at least 3 seeds, excludes 0."""
         if self.seeds < SEEDS_OF_A_CLAIM:
-            return f"{'one seed' if self.seeds == 1 else 'two seeds'}: no claim about another training"
+            one, two = "one seed: no claim about another training", "two seeds: no claim about another training"
+            return one if self.seeds == 1 else two
         if self.low <= 0 <= self.high:
             return "no difference shown"
         return "better" if (self.difference > 0) == (self.measure in MORE_IS_BETTER) else "worse"
