@@ -11,8 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
@@ -146,10 +149,43 @@ def test_a_failing_notebook_stops_the_book(quick):
     path.write_bytes(before)
 
 
-def test_a_training_killed_thrice_ends_in_the_same_bits(tmp_path):
-    project = Project(tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Project:
+    """A project with the real notebooks, the first two of them run."""
+    project = Project(tmp_path_factory.mktemp("trained"))
+    project.make("runs/micro/earth/seed0/teacher.json")
+    return project
+
+
+def by_hand(project: Project, name: str) -> str | None:
+    """Restart and run all, as JupyterLab does it: in the notebook's own folder, nothing passed. Its error, if any."""
+    notebook = nbformat.read(project.folder / "notebooks" / name, as_version=4)
+    environment = {**os.environ, "PYTHONPATH": str(project.folder)}
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(project.folder / "notebooks")}}, timeout=120)
+    try:
+        client.execute(env=environment)
+    except CellExecutionError as error:
+        return error.evalue
+    return None
+
+
+def test_a_chapter_runs_by_hand_and_touches_nothing_else(trained):
+    said = by_hand(trained, "04-distillation.ipynb")
+    assert said and "notebook 01-data makes it" in said and "make book PRESET=cpu TASK=earth" in said
+
+    runs = trained.folder / "runs"
+    (runs / "micro").rename(runs / "cpu")  # where a chapter looks by default
+    before = {p: p.stat().st_mtime_ns for p in trained.folder.rglob("*") if p.is_file()}
+    assert by_hand(trained, "03-pruning.ipynb") is None
+    after = {p: p.stat().st_mtime_ns for p in trained.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    new = {str(p.relative_to(runs)) for p in after if after[p] != before.get(p)}
+    assert new == {"lab/earth/seed0/plan.json"}
+    (runs / "cpu").rename(runs / "micro")
+
+
+def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
+    project = trained
     target, private = "runs/micro/earth/seed0/teacher.json", project.seed / "train" / "teacher"
-    project.make(target)
     wanted = sha256(project.seed / "teacher.safetensors")
     (project.seed / "teacher.json").unlink()
     shutil.rmtree(private)
