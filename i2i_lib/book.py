@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
@@ -70,7 +72,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         run = notebook.metadata.get("i2i")
         status = "not run"
         if page.executed:
-            status = _status(run, page.executed.is_relative_to(kept), digest, sources)
+            status = _status(run, page.executed.is_relative_to(kept), digest, sources, runs)
             _dress(notebook, page, status)
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         shown.append((f"{{doc}}`/{page.docname}`", page, status, run))
     for path in sorted(set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}):
         run = _read(path).metadata.i2i
-        shown.append((path.stem, None, _status(run, False, digest, sources), run))
+        shown.append((path.stem, None, _status(run, False, digest, sources, runs), run))
     (book / "status.md").write_text(_status_page(preset, shown))
     # Included by the introduction, which so states no number that this book's own run did not make.
     headline = runs / preset / "headline.md"
@@ -118,12 +120,25 @@ def _read(path: Path) -> Any:
     return notebook
 
 
-def _status(run: Any, recorded: bool, digest: Digest, sources: Path) -> str:
-    """fresh or stale by comparing code digests; smoke and recorded are said first."""
+def _status(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
+    """fresh or stale by comparing the digests of code and of files; smoke and recorded are said first."""
     source = sources / f"{run['notebook']}.ipynb"
     current = source.exists() and digest(source) == (run["source_sha256"], run["modules_sha256"])
+    if not recorded:  # a recording comes without the bulk of its files, and was checked against its own manifest
+        files = [item for kind in run.get("files", {}).values() for item in kind.items()]
+        current = current and all(_digest(runs / name) == wanted for name, wanted in files)
     kind = "recorded" if recorded else "smoke" if run["preset"] == "smoke" else ""
     return ", ".join(filter(None, [kind, "" if current else "stale"])) or "fresh"
+
+
+@cache
+def _digest_of(path: Path, modified: int) -> str:
+    return sha256(path)
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file, None if it is gone. Pages share most of theirs, so each is read once."""
+    return _digest_of(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _smoke(what: str) -> str:
@@ -236,6 +251,9 @@ def _provenance(run: Any) -> str:
         "Library modules": f"SHA-256 {_code(run['modules_sha256'])}",
         "Commit": _code(run["git"]) if run["git"] else "none",
     }
+    for verb, files in run.get("files", {}).items():
+        said = "<br>".join(f"{_code(name)} {_code(digest[:16])}" for name, digest in files.items())
+        facts[f"Files {verb} (start of SHA-256)"] = said or "none"
     return _table("Fact, Value", facts.items())
 
 
@@ -263,9 +281,14 @@ def _status_page(preset: str, shown: list[Shown]) -> str:
         ]
     parts.append("## Where each page comes from")
     origins = [
-        f"({page.label})=\n### {page.docname.split('/', 1)[1]}\n\n{_provenance(run)}"
-        for _, page, _, run in shown
-        if page and run
+        (
+            f"({page.label})=\n### {page.docname.split('/', 1)[1]}"
+            if page
+            else f"### {name}, {run['task']}, seed {run['seed']}"
+        )
+        + f"\n\n{_provenance(run)}"
+        for name, page, _, run in shown
+        if run
     ]
     return "\n\n".join(parts + (origins or ["No page has been run."])) + "\n"
 

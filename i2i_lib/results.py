@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from i2i_lib.files import atomic_write, write_json
+from i2i_lib.runs import noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class EvalResult:
     peak_memory_mib: float | None = None
     steps: int | None = None
     train_seconds: float | None = None
+    weights: str | None = None  # SHA-256 of the model's tensors
+    data: str | None = None  # SHA-256 of the tiles
 
 
 def save_evaluation(
@@ -65,7 +68,8 @@ def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
     rows = sorted({(row["task"], row["seed"]) for row in map(json.loads, path.read_text().splitlines())})
     found: dict[str, list[dict[str, Any]]] = {}
     for task, seed in rows:
-        found.setdefault(task, []).append(load_evaluation(path.parent / task / f"seed{seed}" / "eval.json"))
+        evaluation = noted("read", path.parent / task / f"seed{seed}" / "eval.json")
+        found.setdefault(task, []).append(load_evaluation(evaluation))
     return found
 
 

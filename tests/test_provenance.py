@@ -1,0 +1,53 @@
+"""What a run says of itself, and that the status page holds it against what is on disk."""
+
+import os
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+from i2i_lib.book import _status
+from i2i_lib.files import sha256
+from i2i_lib.runner import code_digest, run_notebook
+from i2i_lib.runs import root
+
+
+def test_the_manifest_holds_what_decides_a_number(tmp_path):
+    (tmp_path / "in.json").write_text("{}")
+    cells = [
+        new_code_cell('seed: int = 3\ntask: str = "earth"', metadata={"tags": ["parameters"]}),
+        new_code_cell(
+            "from pathlib import Path\nfrom i2i_lib.runs import noted\n"
+            f"folder = Path({str(tmp_path)!r})\n"
+            "noted('read', folder / 'in')\n"
+            "for name in ('out.json', 'out.safetensors', 'out-of-the-way.json'):\n"
+            "    (noted('wrote', folder / 'out').parent / name).write_text(name)"
+        ),
+    ]
+    path = tmp_path / "made.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    run_notebook(path, {}, log=tmp_path / "log.ipynb", threads=1)
+    facts = nbformat.read(tmp_path / "log.ipynb", as_version=4).metadata["i2i"]
+    assert facts["parameters"] == {"seed": 3, "task": "earth"} and facts["seed"] == 3
+    assert {"python", "torch", "numpy", "scipy"} <= facts["versions"].keys()
+    assert {"cpu", "cores", "gpu", "os"} == facts["machine"].keys()
+    assert facts["threads"] == 1 and facts["seconds"] > 0 and facts["peak_memory_mib"] > 0
+    assert len(facts["source_sha256"]) == len(facts["modules_sha256"]) == 64
+    # Only the two files of the artifact `out`, not another whose name begins alike.
+    here = os.path.relpath(tmp_path, root() / "runs")
+    assert facts["files"] == {
+        "read": {f"{here}/in.json": sha256(tmp_path / "in.json")},
+        "wrote": {f"{here}/{name}": sha256(tmp_path / name) for name in ("out.json", "out.safetensors")},
+    }
+    assert not (tmp_path / "log.files.txt").exists() and "I2I_FILES" not in os.environ
+
+    def status():
+        facts["notebook"] = "made"
+        return _status(facts, False, code_digest, tmp_path, root() / "runs")
+
+    assert status() == "fresh"
+    (tmp_path / "out.safetensors").write_text("another")
+    assert status() == "stale"
+    (tmp_path / "out.safetensors").write_text("out.safetensors")
+    assert status() == "fresh"
+    (tmp_path / "in.json").unlink()
+    assert status() == "stale"
