@@ -2,6 +2,7 @@
 # `make book` calls it as: snakemake --config preset=cpu task=earth seeds=1
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ ARMS = SETTINGS["arms"]
 GENERATORS = SETTINGS["generators"]
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
+# A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
+RECORDED = Path("book/recorded", RUN, "manifest.json")
+SHOWN = RECORDED.exists() and not Path("runs", RUN).exists() and os.environ.get("RECORDED") != "no"
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
@@ -61,10 +65,11 @@ PAGES = [
 
 rule book:
     input:
-        pages=PAGES,
-        results=f"runs/{RUN}/results.jsonl",
+        pages=[] if SHOWN else PAGES,
+        results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
+        recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py"],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py", "i2i_lib/recorded.py"],
     output:
         "_build/html/index.html",
     params:

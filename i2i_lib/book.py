@@ -24,6 +24,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_lib.files import sha256
+from i2i_lib.recorded import check, manifests, recordings, tables
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
@@ -60,11 +61,15 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
 
     A notebook that is missing there is taken from `book`/recorded, which has the same layout as `runs`: it holds what
-    other machines ran. Raises ValueError for an executed notebook that did not end well: it is no page.
+    other machines ran. Raises ValueError for an executed notebook that did not end well, which is no page, and for a
+    recording that does not match its manifest.
     """
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
     sources, kept = book.parent / "notebooks", book / "recorded"
+    for folder in {kept / preset, *recordings(kept)}:
+        if folder.exists():
+            check(folder)
     pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(book / "_toc.yml")]
     shown: list[Shown] = []
     for page in pages:
@@ -83,7 +88,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         shown.append((path.stem, None, _status(run, False, digest, sources, runs), run))
     (book / "status.md").write_text(_status_page(preset, shown))
     # Included by the introduction, which so states no number that this book's own run did not make.
-    headline = runs / preset / "headline.md"
+    headline = (runs if (runs / preset).exists() else kept) / preset / "headline.md"
     ran = any(page.executed for page in pages if page.source.stem.startswith("06"))
     text = "{doc}`Chapter 6 </notebooks/06-results>` "
     text += "has the results.\n" if ran else f"has not been run with the preset `{preset}` yet.\n"
@@ -91,7 +96,29 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         text = headline.read_text()
     label = _smoke("This book was") if preset == "smoke" else ""
     (book / "notebooks" / "headline.md").write_text(label + text)
+    (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
     return pages
+
+
+def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
+    """What other machines measured, each run under its hardware and date: included by the page on recorded results."""
+    parts = []
+    for folder in recordings(kept):
+        made = manifests(folder)
+        rows = []
+        for name, run in made:
+            which = [name, run["task"] or "", "" if run["seed"] is None else str(run["seed"])]
+            status = _status(run, True, digest, sources, runs)
+            rows.append([*which, status, _when(run), _took(run["seconds"]), _device(run), _code(run["git"] or "none")])
+        devices = " and ".join(sorted({_device(run) for _, run in made}))
+        dates = sorted({_when(run)[:10] for _, run in made})
+        parts += [
+            f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
+            _smoke("This recording was") if folder.name == "smoke" else "",
+            tables(folder),
+            _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows),
+        ]
+    return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
 
 
 def _toc(path: Path) -> Iterator[str]:

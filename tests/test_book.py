@@ -162,15 +162,6 @@ def test_another_preset_leaves_no_page_behind(book: Path):
     assert "A number." not in (book / "notebooks/headline.md").read_text()
 
 
-def test_recorded_pages_stand_in_and_say_so(book: Path):
-    made = run(book, "01-data", preset="gpu")
-    kept = book / "recorded" / made.relative_to(book.parent / "runs")
-    kept.parent.mkdir(parents=True)
-    made.rename(kept)
-    fill(book, "gpu")
-    assert "**Recorded**" in page(book, "notebooks/01-data") and status(book, "notebooks/01-data") == "recorded"
-
-
 def test_a_notebook_that_failed_is_no_page(book: Path):
     path = run(book, "01-data", status="failed")
     with pytest.raises(ValueError, match=re.escape(str(path))):

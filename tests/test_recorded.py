@@ -1,0 +1,367 @@
+"""A run packed in one checkout appears in the book of another, and nothing that was tampered with does."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from i2i_lib.book import assemble
+from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.config import cat_teacher
+from i2i_lib.files import sha256, write_json
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.recorded import check, main, pack, take_in
+from i2i_lib.results import EvalResult, collect, save_evaluation
+
+ROOT = Path(__file__).resolve().parents[1]
+WROTE = {
+    "01-data": ["data"],
+    "03-pruning": ["plan"],
+    "04-distillation-gcka": ["student-gcka"],
+    "05-evaluation": ["eval"],
+}
+
+
+def publish(run: Path, name: str, home: Path | None, outputs: list[Any]) -> None:
+    """Put an executed notebook where the runner would have: with the hashes of the files that it wrote."""
+    seed = None if home is None else int(home.name.removeprefix("seed"))
+    wrote = {
+        path.relative_to(run.parent).as_posix(): sha256(path)
+        for artifact in WROTE.get(name, [])
+        for path in sorted((home or run).glob(f"{artifact}.*"))
+    }
+    facts = {
+        "notebook": "04-distillation" if name.startswith("04") else name,
+        "preset": run.name,
+        "task": None if home is None else "earth",
+        "seed": seed,
+        "arm": "gcka" if name.startswith("04") else None,
+        "parameters": {"run": run.name},
+        "source_sha256": "s",
+        "modules_sha256": "m",
+        "versions": {"python": "3.11.7"},
+        "machine": {"cpu": "A Processor", "cores": 8, "gpu": "A Large GPU", "os": "Linux"},
+        "precision": None,
+        "threads": 1,
+        "started": "2026-11-20T08:03:05+00:00",
+        "seconds": 125.0,
+        "peak_memory_mib": 900,
+        "git": "0123456789ab",
+        "files": {"read": {}, "wrote": wrote},
+        "status": "ok",
+    }
+    code = new_code_cell("show()", execution_count=1, outputs=outputs)
+    notebook = new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), code], metadata={"i2i": facts})
+    path = (home or run) / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def finished_run(top: Path) -> Path:
+    """runs/gpu with two seeds, as the pipeline leaves it."""
+    run = top / "runs" / "gpu"
+    said = [new_output("execute_result", {"text/plain": "a number", "text/html": "<b>a number</b>"}, execution_count=1)]
+    for seed in (0, 1):
+        home = run / "earth" / f"seed{seed}"
+        torch.manual_seed(seed)
+        student = InceptionGenerator(cat_teacher(base=4, n_blocks=3))
+        save_generator(student, home / "student-gcka")
+        save_generator(student, home / "teacher")
+        write_json(home / "data.json", {"kind": "task"})
+        (home / "data.safetensors").write_bytes(bytes(1000))
+        write_json(home / "plan.json", {"kind": "plan"})
+        quality: Any = {"l1": 0.1 + 0.2 * seed, "ssim": 0.5, "feature_distance": 1.0}
+        quality |= {"kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
+        row = EvalResult("earth", seed, "gcka", "a protocol", 2, 2, **quality)
+        save_evaluation(home / "eval.json", [row], {"l1": {"gcka": [0.1, 0.1]}}, blocks=[0, 1])
+        for name in WROTE:
+            publish(run, name, home, said)
+    (run / "results.jsonl").write_text(collect(sorted(run.glob("*/seed*/eval.json"))))
+    publish(run, "06-results", None, said)
+    return run
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    """The recording of a finished run, as a folder."""
+    top = tmp_path_factory.mktemp("there")
+    return pack(finished_run(top), top / "gpu-recording")
+
+
+@pytest.fixture
+def copy(packed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(packed, tmp_path / "copy")
+
+
+def zipped(folder: Path, out: Path) -> Path:
+    with zipfile.ZipFile(out, "w") as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(folder))
+    return out
+
+
+def checkout(folder: Path) -> Path:
+    """The parts of a project that assembling its book needs; returns its book/."""
+    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks", "recorded", "mathjax"))
+    (folder / "notebooks").mkdir()
+    for name in ("01-data", "04-distillation", "06-results"):
+        nbformat.write(new_notebook(cells=[new_markdown_cell("# Title")]), folder / f"notebooks/{name}.ipynb")
+    return folder / "book"
+
+
+def fill(book: Path, preset: str):
+    return assemble(preset, lambda _: ("s", "m"), book=book, runs=book.parent / "runs")
+
+
+def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path):
+    run = finished_run(tmp_path / "there")
+    archive = pack(run, tmp_path / "gpu.zip")
+    book = checkout(tmp_path / "here")
+    kept = take_in(archive, book / "recorded")
+    assert kept == book / "recorded" / "gpu" and list((book / "recorded").iterdir()) == [kept]
+
+    fill(book, "gpu")
+    page = (book / "notebooks" / "01-data.ipynb").read_text()
+    assert "**Recorded** · preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
+    assert "a number" in page
+    row = next(line for line in (book / "status.md").read_text().splitlines() if "`/notebooks/01-data`" in line)
+    assert row.split("|")[3].strip() == "recorded"
+
+    fill(book, "cpu")  # the book of another preset shows what was measured, not the pages
+    shown = (book / "notebooks" / "recorded.md").read_text()
+    assert "## gpu: recorded on A Large GPU, 2026-11-20" in shown and "a protocol" in shown
+    assert "| gcka | 0.200 ± 0.141 | 0.500 ± 0.000 |" in shown and "| 2 |" in shown
+    assert "Not run" in (book / "notebooks" / "01-data.ipynb").read_text()
+
+
+def test_what_is_packed_is_small_and_loads(packed: Path):
+    names = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
+    assert {"manifest.json", "results.jsonl", "earth/seed1/eval.json", "earth/seed0/student-gcka.safetensors"} <= names
+    assert not [name for name in names if "teacher" in name or name.endswith("data.safetensors")]
+    original = packed.parent / "runs/gpu/earth/seed0/student-gcka.safetensors"
+    small = packed / "earth/seed0/student-gcka.safetensors"
+    assert small.stat().st_size < 0.7 * original.stat().st_size
+    torch.manual_seed(0)
+    exact = InceptionGenerator(cat_teacher(base=4, n_blocks=3)).state_dict()
+    for name, value in load_generator(small.with_suffix("")).state_dict().items():
+        torch.testing.assert_close(value, exact[name], rtol=2**-8, atol=0, msg=name)
+    # Pictures of one seed are enough; the other's manifests are what a claim needs.
+    assert "a number" in (packed / "earth/seed0/notebooks/05-evaluation.ipynb").read_text()
+    other: Any = nbformat.read(packed / "earth/seed1/notebooks/05-evaluation.ipynb", as_version=4)
+    assert other.metadata.i2i.seed == 1 and other.cells[1].outputs == []
+
+
+def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
+    folder = packed.parent / "runs" / "gpu"
+    assert (pack(folder, tmp_path / "a") / "earth/seed0/teacher.json").exists() is False
+    # This run's teacher was written by no notebook, which is what the check is for.
+    with pytest.raises(ValueError, match=r"teacher\.json is not the file that its notebook wrote"):
+        pack(folder, tmp_path / "b", teachers=True)
+    assert not (tmp_path / "b").exists()
+
+
+FILES = [
+    "earth/seed0/eval.json",
+    "earth/seed1/student-gcka.safetensors",
+    "earth/seed0/notebooks/04-distillation-gcka.ipynb",
+    "results.jsonl",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_one_changed_byte_is_refused_by_file_name(copy: Path, name, form, tmp_path):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    source = copy if form == "folder" else zipped(copy, tmp_path / "changed.zip")
+    with pytest.raises(ValueError, match=f"{name} does not match the manifest"):
+        take_in(source, tmp_path / "recorded")
+    assert list((tmp_path / "recorded").iterdir()) == []
+
+
+def seal(folder: Path) -> None:
+    """Write a manifest that fits the files as they are now: what a careful forger does."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in manifest["files"]:
+        data = (folder / name).read_bytes()
+        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    write_json(folder / "manifest.json", manifest)
+
+
+def better(folder: Path) -> None:
+    path = folder / "earth/seed0/eval.json"
+    content = json.loads(path.read_text())
+    content["results"][0]["l1"] = 0.01
+    write_json(path, content)
+
+
+def better_everywhere(folder: Path) -> None:
+    better(folder)
+    (folder / "results.jsonl").write_text(collect(sorted(folder.glob("*/seed*/eval.json"))))
+
+
+def other_weights(folder: Path) -> None:
+    for suffix in ("json", "safetensors"):
+        shutil.copy(folder / f"earth/seed0/student-gcka.{suffix}", folder / f"earth/seed1/student-gcka.{suffix}")
+
+
+def a_script(folder: Path) -> None:
+    path = folder / "earth/seed0/notebooks/01-data.ipynb"
+    notebook: Any = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs[0].data["text/html"] = "<p><script>alert(1)</script>"
+    nbformat.write(notebook, path)
+
+
+def a_handler(folder: Path) -> None:
+    path = folder / "notebooks/06-results.ipynb"
+    notebook: Any = nbformat.read(path, as_version=4)
+    notebook.metadata.i2i.machine["cpu"] = '<img src=x onerror="alert(1)">'
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (better, r"results\.jsonl is not what the evaluations beside it say"),
+        (better_everywhere, r"seed0/eval\.json is not the file that its notebook wrote"),
+        (other_weights, r"seed1/student-gcka\.json is not the file that its notebook wrote"),
+        (a_script, r"01-data\.ipynb holds active content"),
+        (a_handler, r"06-results\.ipynb holds active content"),
+    ],
+)
+def test_a_forged_manifest_is_not_enough(copy: Path, tmp_path, forge, says):
+    forge(copy)
+    seal(copy)
+    with pytest.raises(ValueError, match=says):
+        take_in(copy, tmp_path / "recorded")
+
+
+def test_files_too_many_or_too_few_are_refused(copy: Path, tmp_path):
+    (copy / "earth/seed0/plan.json").rename(copy / "earth/seed0/student-plan.json")
+    with pytest.raises(ValueError, match=r"seed0/plan\.json is missing"):
+        take_in(copy, tmp_path / "recorded")
+    (copy / "earth/seed0/student-plan.json").rename(copy / "earth/seed0/plan.json")
+    shutil.copy(copy / "earth/seed0/plan.json", copy / "earth/seed0/student-plan.json")
+    with pytest.raises(ValueError, match=r"student-plan\.json is not in the manifest"):
+        take_in(copy, tmp_path / "recorded")
+
+
+def test_the_book_is_not_assembled_from_a_recording_that_was_changed(copy: Path, tmp_path):
+    book = checkout(tmp_path / "here")
+    kept = take_in(copy, book / "recorded")
+    better(kept)
+    for preset in ("gpu", "cpu"):
+        with pytest.raises(ValueError, match=r"eval\.json does not match the manifest"):
+            fill(book, preset)
+    (kept / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest\.json is missing"):
+        fill(book, "gpu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../escaped.json", "/tmp/escaped.json", "earth/../../escaped.json", "earth\\seed0\\eval.json", "run.sh", "a\0b"],
+)
+def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
+    archive = zipped(copy, tmp_path / "hostile.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        info = zipfile.ZipInfo("placeholder")
+        info.filename = info.orig_filename = name
+        file.writestr(info, "{}")
+    with pytest.raises(ValueError, match="which no recording holds: nothing was imported"):
+        take_in(archive, tmp_path / "inner" / "recorded")
+    assert not list(tmp_path.rglob("escaped*")) and list((tmp_path / "inner" / "recorded").iterdir()) == []
+
+
+def test_links_are_refused(copy: Path, tmp_path):
+    archive = zipped(copy, tmp_path / "hostile.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        info = zipfile.ZipInfo("earth/seed2/eval.json")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"seed2/eval\.json"):
+        take_in(archive, tmp_path / "recorded")
+    (copy / "earth/seed0/plan.json").unlink()
+    (copy / "earth/seed0/plan.json").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match=r"plan\.json is a link"):
+        take_in(copy, tmp_path / "recorded")
+
+
+def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypatch):
+    archive = zipped(copy, tmp_path / "good.zip")
+    twice = shutil.copy(archive, tmp_path / "twice.zip")
+    with zipfile.ZipFile(twice, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.write(copy / "results.jsonl", "results.jsonl")
+    with pytest.raises(ValueError, match=r"'results\.jsonl' twice"):
+        take_in(Path(twice), tmp_path / "recorded")
+    (tmp_path / "no.zip").write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
+        take_in(tmp_path / "no.zip", tmp_path / "recorded")
+    with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
+        take_in(tmp_path / "absent.zip", tmp_path / "recorded")
+    monkeypatch.setattr("i2i_lib.recorded.LIMIT", 1000)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        take_in(archive, tmp_path / "recorded")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"preset": "../gpu"}, "a plain name"),
+        ({"format": 2}, "format 2"),
+        ({"files": {"../x.json": {"sha256": "", "bytes": 1}}}, r"lists '\.\./x\.json', which no recording holds"),
+        ({"files": []}, "is not the manifest of a recording"),
+    ],
+)
+def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    write_json(copy / "manifest.json", manifest | change)
+    with pytest.raises(ValueError, match=says):
+        take_in(copy, tmp_path / "recorded")
+
+
+def test_a_recording_is_replaced_only_if_asked(packed: Path, tmp_path):
+    kept = take_in(packed, tmp_path / "recorded")
+    with pytest.raises(ValueError, match="exists already: pass --replace"):
+        take_in(packed, tmp_path / "recorded")
+    assert take_in(packed, tmp_path / "recorded", replace=True) == kept
+    check(kept)
+    assert list((tmp_path / "recorded").iterdir()) == [kept]
+
+
+def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
+    assert main(["pack", str(tmp_path / "runs"), str(tmp_path / "out.zip")]) == 1
+    assert "results.jsonl is missing: expected the folder of a finished run" in capsys.readouterr().err
+    assert main(["import", str(tmp_path / "out.zip")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
+    for name in ("i2i_lib", "notebooks", "presets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    take_in(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
+
+    def pending(**more: str) -> str:
+        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
+        command += ["--config", "preset=smoke", "task=earth", "seeds=1"]
+        environment = {**os.environ, "PYTHONPATH": ".", **more}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "search_space" not in pending() and "book" in pending()
+    assert "search_space" in pending(RECORDED="no")
