@@ -4,15 +4,16 @@ TASK ?= earth
 SEEDS ?= 1
 PYTHON ?= python3
 PORT ?= 8000
+FROM ?= artifacts
 
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: book test check lab serve clean help
+.PHONY: book test check verify lab serve clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|all  SEEDS=n"
+	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|all  SEEDS=n  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@$(PY) -m i2i_lib.make $(PRESET) $(TASK) $(SEEDS)
@@ -25,6 +26,9 @@ check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m ruff format --check
 	$(PY) -m pyright
 	$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
+
+verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1 [FROM=data]
+	@$(PY) -m i2i_lib.verify $(PRESET) "$(NUMBER)" --from "$(FROM)"
 
 lab: $(READY)  ## explore the notebooks in JupyterLab
 	$(PY) -m jupyterlab --notebook-dir=.

@@ -1,0 +1,207 @@
+"""Run one named number again and compare: `make verify NUMBER=earth/0/gcka/l1`, which is task/seed/model/measure.
+
+With FROM=artifacts, the default, the weights and tiles of the run are evaluated again; with FROM=data everything
+behind the number is made anew, from the source pictures on. Both execute the notebooks that made it, with the
+parameters on record, in runs/verify/. The exit status is 0 only if the numbers agree: by default within 1e-4 of the
+recorded value (another processor may round a picture's value the other way), within 2 % where the weights were
+recorded in bfloat16, and within 10 % for a training on another kind of machine, where trainings part ways.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from i2i_lib import runs
+from i2i_lib.files import sha256
+from i2i_lib.recorded import check
+from i2i_lib.results import load_evaluation
+from i2i_lib.runner import NotebookError, code_digest, machine, run_notebook
+
+SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
+TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_mib", "train_seconds")
+NO_MODEL = ("floor", "look-up")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number on record, and all that is known of how it came about."""
+
+    name: str  # task/seed/model/measure
+    task: str
+    seed: int
+    model: str
+    measure: str
+    value: float
+    home: Path  # the folder of its task and seed
+    recorded: bool  # made on another machine: without tiles, and with rounded weights
+    pages: dict[str, Any]  # notebook -> its manifest
+
+    @property
+    def chain(self) -> list[str]:
+        """The notebooks behind the number, in order."""
+        if self.model in NO_MODEL:
+            trained = []
+        elif self.model in ("teacher", "original"):
+            trained = ["02-search-space" if self.model == "teacher" else "02-search-space-resnet"]
+        else:
+            trained = ["02-search-space", "03-pruning", f"04-distillation-{self.model}"]
+        return ["01-data", *trained, "05-evaluation"]
+
+    @property
+    def weights(self) -> str | None:
+        """The artifact that holds the model."""
+        if self.model in NO_MODEL:
+            return None
+        return self.model if self.model in ("teacher", "original") else f"student-{self.model}"
+
+
+def find(preset: str, name: str, *, top: Path | None = None) -> Number:
+    """The number `name` of the run of `preset`, or of its recording if it was not run here.
+
+    Raises ValueError naming what was expected, FileNotFoundError naming the command that makes the run.
+    """
+    top = top or runs.root()
+    parts = name.split("/")
+    if len(parts) != 4 or not parts[1].isdigit():
+        raise ValueError(f"NUMBER must read task/seed/model/measure, such as earth/0/gcka/l1, got {name!r}")
+    task, seed, model, measure = parts[0], int(parts[1]), parts[2], parts[3]
+    if measure in TIMED:
+        raise ValueError(f"{measure} is a measurement of time or memory, which no rerun repeats: verify another")
+    places = {top / "runs" / preset: False, top / "book" / "recorded" / preset: True}
+    found = [place for place in places if (place / task / f"seed{seed}" / "eval.json").exists()]
+    if not found:
+        raise FileNotFoundError(f"{task} with seed {seed} has no evaluation: `make book PRESET={preset}` makes it")
+    if places[found[0]]:
+        check(found[0])
+    home = found[0] / task / f"seed{seed}"
+    rows = {row.model: row for row in load_evaluation(home / "eval.json")["results"]}
+    if model not in rows:
+        raise ValueError(f"no model {model!r} in {home / 'eval.json'}: it has {', '.join(rows)}")
+    value = getattr(rows[model], measure, None)
+    if not isinstance(value, int | float):
+        known = [key for key, found in asdict(rows[model]).items() if isinstance(found, float) and key not in TIMED]
+        raise ValueError(f"{model} has no number {measure!r}: it has {', '.join(known)}")
+    pages = {}
+    for path in sorted((home / "notebooks").glob("*.ipynb")):
+        notebook: Any = nbformat.read(path, as_version=4)
+        pages[path.stem] = notebook.metadata["i2i"]
+    return Number(name, task, seed, model, measure, float(value), home, places[found[0]], pages)
+
+
+def rerun(number: Number, start: str) -> float:
+    """Make the number again in runs/verify and return it. `start` is "artifacts" or "data"."""
+    scratch = runs.root() / "runs" / "verify"
+    with runs.exclusive(scratch / "lock", "runs/verify"):
+        shutil.rmtree(scratch / number.task, ignore_errors=True)
+        home = runs.Run("verify", number.task, number.seed).folder
+        if start == "data":
+            for page in number.chain[:-1]:
+                _execute(number, page)
+        else:
+            _lay_out(number, home)
+        _stand_in(number, home)
+        _execute(number, "05-evaluation")
+        rows = load_evaluation(home / "eval.json")["results"]
+    return float(next(getattr(row, number.measure) for row in rows if row.model == number.model))
+
+
+def _lay_out(number: Number, home: Path) -> None:
+    """Put the tiles and weights of the run where notebook 05 looks for them; only those that it was evaluated on."""
+    read = {
+        Path(name).name: digest
+        for name, digest in number.pages["05-evaluation"].get("files", {}).get("read", {}).items()
+    }
+    if not number.recorded:
+        _link(number.home, home, "data", read)
+    else:
+        _execute(number, "01-data")
+        if sha256(home / "data.safetensors") != read.get("data.safetensors"):
+            raise ValueError("the tiles made here are not those of the recording: were the source pictures the same?")
+    if number.weights:
+        _link(number.home, home, number.weights, {} if number.recorded else read)
+
+
+def _stand_in(number: Number, home: Path) -> None:
+    """Notebook 05 wants a teacher, whose row nobody looks at here: any network will do where there is none."""
+    if (home / "teacher.json").exists():
+        return
+    known = [home / f"{number.weights}.safetensors", number.home / "teacher.safetensors"]
+    path = next((p for p in [*known, *sorted(number.home.glob("student-*.safetensors"))] if p.exists()), None)
+    if path is None:
+        raise ValueError(f"{number.home} holds no weights at all")
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(path.with_suffix(suffix), home / f"teacher{suffix}")
+
+
+def _link(source: Path, home: Path, artifact: str, read: dict[str, str]) -> None:
+    for name in (f"{artifact}.safetensors", f"{artifact}.json"):
+        path = source / name
+        if not path.exists():
+            raise ValueError(f"{path} is missing, so that the number cannot be evaluated again: use FROM=data")
+        if name in read and sha256(path) != read[name]:
+            raise ValueError(f"{path} is not the file that the number was evaluated on: it has changed since")
+        os.link(path, home / name)
+
+
+def _execute(number: Number, page: str) -> None:
+    """Run a notebook as it was run, but in runs/verify and for this model only."""
+    if page not in number.pages:
+        raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
+    made = number.pages[page]
+    notebook = runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
+    if code_digest(notebook) != (made["source_sha256"], made["modules_sha256"]):
+        print(f"note: {notebook.name} or the library has changed since the number was made")
+    parameters = made["parameters"] | {"run": "verify"}
+    if page == "05-evaluation":
+        student = number.weights is not None and number.weights.startswith("student-")
+        parameters |= {"arms": [number.model] if student else [], "original": number.model == "original"}
+    log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
+    run_notebook(notebook, parameters, log=log, threads=made["threads"], preset=made["preset"])
+
+
+def tolerance(number: Number, start: str) -> tuple[float, str]:
+    """The relative difference that passes, and why it is this large."""
+    if start == "artifacts":
+        if number.recorded and number.weights:
+            return ROUNDED, "the recorded weights are rounded to bfloat16"
+        return SAME, "the same weights on the same tiles"
+    if number.weights is None:
+        return SAME, "nothing is trained for it"
+    last = number.pages[number.chain[-2]]
+    here = {name: last["machine"][name] == machine()[name] for name in ("cpu", "gpu")}
+    if all(here.values()) and not machine()["gpu"]:
+        return SAME, "trained on the same kind of processor"
+    return RETRAINED, "trained on another kind of machine, or on a GPU, where trainings part ways"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 only if the numbers agree."""
+    parser = argparse.ArgumentParser(prog="python -m i2i_lib.verify", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("preset")
+    parser.add_argument("number", help="task/seed/model/measure")
+    parser.add_argument("--from", dest="start", choices=("artifacts", "data"), default="artifacts")
+    options = parser.parse_args(arguments)
+    try:
+        number = find(options.preset, options.number)
+        allowed, why = tolerance(number, options.start)
+        again = rerun(number, options.start)
+    except (ValueError, RuntimeError, OSError, NotebookError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    difference = abs(again - number.value) / (abs(number.value) or 1.0)
+    agree = difference <= allowed
+    print(f"{number.name} on record: {number.value!r}, from {number.home / 'eval.json'}")
+    print(f"{number.name} again:     {again!r}, from {options.start}")
+    same = "to the last bit" if again == number.value else f"relative difference {difference:.2g}"
+    print(f"{'agrees' if agree else 'DIFFERS'}: {same}; {allowed:g} is allowed ({why})")
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
