@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student_t
 
 Verdict = Literal[
@@ -81,6 +82,29 @@ class Comparison:
             "no difference shown": f"no difference between {self.model} and {self.against} is shown",
         }[self.verdict]
         return f"In {self.measure}, {said} ({numbers}; {self.seeds} seeds, {self.blocks} blocks)."
+
+
+def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:
+    """Distances between sets, such as FID, over seeds: protocol -> a table of models by measures, `mean ± sd (n = n)`.
+
+    One table for each protocol, since numbers of two protocols do not compare. Empty if nothing was measured: the
+    evaluations hold `distances` where the extractors' weights were at hand (`features.set_distances`).
+    """
+    rows = [row for e in evaluations for row in e.get("distances", [])]
+    tables: dict[str, pd.DataFrame] = {}
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        own = [row for row in rows if row["protocol"] == protocol]
+        models, measures = (list(dict.fromkeys(row[key] for row in own)) for key in ("model", "measure"))
+        values = {
+            (m, k): [row["value"] for row in own if (row["model"], row["measure"]) == (m, k)]
+            for m in models
+            for k in measures
+        }
+        cells = {
+            k: [over_seeds(found).text(digits) if (found := values[m, k]) else "" for m in models] for k in measures
+        }
+        tables[protocol] = pd.DataFrame(cells, index=models)
+    return tables
 
 
 def compare(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i2i_lib.claims import compare, compare_models, over_seeds
+from i2i_lib.claims import compare, compare_models, distance_tables, over_seeds
 from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
 
 
@@ -151,3 +151,18 @@ def test_evaluations_are_found_beside_the_table(tmp_path):
         "sea": [0],
     }
     assert compare_models(found["earth"], "l1", "gcka", "mse").seeds == 2
+
+
+def test_distances_of_two_protocols_never_share_a_table():
+    def distances(seed, fid):
+        rows = [("teacher", "FID (CAT)", "cat; n=120", fid), ("teacher", "KID (CAT)", "cat; n=120", 1.0)]
+        rows += [("gcka", "FID (CAT)", "cat; n=120", 70.0), ("teacher", "FID (clean)", "clean; n=120", 75.0)]
+        keys = ("model", "measure", "protocol", "value")
+        return evaluation(seed) | {"distances": [dict(zip(keys, row, strict=True)) for row in rows]}
+
+    tables = distance_tables([distances(0, 61.0), distances(1, 63.0)], digits=1)
+    assert list(tables) == ["cat; n=120", "clean; n=120"]
+    cat = tables["cat; n=120"]
+    assert list(cat.columns) == ["FID (CAT)", "KID (CAT)"]
+    assert cat.loc["teacher", "FID (CAT)"] == "62.0 ± 1.4 (n = 2)" and cat.loc["gcka", "KID (CAT)"] == ""
+    assert distance_tables([evaluation(0)]) == {}

@@ -1,0 +1,169 @@
+"""`make verify` runs what made a number, on what it was made of, and its exit status says whether the two agree."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from i2i_lib import runs, verify
+from i2i_lib.files import sha256, write_json
+from i2i_lib.results import EvalResult, save_evaluation
+from i2i_lib.runner import code_digest, machine
+
+PARAMETERS = 'run: str = "lab"\ntask: str = "earth"\nseed: int = 0\n'
+# The "measure" is the first byte of the weights, in percent.
+EVALUATE = """
+from pathlib import Path
+from i2i_lib.results import EvalResult, save_evaluation
+home = Path("runs") / run / task / f"seed{seed}"
+assert original is False and (home / "teacher.json").exists() and (home / "data.safetensors").exists()
+rows = []
+for name in arms:
+    l1 = (home / f"student-{name}.safetensors").read_bytes()[0] / 100
+    rows.append(EvalResult(task, seed, name, "p", 2, 2, l1, 0.5, 0.5, 1.0, 0.0, 2.0, 3.0, latency_ms=1.0, macs_paper=7))
+save_evaluation(home / "eval.json", rows, {})
+"""
+CHAIN = {"01-data": "", "02-search-space": "", "03-pruning": "", "04-distillation": 'arm: str = "gcka"'}
+CHAIN |= {"05-evaluation": 'arms: list[str] = ["gcka", "mse"]\noriginal: bool = True'}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    """The folder of one task and seed, run from notebooks that do next to nothing."""
+    monkeypatch.setattr(runs, "root", lambda: tmp_path)
+    home = tmp_path / "runs" / "micro" / "earth" / "seed0"
+    (home / "notebooks").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    for artifact, first in {"data": 1, "teacher": 2, "student-gcka": 25, "student-mse": 50}.items():
+        (home / f"{artifact}.safetensors").write_bytes(bytes([first]))
+        write_json(home / f"{artifact}.json", {})
+    read = {f"micro/earth/seed0/{p.name}": sha256(p) for p in home.glob("*.safetensors")}
+    quality: Any = {
+        "l1": 0.25,
+        "ssim": 0.5,
+        "feature_distance": 0.5,
+        "kd": 1.0,
+        "kd_low": 0.0,
+        "kd_high": 2.0,
+        "fd": 3.0,
+    }
+    save_evaluation(home / "eval.json", [EvalResult("earth", 0, "gcka", "p", 2, 2, **quality, latency_ms=1.0)], {})
+    for name, more in CHAIN.items():
+        cells = [new_code_cell(PARAMETERS + more, metadata={"tags": ["parameters"]})]
+        cells.append(new_code_cell(EVALUATE if name.startswith("05") else "pass"))
+        notebook = new_notebook(cells=cells)
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        source = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(notebook, source)
+        digests = dict(zip(("source_sha256", "modules_sha256"), code_digest(source), strict=True))
+        facts = {"notebook": name, "parameters": {"run": "micro", "task": "earth", "seed": 0}, **digests, "threads": 1}
+        facts |= {"preset": "micro", "machine": machine(), "files": {"read": read if name.startswith("05") else {}}}
+        notebook.metadata["i2i"] = facts
+        nbformat.write(
+            notebook, home / "notebooks" / f"{'04-distillation-gcka' if name.startswith('04') else name}.ipynb"
+        )
+    return home
+
+
+def recorded_value(home: Path, value: float) -> None:
+    content = json.loads((home / "eval.json").read_text())
+    content["results"][0]["l1"] = value
+    write_json(home / "eval.json", content)
+
+
+def test_a_number_is_evaluated_again(home: Path, capsys):
+    assert verify.main(["micro", "earth/0/gcka/l1"]) == 0
+    said = capsys.readouterr().out
+    assert "agrees: to the last bit; 0.0001 is allowed (the same weights on the same tiles)" in said
+    assert "has changed since" not in said
+    # Only what it takes was laid out, in a folder of its own.
+    assert not (home.parents[2] / "verify/earth/seed0/student-mse.json").exists()
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[tuple[str, dict[str, Any]]]:
+    """Notebooks are not executed but noted; the evaluation comes out as 0.25."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def stub(notebook: Path, parameters: dict[str, Any], **_: Any) -> None:
+        calls.append((notebook.stem, parameters))
+        home = runs.Run("verify", "earth", 0).folder
+        if notebook.stem == "04-distillation":
+            for suffix in ("safetensors", "json"):
+                (home / f"student-{parameters['arm']}.{suffix}").write_text("")
+        if notebook.stem == "05-evaluation":
+            shutil.copy(runs.root() / "made.json", home / "eval.json")
+
+    shutil.copy(runs.root() / "runs/micro/earth/seed0/eval.json", runs.root() / "made.json")
+    monkeypatch.setattr(verify, "run_notebook", stub)
+    return calls
+
+
+def test_a_number_that_was_made_up_does_not_agree(home: Path, ran, capsys):
+    for value, status in ((0.25 * (1 + 0.9e-4), 0), (0.25 * (1 + 1.1e-4), 1), (0.2, 1)):
+        recorded_value(home, value)
+        assert verify.main(["micro", "earth/0/gcka/l1"]) == status
+    assert "DIFFERS: relative difference 0.25; 0.0001 is allowed" in capsys.readouterr().out
+    assert ran[0] == (
+        "05-evaluation",
+        {"run": "verify", "task": "earth", "seed": 0, "arms": ["gcka"], "original": False},
+    )
+
+
+def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
+    path = home / "notebooks" / "04-distillation-gcka.ipynb"
+    notebook: Any = nbformat.read(path, as_version=4)
+    notebook.metadata.i2i.parameters["arm"] = "gcka"
+    nbformat.write(notebook, path)
+    assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0
+    assert [name for name, _ in ran] == list(CHAIN) and all(p["run"] == "verify" for _, p in ran)
+    assert "trained on the same kind of processor" in capsys.readouterr().out or machine()["gpu"]
+
+    notebook.metadata.i2i.machine["cpu"] = "Another Processor"
+    nbformat.write(notebook, path)
+    recorded_value(home, 0.27)
+    assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0
+    assert "0.1 is allowed (trained on another kind of machine" in capsys.readouterr().out
+
+
+def test_other_weights_are_not_taken_for_those_of_the_number(home: Path, ran, capsys):
+    (home / "student-gcka.safetensors").write_bytes(bytes([99]))
+    assert verify.main(["micro", "earth/0/gcka/l1"]) == 1
+    assert "student-gcka.safetensors is not the file that the number was evaluated on" in capsys.readouterr().err
+    (home / "student-gcka.safetensors").unlink()
+    assert verify.main(["micro", "earth/0/gcka/l1"]) == 1
+    assert "is missing, so that the number cannot be evaluated again: use FROM=data" in capsys.readouterr().err
+    assert ran == []
+
+
+def test_changed_code_is_said(home: Path, ran, capsys):
+    source = runs.root() / "notebooks" / "05-evaluation.ipynb"
+    source.write_text(source.read_text().replace("/ 100", "/ 1e2"))
+    assert verify.main(["micro", "earth/0/gcka/l1"]) == 0
+    assert "note: 05-evaluation.ipynb or the library has changed since" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        ("gcka/l1", "must read task/seed/model/measure, such as earth/0/gcka/l1, got 'gcka/l1'"),
+        ("earth/0/gcka/latency_ms", "latency_ms is a measurement of time or memory"),
+        ("earth/1/gcka/l1", "earth with seed 1 has no evaluation: `make book PRESET=micro` makes it"),
+        ("earth/0/none/l1", "no model 'none'"),
+        ("earth/0/gcka/l2", "gcka has no number 'l2': it has l1, ssim, feature_distance, kd, kd_low, kd_high, fd"),
+    ],
+)
+def test_what_cannot_be_verified_is_said_in_a_sentence(home: Path, number, says, capsys):
+    assert verify.main(["micro", number]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_what_stands_behind_a_number(home: Path):
+    number = verify.find("micro", "earth/0/gcka/l1")
+    assert number.chain == ["01-data", "02-search-space", "03-pruning", "04-distillation-gcka", "05-evaluation"]
+    assert number.weights == "student-gcka" and number.value == 0.25
+    assert verify.tolerance(number, "artifacts")[0] == verify.SAME
