@@ -1,15 +1,20 @@
-"""The book's figure style, and the two pictures that several chapters draw. Colours: Okabe and Ito's palette."""
+"""The book's figure style, and the pictures that several chapters draw. Colours: Okabe and Ito's palette."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig
+from i2i_lib.macs import Convention, layer_macs, layers
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -21,6 +26,7 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
     "#7A7A7A",
 )
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
+_SMALL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
 
 
 def style() -> None:
@@ -80,3 +86,106 @@ def outline(axis: Axes, box: Tensor, size: int, colour: str, label: str) -> None
         PatchCollection(patches, facecolor=colour, edgecolor=colour, linewidth=0.6, alpha=0.35, label=label)
     )
     axis.plot([], [], "s", color=colour, alpha=0.7, label=label)  # collections of patches have no legend entry
+
+
+def inception_block(
+    axis: Axes,
+    width: int,
+    block: BlockWidths,
+    kernel_sizes: Sequence[int] = (1, 3, 5),
+    *,
+    of: BlockWidths | None = None,
+) -> None:
+    """Draw an inception block, its input at the left: a row for every branch, dotted where it is gone.
+
+    `width`: channels of the trunk. `of`: the block before pruning, to say how many of its channels are left.
+    """
+
+    def box(x: float, y: float, text: str, colour: str, *, ranked: bool = False) -> None:
+        face = [1 - 0.2 * (1 - part) for part in to_rgb(colour)]  # opaque: lines pass behind
+        edge, weight = ("black", 1.8) if ranked else (colour, 0.8)
+        frame = {"boxstyle": "round,pad=0.3", "facecolor": face, "edgecolor": edge, "linewidth": weight}
+        axis.text(x, y, text, _SMALL, linespacing=1.1, bbox=frame)
+
+    rows = []
+    for kind, colour in (("conv", BLUE), ("depthwise", GREEN)):
+        widths = zip(kernel_sizes, getattr(block, kind), getattr(of or block, kind), strict=True)
+        rows += [(kind, colour, *row) for row in widths]
+    last = len(rows) - 1
+    middle = -last / 2
+    line: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
+    axis.plot([0, 4, 4, 103, 103, 110], [middle, middle, 1, 1, middle, middle], **line)
+    axis.text(53, 1.3, "shortcut", _SMALL, color=GREY)
+    axis.text(-4, middle, f"input\n{width}", _SMALL)
+    axis.text(114, middle, f"output\n{width}", _SMALL)
+    for i, (kind, colour, kernel, kept, before) in enumerate(rows):
+        size = rf"${kernel} \times {kernel}$"
+        if not kept:
+            axis.plot([4, 86], [-i, -i], ":", color=GREY, linewidth=1.0, zorder=0)
+            text = f"{size} {'plain' if kind == 'conv' else 'depthwise'} branch: removed"
+            axis.text(47, -i, text, _SMALL, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
+            continue
+        axis.plot([4, 4, 86, 86], [middle, -i, -i, middle], **line)
+        outer = size if kind == "conv" else r"$1 \times 1$"
+        box(15, -i, f"{outer} conv", colour)
+        box(
+            31,
+            -i,
+            f"norm, ReLU\n{kept} channels" if of is None else f"norm, ReLU\n{kept} of {before}",
+            colour,
+            ranked=True,
+        )
+        if kind == "depthwise":
+            box(48, -i, f"{size}\ndepthwise", colour)
+            box(61.5, -i, "norm,\nReLU", colour)
+        box(75, -i, f"{outer} conv", colour)
+    if any(kept for _, _, _, kept, _ in rows):
+        axis.plot([86, 103], [middle, middle], **line)
+        box(86, middle, "sum", GREY)
+        box(94.5, middle, "norm", GREY)
+    box(103, middle, "+", GREY)
+    axis.set(xlim=(-8, 118), ylim=(-last - 0.5, 1.6))
+    axis.axis("off")
+
+
+def macs_by_part(
+    axis: Axes, bars: Mapping[str, tuple[GeneratorConfig | ResnetConfig, int, Convention]], *, share: bool = False
+) -> None:
+    """Stacked bars of where a generator's MACs go, first on top, each with its total.
+
+    `bars`: label -> (config, side of the picture, convention). `share`: in percent of each bar's own total.
+    """
+    colours = {"stem": SKY, "blocks": BLUE, "up": ORANGE, "head": PURPLE, "norms": GREY}
+    names = {"up": "up-sampling"}
+    parts = {label: _parts(*bar) for label, bar in bars.items()}
+    longest = max(sum(part.values()) for part in parts.values())
+    scale = 1e9 if longest >= 1e9 else 1e6
+    unit = "G" if longest >= 1e9 else "M"
+    for y, part in enumerate(parts.values()):
+        total, left = sum(part.values()), 0.0
+        for name, colour in colours.items():
+            value = part.get(name, 0) / (total / 100 if share else scale)
+            axis.barh(y, value, left=left, color=colour, height=0.66)
+            if value > (7 if share else 0.07 * longest / scale):
+                text = f"{value:.0f} %" if share else f"{value:.1f}"
+                axis.text(left + value / 2, y, text, _SMALL, color="white" if colour == BLUE else "black")
+            left += value
+        axis.text(left, y, f"  {total / scale:.{1 if total >= scale else 3}f} {unit}", va="center", fontsize=9.5)
+    axis.set_yticks(range(len(parts)), list(parts))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(0, (100 if share else longest / scale) * 1.14)
+    axis.set_xlabel("% of the MACs of one picture" if share else f"MACs of one picture ({unit})")
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
+    labels = [names.get(name, name) for name in colours]
+    axis.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(colours), handlelength=1)
+
+
+def _parts(config: GeneratorConfig | ResnetConfig, side: int, convention: Convention) -> dict[str, int]:
+    """MACs of the stem, the blocks, the up-sampling and the head, norms apart."""
+    parts: dict[str, int] = {}
+    for layer in layers(config):
+        part = "norms" if layer.kind == "norm" else layer.name.split(".")[0]
+        cost = layer_macs(layer, side * side, tracked=config.norm != "instance", convention=convention)
+        parts[part] = parts.get(part, 0) + cost
+    return parts
