@@ -62,11 +62,19 @@ PAGES = [
     f"runs/{RUN}/notebooks/06-results.ipynb",
 ]
 
+# What lies between the pages: Snakemake would not miss a file that only finished rules have read.
+ARTIFACTS = [
+    *each(f"{HOME}/{{name}}{{suffix}}", name=["data", "teacher", "teacher-discriminator"], suffix=[".safetensors", ".json"]),
+    *each(f"{HOME}/{{name}}{{suffix}}", name=[f"student-{arm}" for arm in ARMS], suffix=[".safetensors", ".json"]),
+    *each(f"{HOME}/{{name}}.json", name=["plan", "eval"]),
+    *(each(f"{HOME}/original{{suffix}}", suffix=[".safetensors", ".json"]) if "resnet" in GENERATORS else []),
+]
+
 
 rule book:
     input:
         pages=[] if SHOWN else PAGES,
-        results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
+        results=[] if SHOWN else [f"runs/{RUN}/results.jsonl", *ARTIFACTS],
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py", "i2i_lib/recorded.py"],
