@@ -319,7 +319,7 @@ def tables(folder: Path) -> str:
         lines = [["model", *(name.replace("_", " ") for name in MEASURES), "n"], ["---"] * (len(MEASURES) + 2)]
         models = sorted(rows.model.unique(), key=lambda name: (name not in YARDSTICKS, name))
         for model in models:
-            of_model = rows[rows.model == model]
+            of_model: Any = rows[rows.model == model]
             cells = []
             for measure, digits in MEASURES.items():
                 values = of_model[measure].dropna().tolist()

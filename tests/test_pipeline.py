@@ -123,6 +123,22 @@ def test_a_parameter_reruns_what_depends_on_it(quick):
     assert quick.pending() == {"book"}
 
 
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("data.safetensors", {"data", "search_space", "pruning"} | AFTER_04),
+        ("student-none.json", AFTER_04),
+        ("eval.json", AFTER_05),
+    ],
+)
+def test_a_deleted_file_is_made_again(quick, name, rules):
+    path = quick.seed / name
+    aside = path.rename(path.with_name(f"{name}.aside"))
+    assert quick.pending() == rules
+    aside.rename(path)
+    assert quick.pending() == {"book"}
+
+
 def test_a_library_change_reruns_what_imports_it(quick):
     module = quick.folder / "i2i_lib" / "metrics.py"
     before = module.read_bytes()
