@@ -210,6 +210,7 @@ rule results:
         evaluations=each(f"{HOME}/eval.json"),
     output:
         notebook=f"runs/{RUN}/notebooks/06-results.ipynb",
+        headline=f"runs/{RUN}/headline.md",
     log:
         notebook=f"runs/{RUN}/logs/06-results.ipynb",
     params:

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +28,7 @@ import yaml
 
 from i2i_lib import runs
 from i2i_lib.files import atomic_write, sha256
+from i2i_lib.sources import library_modules
 
 # Those that a number can depend on; constraints.txt pins them with all others.
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "safetensors", "pandas", "papermill", "ipykernel")
@@ -46,30 +46,9 @@ def imported_modules(notebook: Path) -> list[Path]:
     """The files of `i2i_lib` that a notebook imports, directly or through another, sorted. Read, not executed."""
     cells = json.loads(notebook.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    found: set[Path] = set()
-    waiting = list(_imports(code))
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += _imports(path.read_text())
-    return sorted(found)
-
-
-def _imports(code: str) -> Iterator[Path]:
-    package = Path(__file__).parent
     # IPython's `%magic` and `!shell` lines are not Python.
-    code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
-    for node in ast.walk(ast.parse(code)):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            path = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
-            if name.startswith("i2i_lib.") and path.exists():
-                yield path
+    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+    return library_modules("\n".join(lines))
 
 
 def code_digest(notebook: Path) -> tuple[str, str]:

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -26,10 +25,11 @@ from tqdm.auto import tqdm
 
 from i2i_lib.data import Batch
 from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.files import atomic_write, write_json
+from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.losses import hinge_d, hinge_g, kernel_alignment, lsgan
 from i2i_lib.runs import exclusive
+from i2i_lib.sources import library_modules
 
 Batches = Callable[[int], Iterator[Batch]]
 Generator = InceptionGenerator | ResnetGenerator
@@ -352,11 +352,8 @@ def fit(
 
 def _fingerprint(run: TrainingRun, steps: int) -> str:
     """What makes two trainings the same: inputs, library code, versions, device and threads."""
-    code = {
-        name: hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
-        for name, module in sorted(sys.modules.items())
-        if name.startswith("i2i_lib.") and getattr(module, "__file__", None)
-    }
+    here = Path(__file__)
+    code = {path.name: sha256(path) for path in [here, *library_modules(here.read_text())]}
     parts = {"inputs": run.inputs, "steps": steps, "code": code, "torch": torch.__version__}
     parts |= {"threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).parents[1] / "i2i_lib"
 # A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
 ORDER = ["files", "config", "macs", "layers", "generators", "discriminators", "latency", "prune", "losses", "data"]
-ORDER += ["metrics", "runs", "train", "checkpoint", "results"]
+ORDER += ["metrics", "runs", "sources", "train", "checkpoint", "results"]
 
 
 def imports(module: str) -> set[str]:

@@ -1,0 +1,6 @@
+"""One thread for every numeric library: several would wait for each other on a busy machine, and sum in other orders."""
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
