@@ -62,7 +62,7 @@ PAGES = [
     f"runs/{RUN}/notebooks/06-results.ipynb",
 ]
 
-# What lies between the pages: Snakemake would not miss a file that only finished rules have read.
+# What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
 ARTIFACTS = [
     *each(f"{HOME}/{{name}}{{suffix}}", name=["data", "teacher", "teacher-discriminator"], suffix=[".safetensors", ".json"]),
     *each(f"{HOME}/{{name}}{{suffix}}", name=[f"student-{arm}" for arm in ARMS], suffix=[".safetensors", ".json"]),
@@ -71,10 +71,16 @@ ARTIFACTS = [
 ]
 
 
+rule all:
+    input:
+        "_build/html/index.html",
+        [] if SHOWN else ARTIFACTS,
+
+
 rule book:
     input:
         pages=[] if SHOWN else PAGES,
-        results=[] if SHOWN else [f"runs/{RUN}/results.jsonl", *ARTIFACTS],
+        results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py", "i2i_lib/recorded.py"],
