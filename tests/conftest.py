@@ -1,4 +1,4 @@
-"""One thread for every numeric library: several would wait for each other on a busy machine, and sum in other orders."""
+"""One thread for every numeric library: several would wait for each other where the machine is busy."""
 
 import os
 
