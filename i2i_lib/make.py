@@ -7,7 +7,10 @@ from i2i_lib import runs
 
 
 def main(preset: str, task: str, seeds: str, *targets: str) -> None:
-    """Replace this process by Snakemake, for the whole book or for some of its files; exits with a sentence where something cannot be as asked."""
+    """Replace this process by Snakemake, for the whole book or for some of its files.
+
+    Exits with a sentence where something cannot be as asked.
+    """
     try:
         gpu = runs.load_preset(preset)["gpu"]
         runs.tasks(task)
@@ -18,7 +21,8 @@ def main(preset: str, task: str, seeds: str, *targets: str) -> None:
         with runs.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
             os.set_inheritable(lock, True)
             command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--nolock"]
-            command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy", "--quiet", "host", "reason", "rules", "progress"]
+            command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+            command += ["--quiet", "host", "reason", "rules", "progress"]
             command += ["--resources", f"gpu={gpu}", "--config", f"preset={preset}", f"task={task}", f"seeds={seeds}"]
             command += ["--", *targets] if targets else []
             os.execv(sys.executable, command)
