@@ -67,6 +67,7 @@ ARTIFACTS = [
     *each(f"{HOME}/{{name}}{{suffix}}", name=["data", "teacher", "teacher-discriminator"], suffix=[".safetensors", ".json"]),
     *each(f"{HOME}/{{name}}{{suffix}}", name=[f"student-{arm}" for arm in ARMS], suffix=[".safetensors", ".json"]),
     *each(f"{HOME}/{{name}}.json", name=["plan", "eval"]),
+    *[f"runs/{RUN}/{name}" for name in ("results.jsonl", "headline.md")],
     *(each(f"{HOME}/original{{suffix}}", suffix=[".safetensors", ".json"]) if "resnet" in GENERATORS else []),
 ]
 

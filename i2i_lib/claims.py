@@ -88,9 +88,9 @@ def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -
     """Distances between sets, such as FID, over seeds: protocol -> a table of models by measures, `mean ± sd (n = n)`.
 
     One table for each protocol, since numbers of two protocols do not compare. Empty if nothing was measured: the
-    evaluations hold `distances` where the extractors' weights were at hand (`features.set_distances`).
+    evaluations hold `literature` where the extractors' weights were at hand (`features.set_distances`).
     """
-    rows = [row for e in evaluations for row in e.get("distances", [])]
+    rows = [row for e in evaluations for row in e.get("literature", [])]
     tables: dict[str, pd.DataFrame] = {}
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         own = [row for row in rows if row["protocol"] == protocol]

@@ -158,7 +158,7 @@ def test_distances_of_two_protocols_never_share_a_table():
         rows = [("teacher", "FID (CAT)", "cat; n=120", fid), ("teacher", "KID (CAT)", "cat; n=120", 1.0)]
         rows += [("gcka", "FID (CAT)", "cat; n=120", 70.0), ("teacher", "FID (clean)", "clean; n=120", 75.0)]
         keys = ("model", "measure", "protocol", "value")
-        return evaluation(seed) | {"distances": [dict(zip(keys, row, strict=True)) for row in rows]}
+        return evaluation(seed) | {"literature": [dict(zip(keys, row, strict=True)) for row in rows]}
 
     tables = distance_tables([distances(0, 61.0), distances(1, 63.0)], digits=1)
     assert list(tables) == ["cat; n=120", "clean; n=120"]
