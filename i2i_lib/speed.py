@@ -15,7 +15,7 @@ class InferenceCost:
 
     median_ms: float
     p95_ms: float
-    peak_mib: float  # largest sum of live intermediate tensors and workspaces, weights and input apart
+    peak_mib: float  # largest sum of live intermediate tensors, weights and input apart
 
 
 def inference_cost(generator: nn.Module, image_size: int, *, batch_size: int = 1, repeats: int = 50) -> InferenceCost:
@@ -55,9 +55,9 @@ def _peak_mib(generator: nn.Module, image: torch.Tensor) -> float:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's chatter about GPUs that it does not find
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         generator(image)
-    changes = [event for event in recorded.events() or [] if event.name == "[memory]"]
+    # What an operator leaves allocated counts from its start; what is freed between operators has events of its own.
     live = peak = 0
-    for event in sorted(changes, key=lambda event: event.time_range.start):
-        live += event.cpu_memory_usage
+    for event in sorted(recorded.events() or [], key=lambda event: event.time_range.start):
+        live += event.self_cpu_memory_usage
         peak = max(peak, live)
     return peak / 2**20
