@@ -1,5 +1,6 @@
 """Registered pairs of pictures, cut into tiles and served as batches."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -132,19 +133,20 @@ def _to_float(images: Tensor) -> Tensor:  # uint8 -> [-1, 1]
 def save_task(task: Task, path: str | Path) -> None:
     """Write `path`.safetensors, then `path`.json, which holds its checksum."""
     tensors, record = _task_files(path)
-    parts = {"train": task.train, "test": task.test}
-    flat = {f"{part}.{f.name}": getattr(tiles, f.name) for part, tiles in parts.items() for f in fields(tiles)}
-    atomic_write(tensors, save({name: x.contiguous() for name, x in flat.items()}))
+    atomic_write(tensors, _task_bytes(task))
     described = {"format": FORMAT, "kind": "task", "name": task.name, "info": task.info, "sha256": sha256(tensors)}
     write_json(record, described)
 
 
 def load_saved_task(path: str | Path) -> Task:
-    """Read what `save_task` wrote; ValueError if the two files do not belong together or are damaged."""
+    """Read what `save_task` wrote; ValueError if the two files do not belong together or are damaged.
+
+    A record without its tensors, as a small recording keeps it, is cut again from the source files and must then
+    have the recorded checksum.
+    """
     tensors, record = _task_files(path)
-    for file in (record, tensors):
-        if not file.exists():
-            raise FileNotFoundError(f"{file} does not exist: run notebook 01 (data) first, which writes it")
+    if not record.exists():
+        raise FileNotFoundError(f"{record} does not exist: run notebook 01 (data) first, which writes it")
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
@@ -152,11 +154,22 @@ def load_saved_task(path: str | Path) -> Task:
         wanted, name, info = described["sha256"], described["name"], described["info"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{record} is not a task record ({error!r}): delete it and run notebook 01 again") from error
+    if not tensors.exists():
+        task = load_task(name, image_size=info["image_size"], scale=info["scale"], band=info["band_width"])
+        if hashlib.sha256(_task_bytes(task)).hexdigest() != wanted:
+            raise ValueError(f"{tensors} is missing, and tiles cut anew do not match {record}: run notebook 01 again")
+        return task
     if sha256(tensors) != wanted:
         raise ValueError(f"{tensors} does not match the checksum in {record}: delete both and run notebook 01 again")
     flat = load(tensors.read_bytes())
     train, test = (Tiles(**{f.name: flat[f"{part}.{f.name}"] for f in fields(Tiles)}) for part in ("train", "test"))
     return Task(name, train, test, info)
+
+
+def _task_bytes(task: Task) -> bytes:
+    parts = {"train": task.train, "test": task.test}
+    flat = {f"{part}.{f.name}": getattr(tiles, f.name) for part, tiles in parts.items() for f in fields(tiles)}
+    return save({name: x.contiguous() for name, x in flat.items()})
 
 
 def _task_files(path: str | Path) -> tuple[Path, Path]:

@@ -26,7 +26,7 @@ import nbformat
 
 from i2i_lib.claims import over_seeds
 from i2i_lib.files import atomic_write, sha256, write_json
-from i2i_lib.results import collect, load_table
+from i2i_lib.results import collect, load_evaluation, load_table
 from i2i_lib.runs import root
 
 FORMAT = 1
@@ -94,6 +94,54 @@ def _pack_file(path: Path, target: Path) -> None:
         _pack_weights(path, target)
     elif not path.with_suffix(".safetensors").exists() or path.name == "data.json":
         shutil.copyfile(path, target)
+
+
+def pack_models(home: Path, target: Path) -> None:
+    """Keep the small models of one task and seed, runs/<preset>/<task>/seed<k>, in `target`, book/recorded/<task>.
+
+    They let chapters 3 to 5 open at once when run by hand: the teacher with its discriminator and the GCKA student in
+    bfloat16, the plan, the record of the tiles (which are cut again from the source pictures), and a model card.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for name in ("teacher", "teacher-discriminator", "student-gcka"):
+        _pack_weights(home / f"{name}.safetensors", target / f"{name}.safetensors")
+    for name in ("plan.json", "data.json"):
+        atomic_write(target / name, (home / name).read_bytes())
+    atomic_write(target / "MODEL_CARD.md", _model_card(home).encode())
+
+
+def _model_card(home: Path) -> str:
+    rows = {row.model: row for row in load_evaluation(home / "eval.json")["results"]}
+    runs_of = {path.stem: notebook.metadata["i2i"] for path, notebook in _notebooks(home / "notebooks")}
+    pages = {"teacher": "02-search-space", "gcka": "04-distillation-gcka"}
+    lines = []
+    for model, page in pages.items():
+        row, run = rows[model], runs_of[page]
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(run["parameters"].items()))
+        machine = run["machine"]
+        lines.append(
+            f"## {'Teacher' if model == 'teacher' else 'Student, distilled by GCKA'}\n\n"
+            f"- {row.params:,} parameters; MACs of one picture: {row.macs_exact:,} exact, {row.macs_paper:,} by the "
+            f"paper's count\n"
+            f"- on {row.images} test tiles in {row.blocks} blocks: L1 {row.l1:.4f}, SSIM {row.ssim:.4f}, feature "
+            f"distance {row.feature_distance:.4f}, KD-EffNet x 1000 {row.kd:.1f} ({row.kd_low:.1f} to "
+            f"{row.kd_high:.1f}), FD-EffNet {row.fd:.1f}; measured before the weights were rounded to bfloat16\n"
+            f"- made by `notebooks/{run['notebook']}.ipynb` on {run['started'][:10]} in {run['seconds']:.0f} s, on "
+            f"{machine['gpu'] or machine['cpu']}, PyTorch {run['versions']['torch']}, commit {run['git']}\n"
+            f"- parameters: {settings}\n"
+        )
+    row = rows["teacher"]
+    return (
+        f"# Model card: a small teacher and student for `{row.task}`\n\n"
+        "Kept so that chapters 3 to 5 open at once in JupyterLab. They are examples of the method at a small size, "
+        f"made by the preset `{runs_of['02-search-space']['preset']}`; no run of the book starts from them.\n\n"
+        + "\n".join(lines)
+        + "\n## Use and limits\n\nFor study. They turn map tiles of one rendering, at one scale, into pictures that "
+        "look like satellite pictures: colours and textures are guesses, and nothing in them is evidence of what is on "
+        "the ground.\n\n"
+        f"Measured by: {row.protocol}.\n\nTrained on Natural Earth's shaded relief and NASA's Blue Marble: see "
+        "`data/README.md` for origin and licence. The weights are under the licence of this repository.\n"
+    )
 
 
 def _pack_weights(path: Path, target: Path) -> None:
@@ -343,6 +391,8 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("run", type=Path, help="such as runs/gpu")
     packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
     packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
+    keeping = steps.add_parser("models", help="keep a small teacher and student for work by hand")
+    keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
     importing.add_argument("source", type=Path)
     importing.add_argument("--replace", action="store_true", help="in place of the recording of the same preset")
@@ -352,6 +402,10 @@ def main(arguments: list[str] | None = None) -> int:
             out = pack(options.run, options.out, teachers=options.teachers)
             size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
             print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_lib.recorded import {out.name}`")
+        elif options.step == "models":
+            target = root() / "book" / "recorded" / options.home.resolve().parent.name
+            pack_models(options.home, target)
+            print(f"{target.relative_to(root())}: kept")
         else:
             target = take_in(options.source, root() / "book" / "recorded", replace=options.replace)
             print(

@@ -65,9 +65,7 @@ class Run:
 
         Raises FileNotFoundError naming the notebook and the command that make it.
         """
-        places = [self._of(self.name)]
-        if self.name == "lab":
-            places += [self._of(self.upstream), root() / "book" / "recorded" / self.task]
+        places = self._places()
         for place in places:
             if (place / f"{artifact}.json").exists():
                 return noted("read", place / artifact)
@@ -78,6 +76,16 @@ class Run:
             + (f", or `make book PRESET={preset} TASK={self.task}`" if self.name == "lab" else "")
             + (f" (also looked in {', '.join(_short(p) for p in places[1:])})." if places[1:] else ".")
         )
+
+    def has(self, artifact: str) -> bool:
+        """Whether `find` would find it."""
+        return any((place / f"{artifact}.json").exists() for place in self._places())
+
+    def _places(self) -> list[Path]:
+        places = [self._of(self.name)]
+        if self.name == "lab":
+            places += [self._of(self.upstream), root() / "book" / "recorded" / self.task]
+        return places
 
     def _of(self, name: str) -> Path:
         return root() / "runs" / name / self.task / f"seed{self.seed}"

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -425,8 +425,3 @@ def set_up(threads: int, precision: str) -> torch.device:
         return torch.device("cuda")
     torch.use_deterministic_algorithms(True)
     return torch.device("cpu")
-
-
-def train_config_json(config: TrainConfig) -> dict[str, Any]:
-    """The config as plain data, for the run's inputs and the models' provenance."""
-    return asdict(config)

@@ -188,3 +188,14 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
     record.write_text("{")
     with pytest.raises(ValueError, match="not a task record"):
         load_saved_task(tmp_path / "task")
+
+
+def test_a_record_without_its_tiles_is_cut_anew(tmp_path):
+    task = load_task("earth", image_size=32, scale=4)
+    save_task(task, tmp_path / "task")
+    (tmp_path / "task.safetensors").unlink()
+    assert torch.equal(load_saved_task(tmp_path / "task").train.source, task.train.source)
+    record = json.loads((tmp_path / "task.json").read_text())
+    (tmp_path / "task.json").write_text(json.dumps(record | {"sha256": "0" * 64}))
+    with pytest.raises(ValueError, match=r"tiles cut anew do not match .*task\.json"):
+        load_saved_task(tmp_path / "task")

@@ -1,0 +1,53 @@
+"""Where artifacts are looked for, and what a preset may say."""
+
+import pytest
+
+from i2i_lib import runs
+from i2i_lib.runs import Run
+
+
+@pytest.fixture
+def top(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def put(top, place: str) -> None:
+    path = top / place / "teacher.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+
+
+def test_by_hand_the_nearest_file_is_taken(top):
+    lab = Run("lab", "earth", 0, upstream="cpu")
+    assert not lab.has("teacher")
+    for place in ("book/recorded/earth", "runs/cpu/earth/seed0", "runs/lab/earth/seed0"):
+        put(top, place)
+        assert lab.find("teacher") == top / place / "teacher"
+
+
+def test_presets_never_read_one_another(top):
+    for place in ("book/recorded/earth", "runs/cpu/earth/seed0", "runs/smoke/earth/seed1"):
+        put(top, place)
+    with pytest.raises(FileNotFoundError, match=r"runs/smoke/earth/seed0/teacher\.json is missing: notebook 02-search"):
+        Run("smoke", "earth", 0).find("teacher")
+
+
+def test_what_is_written_goes_to_the_run_alone(top):
+    assert Run("lab", "earth", 3).out("plan") == top / "runs" / "lab" / "earth" / "seed3" / "plan"
+
+
+def test_presets_are_read_or_refused_by_name(top):
+    (top / "presets").mkdir()
+    (top / "presets" / "quick.yml").write_text("threads: 1\nspeed: 9\n")
+    with pytest.raises(ValueError, match=r"unknown preset 'slow': expected one of quick"):
+        runs.load_preset("slow")
+    with pytest.raises(ValueError, match=r"presets/quick\.yml: unknown entries \['speed'\]"):
+        runs.load_preset("quick")
+
+
+def test_sections_of_tasks_and_variants_add_to_a_notebook():
+    preset = {"notebooks": {"02": {"lr": 1.0, "+openmoji": {"lr": 2.0, "base": 3}, "+resnet": {"base": 4}}}}
+    assert runs.preset_parameters(preset, "02", "earth") == {"lr": 1.0}
+    assert runs.preset_parameters(preset, "02", "openmoji", "resnet") == {"lr": 2.0, "base": 4}
+    assert runs.preset_parameters(preset, "03", "earth") == {}
