@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -235,6 +236,7 @@ class _Watch:
         self.timed_out = False
         self.peak_memory = 0
         self._parent = os.getppid()
+        self._others = set(psutil.Process().children(recursive=True))  # not this notebook's
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -249,22 +251,31 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        kill_children()
+        self._kill()
         print(f"{self.label}: ended after {time.monotonic() - self._started:.0f} s", flush=True)
+
+    def _children(self) -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True)) - self._others
+
+    def _kill(self) -> None:
+        """Kill the kernel and all below it: it leads a process group of its own and survives a signal to ours."""
+        for child in self._children():
+            with suppress(psutil.Error):
+                child.kill()
 
     def _watch(self) -> None:
         said = self._started
         last = ""
         while not self._stop.wait(0.5):
             if os.getppid() != self._parent:
-                kill_children()
+                self._kill()
                 os._exit(1)
             now = time.monotonic()
             if self.timeout and now - self._started > self.timeout:
                 self.timed_out = True
-                kill_children()
+                self._kill()
                 return
-            self.peak_memory = max(self.peak_memory, _children_memory())
+            self.peak_memory = max(self.peak_memory, sum(map(_memory, self._children())))
             if now - said >= 5:
                 line = _progress_line(self.progress) or f"running, {now - self._started:.0f} s"
                 # A line that says only that time passes need not come every five seconds.
@@ -282,23 +293,11 @@ def _progress_line(progress: Path) -> str | None:
     return f"{p['what']} step {p['step']:,} of {p['steps']:,}, {p['rate']:.1f} steps/s, {left:.0f} s left"
 
 
-def _children_memory() -> int:
-    total = 0
-    for child in psutil.Process().children(recursive=True):
-        try:
-            total += child.memory_info().rss
-        except psutil.Error:  # it ended between the two calls
-            pass
-    return total
-
-
-def kill_children() -> None:
-    """Kill every process below this one: kernels lead process groups of their own and survive a signal to ours."""
-    for child in psutil.Process().children(recursive=True):
-        try:
-            child.kill()
-        except psutil.Error:
-            pass
+def _memory(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # it ended meanwhile
+        return 0
 
 
 # --- provenance ------------------------------------------------------------------------------------------------

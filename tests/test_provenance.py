@@ -12,6 +12,7 @@ from i2i_lib.runs import root
 
 
 def test_the_manifest_holds_what_decides_a_number(tmp_path):
+    (root() / "runs").mkdir(exist_ok=True)  # the names in a manifest are relative to it
     (tmp_path / "in.json").write_text("{}")
     cells = [
         new_code_cell('seed: int = 3\ntask: str = "earth"', metadata={"tags": ["parameters"]}),

@@ -88,12 +88,13 @@ def test_a_notebook_that_does_not_end_is_not_published(tmp_path, capsys, cell, s
     preset = tmp_path / "short.yml"
     preset.write_text("minutes: 0.1\n")
     log, published = tmp_path / "logs" / "made.ipynb", tmp_path / "out" / "made.ipynb"
+    others = set(psutil.Process().children(recursive=True))
     arguments = [str(path), "--preset", str(preset), "--log", str(log), "--publish", str(published)]
     assert runner.main(arguments) == 1
     said = capsys.readouterr().err
     assert "made.ipynb failed" in said and sentence in said and str(log) in said
     assert log.exists() and not published.exists()
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) == others
 
 
 def test_a_cell_that_never_ran_is_noticed(tmp_path):
