@@ -60,7 +60,24 @@ class Trainer(Protocol):
 # --- steps -----------------------------------------------------------------------------------------------------
 
 
-class PairedTrainer:
+class _Resumable:
+    """State of a trainer: its named parts, and how many steps they have taken."""
+
+    count: int
+
+    def _parts(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts().items()} | {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.count = state["count"]
+
+
+class PairedTrainer(_Resumable):
     """pix2pix (Isola et al. 2017): a conditional discriminator and an L1 distance to the paired target."""
 
     def __init__(self, generator: Generator, discriminator: PatchDiscriminator, config: TrainConfig) -> None:
@@ -90,14 +107,6 @@ class PairedTrainer:
             self.average.update_parameters(self.generator)
         return {"d": loss_d} | {name: loss.detach() for name, loss in losses.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts().items()} | {"count": self.count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.count = state["count"]
-
     def _parts(self) -> dict[str, Any]:
         parts = {"generator": self.generator, "discriminator": self.discriminator}
         parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
@@ -112,7 +121,7 @@ class PairedTrainer:
         return averaged(self.average, self.generator, batches, count, self.config)
 
 
-class PairedDistiller:
+class PairedDistiller(_Resumable):
     """A student learns from the target, the discriminator and the teacher's features (paper section 3.3, eq. 5).
 
     `kind` says what "like the teacher" means at each tapped layer: "gcka" (centred kernel alignment over pixels),
@@ -183,14 +192,6 @@ class PairedDistiller:
             ]
         return []
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts().items()} | {"count": self.count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.count = state["count"]
-
     def _parts(self) -> dict[str, Any]:
         parts = {"student": self.student, "discriminator": self.discriminator, "adaptors": self.adaptors}
         parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
@@ -212,7 +213,7 @@ def _adam(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.Adam
 def _average(generator: nn.Module, config: TrainConfig) -> AveragedModel | None:
     if not config.average:
         return None
-    # Early on the average must not remember the random start for long, hence the plain mean of the first steps.
+    # It starts as the weights after the first step: what it keeps of them fades by `average` with every step.
     return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.average))
 
 
