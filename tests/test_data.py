@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2i_lib import data
-from i2i_lib.data import Tiles, load_saved_task, load_task, paired_batches, save_task, to_batch
+from i2i_lib import earth as earth_module
+from i2i_lib.data import Task, Tiles, load_saved_task, load_task, paired_batches, save_task, to_batch
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_no_test_pixel_is_near_a_training_tile(earth):
 
 
 def test_tiles_are_where_their_boxes_say(earth):
-    source, target = data.earth_rasters()
+    source, target = earth_module.earth_rasters()
     for tiles in (earth.train, earth.test):
         for i in (0, len(tiles) // 2, len(tiles) - 1):
             (row, column), side = tiles.box[i].tolist(), tiles.size
@@ -44,7 +44,7 @@ def test_the_split_is_the_documented_one(earth):
     readme = (Path(__file__).parents[1] / "data" / "README.md").read_text()
     cut = (len(earth.test), len(earth.test.block.unique()), len(earth.train), earth.train.size)
     assert "| 64 px | {} | {} | {} ({} px) |".format(*cut) in readme
-    for name, checksum in data.EARTH_FILES.items():
+    for name, checksum in earth_module.EARTH_FILES.items():
         assert re.search(rf"{name}.*{checksum}", readme)
     longitude = earth.test.box[:, 1] / 15 - 180
     latitude = 90 - earth.test.box[:, 0] / 15
@@ -102,7 +102,7 @@ def test_wrong_requests_say_what_is_possible(arguments, message):
 
 
 def test_damaged_and_missing_pictures_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    monkeypatch.setattr(earth_module, "files", lambda package: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"shadedrelief\.jpg is missing: reinstall"):
         load_task("earth", image_size=64)
     (tmp_path / "shadedrelief.jpg").write_bytes(b"\xff\xd8 half a picture")
@@ -119,7 +119,8 @@ def numbered_tiles(n: int = 5, size: int = 24) -> Tiles:
             for i in range(n)
         ]
     ).to(torch.uint8)
-    return Tiles(source, source + 100, torch.full((n,), -1), torch.zeros(n, 2, dtype=torch.int64))
+    box = torch.zeros(n, 2, dtype=torch.int64)
+    return Tiles(source, source + 100, torch.full((n,), -1), box, box)
 
 
 def test_batches_are_registered_crops_of_every_tile():
@@ -160,13 +161,13 @@ def test_evaluation_batches_are_exact():
     assert torch.equal(((batch.source + 1) * 127.5).round().to(torch.uint8), tiles.source[[4, 0]])
     assert to_batch(tiles, slice(0, 2)).target.shape == (2, 3, 24, 24)
     black, white = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (0, 255))
-    batch = to_batch(Tiles(black, white, tiles.block[:1], tiles.box[:1]), [0])
+    batch = to_batch(Tiles(black, white, tiles.block[:1], tiles.box[:1], tiles.box[:1]), [0])
     assert batch.source.eq(-1).all() and batch.target.eq(1).all()
 
 
 def test_saved_tasks_come_back_or_are_refused(tmp_path):
     tiles = numbered_tiles()
-    task = data.Task("earth", tiles, numbered_tiles(2, 16), {"block": 128})
+    task = Task("earth", "pix2pix", tiles, numbered_tiles(2, 16), {"block": 128})
     with pytest.raises(FileNotFoundError, match=r"task\.json does not exist: run notebook 01"):
         load_saved_task(tmp_path / "task")
     save_task(task, tmp_path / "task")
@@ -183,7 +184,7 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
         load_saved_task(tmp_path / "task")
     tensors.write_bytes(content)
     record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
-    with pytest.raises(ValueError, match="holds 'generator' in format 1, not a task"):
+    with pytest.raises(ValueError, match="holds 'generator' in format 2, not a task"):
         load_saved_task(tmp_path / "task")
     record.write_text("{")
     with pytest.raises(ValueError, match="not a task record"):

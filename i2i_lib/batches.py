@@ -1,0 +1,158 @@
+"""What is translated: pictures in memory, and the batches drawn from them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Family = Literal["pix2pix", "cyclegan", "gaugan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a training or evaluation step reads, float.
+
+    `source` [N, C, H, W] holds pictures in [-1, 1] or encoded labels (see `encode`), `target` [N, 3, H, W] pictures in
+    [-1, 1]. They are registered to each other unless the tiles they were drawn from are not paired.
+    """
+
+    source: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Square pictures of two domains, uint8."""
+
+    source: Tensor  # [N, 3, S, S] pictures; [N, 1, S, S] label maps; [N, 2, S, S] label maps and instance edges
+    target: Tensor  # [M, 3, S, S] pictures; M = N and registered to the source where `paired`
+    block: Tensor  # [N], int64: what is not independent shares a block, the unit of a bootstrap; -1 in training
+    box: Tensor  # [N, 2], int64: top-left (row, column) of each source in its raster, where there is one
+    target_box: Tensor  # [M, 2], int64: the same of each target
+    paired: bool = True
+    classes: int = 0  # how many labels a label map may hold; 0: the source is a picture
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def size(self) -> int:
+        """Side of a tile in pixels."""
+        return self.source.shape[-1]
+
+    @property
+    def source_channels(self) -> int:
+        """Channels of an encoded source: what a generator reads."""
+        return self.classes + self.source.shape[1] - 1 if self.classes else self.source.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A translation task: pictures to learn from, and pictures that share none of their pixels."""
+
+    name: str
+    family: Family
+    train: Tiles
+    test: Tiles
+    info: dict[str, Any]  # how the tiles were made, and the checksums of what they were made of; plain JSON
+
+
+def encode(images: Tensor, classes: int = 0) -> Tensor:
+    """What a network reads: uint8 pictures as float in [-1, 1]; label maps as one channel per class, 0 or 1.
+
+    An edge map behind the labels becomes one more channel, 1 on an edge.
+    """
+    if not classes:
+        return images.float() / 127.5 - 1
+    one_hot = F.one_hot(images[:, 0].long(), classes).movedim(-1, 1).float()
+    return torch.cat([one_hot, images[:, 1:].float()], 1)
+
+
+def paired_batches(
+    tiles: Tiles, *, image_size: int, batch_size: int, seed: int, device: str | torch.device = "cpu"
+) -> Callable[[int], Iterator[Batch]]:
+    """Endless augmented training batches, as a function of the step to start from.
+
+    Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
+    half of the time. The batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one
+    would have seen. The tiles are moved to `device` once and augmented there.
+    """
+    if not tiles.paired:
+        raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
+    _check(tiles, image_size, batch_size)
+    source, target = tiles.source.to(device), tiles.target.to(device)
+
+    def batch(step: int) -> Batch:
+        index, crop = _draw(len(tiles), tiles.size, image_size, batch_size, (seed,), step)
+        return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
+
+    return lambda first_step: _endless(batch, first_step)
+
+
+def unpaired_batches(
+    tiles: Tiles, *, image_size: int, batch_size: int, seed: int, device: str | torch.device = "cpu"
+) -> Callable[[int], Iterator[Batch]]:
+    """As `paired_batches`, with sources and targets drawn independently of each other."""
+    _check(tiles, image_size, batch_size)
+    source, target = tiles.source.to(device), tiles.target.to(device)
+
+    def batch(step: int) -> Batch:
+        chosen = []
+        for domain, images in enumerate((source, target)):
+            index, crop = _draw(len(images), images.shape[-1], image_size, batch_size, (seed, 2 + domain), step)
+            chosen.append(encode(crop(images[index])))
+        return Batch(*chosen)
+
+    return lambda first_step: _endless(batch, first_step)
+
+
+def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
+    """The chosen tiles of a paired set whole, as they are: what evaluation reads."""
+    return Batch(encode(tiles.source[index], tiles.classes), encode(tiles.target[index]))
+
+
+def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
+    if not len(tiles) or not len(tiles.target):
+        raise ValueError("there are no tiles to draw batches from")
+    size = min(tiles.size, tiles.target.shape[-1])
+    if not 0 < image_size <= size:
+        raise ValueError(f"cannot crop image_size {image_size} from tiles of {size}: load the task with that size")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
+    step = first_step
+    while True:
+        yield batch(step)
+        step += 1
+
+
+def _draw(
+    n: int, size: int, image_size: int, batch_size: int, stream: tuple[int, ...], step: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Which of `n` images step `step` sees, and a function that crops and mirrors each of them."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)  # in the endless concatenation of epochs
+    orders = {
+        epoch: np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in np.unique(places // n).tolist()
+    }
+    index = np.array([orders[p // n][p % n] for p in places.tolist()])
+    rng = np.random.default_rng((*stream, 1, step))
+    top, left = rng.integers(0, size - image_size, (2, batch_size, 1), endpoint=True)
+    mirrored = rng.random((batch_size, 1)) < 0.5
+    rows = top + np.arange(image_size)
+    columns = left + np.where(mirrored, np.arange(image_size)[::-1], np.arange(image_size))
+
+    def crop(images: Tensor) -> Tensor:
+        i, r, c = (
+            torch.from_numpy(a).to(images.device)
+            for a in (np.arange(batch_size)[:, None, None], rows[:, :, None], columns[:, None])
+        )
+        # Indices on both sides of the channel axis put it last: [N, h, w, C].
+        return images[i, :, r, c].permute(0, 3, 1, 2).contiguous()
+
+    return torch.from_numpy(index), crop

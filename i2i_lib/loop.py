@@ -1,0 +1,169 @@
+"""The training loop: runs, logs and resumes any trainer that offers `step(batch) -> losses`."""
+
+import hashlib
+import inspect
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from i2i_lib.batches import Batch
+from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.runs import exclusive
+from i2i_lib.sources import library_modules
+from i2i_lib.steps import Batches
+
+
+class Trainer(Protocol):
+    """What `fit` needs of a trainer to resume it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """The private folder of one training: checkpoint, loss log, progress and lock.
+
+    `trainer` is what is saved and resumed; `inputs` is whatever decides the result besides the code (parameters,
+    hashes of the files read), so that a checkpoint of another training is never taken up.
+    """
+
+    folder: Path
+    trainer: Trainer
+    inputs: dict[str, Any]
+    what: str  # a name for progress and errors
+    log_every: int = 50  # steps between lines of the loss log; every fifth line comes with a checkpoint
+
+
+def fit(
+    step: Callable[[Batch], dict[str, Tensor]], batches: Batches, run: TrainingRun, steps: int
+) -> list[dict[str, float]]:
+    """Call `step` until `steps` are done, from the last checkpoint if there is one; return the loss log.
+
+    Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before.
+    Raises FloatingPointError, with the last good checkpoint kept, when a loss is not finite, and RuntimeError when
+    another process trains in the same folder.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    with exclusive(run.folder / "lock", f"the training folder {run.folder}"):
+        fingerprint = _fingerprint(run, steps)
+        done, rows = _resume(run, fingerprint)
+        if 0 < done < steps:
+            print(f"{run.what}: going on from the checkpoint at step {done:,}")
+        started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
+        sums: dict[str, Tensor] = {}
+        counted = 0
+        # Line by line, so that a killed run leaves at most one torn line behind.
+        with open(run.folder / "losses.jsonl", "a", buffering=1) as log, _Progress(run, steps, done) as report:
+            for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
+                losses = step(batch)
+                # Sums stay on the device: reading a value every step would make a GPU wait for the host.
+                sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
+                counted += 1
+                if index % run.log_every == 0 or index == steps:
+                    row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
+                    row |= {name: (total / counted).item() for name, total in sums.items()}
+                    bad = [name for name, value in row.items() if not math.isfinite(value)]
+                    if bad:
+                        raise FloatingPointError(
+                            f"{run.what}: loss {', '.join(bad)} is not finite at step {index}; lower the learning rate"
+                            f" or use precision='fp32'. The checkpoint before it is kept in {run.folder}"
+                        )
+                    rows.append(row)
+                    log.write(json.dumps(row) + "\n")
+                    sums, counted = {}, 0
+                    report(index)
+                if index % (5 * run.log_every) == 0 or index == steps:
+                    log.flush()
+                    _save(run, {"fingerprint": fingerprint, "step": index, "trainer": run.trainer.state_dict()})
+    return rows
+
+
+def _fingerprint(run: TrainingRun, steps: int) -> str:
+    """What makes two trainings the same: inputs, library code, versions, device and threads."""
+    own = {Path(__file__), Path(inspect.getfile(type(run.trainer)))}
+    code = {path.name: sha256(path) for part in own for path in [part, *library_modules(part.read_text())]}
+    parts = {"inputs": run.inputs, "steps": steps, "code": code, "torch": torch.__version__}
+    parts |= {"threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _save(run: TrainingRun, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(run.folder / "checkpoint.pt", buffer.getvalue())
+
+
+def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
+    """Load the checkpoint if it is of this very training; cut the log to its step; else start clean."""
+    checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
+    done, rows = 0, []
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        if state["fingerprint"] == fingerprint:
+            run.trainer.load_state_dict(state["trainer"])
+            done = state["step"]
+        else:
+            checkpoint.unlink()
+    if done and log.exists():
+        for line in log.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # the line that a kill tore
+                break
+            if row["step"] <= done:
+                rows.append(row)
+    atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return done, rows
+
+
+class _Progress:
+    """Tell how far a training is: to the file that the runner reads, or as a bar where a person looks on."""
+
+    def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
+        self.what, self.steps, self.done = run.what, steps, done
+        self.path = os.environ.get("I2I_PROGRESS", "")
+        self.started = time.monotonic()
+        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path))
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._report
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def _report(self, step: int) -> None:
+        self.bar.update(step - self.bar.n)
+        if self.path:
+            rate = (step - self.done) / (time.monotonic() - self.started)
+            write_json(Path(self.path), {"what": self.what, "step": step, "steps": self.steps, "rate": rate})
+
+
+def set_up(threads: int, precision: str) -> torch.device:
+    """Bound PyTorch's threads (0 keeps its choice) and pick the device: the first GPU, else the CPU.
+
+    On the CPU, kernels that sum in varying order are refused, so that the same run gives the same bits.
+    """
+    if precision not in ("bf16", "fp32"):
+        raise ValueError(f"precision must be 'bf16' or 'fp32', got {precision!r}")
+    if threads:
+        torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        return torch.device("cuda")
+    torch.use_deterministic_algorithms(True)
+    # PyTorch would also overwrite all memory it allocates: a seventh of the time of a step, and nothing reads it unset.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.device("cpu")
