@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_lib.files import sha256
@@ -67,10 +68,13 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
     sources, kept = book.parent / "notebooks", book / "recorded"
+    toc = book / "notebooks" / "_toc.yml"
+    toc.parent.mkdir(parents=True)
+    toc.write_text(_contents(book / "_toc.yml", preset, [runs, kept]))
     for folder in {kept / preset, *recordings(kept)}:
         if folder.exists():
             check(folder)
-    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(book / "_toc.yml")]
+    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(toc)]
     shown: list[Shown] = []
     for page in pages:
         notebook = _read(page.executed) if page.executed else _stub(page, preset)
@@ -119,6 +123,35 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
             _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows),
         ]
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
+
+
+# The titles that the pages of a further task have in the margin.
+TITLES = {"01": "Data", "02": "The search space", "03": "Pruning", "04": "Distillation", "05": "Evaluation"}
+
+
+def _contents(toc: Path, preset: str, places: list[Path]) -> str:
+    """The table of contents with a part for every further task that was run, before the part `Reference`."""
+    content: Any = yaml.safe_load(toc.read_text())
+    found: dict[str, set[str]] = {}
+    for place in places:
+        for path in (place / preset).glob("*/seed0/notebooks/*.ipynb"):
+            found.setdefault(path.parts[-4], set()).add(path.stem)
+    found.pop("earth", None)
+    for task in sorted(found):
+        # A page whose name begins with another's is one of its variants: an arm, or another generator.
+        names = sorted("04-distillation" if name == MAIN_ARM else name for name in found[task])
+        chapters = []
+        for name in names:
+            entry = {"file": f"tasks/{task}/{name}"}
+            parent = chapters[-1] if chapters and name.startswith(chapters[-1]["file"].rsplit("/", 1)[1]) else None
+            if parent:
+                variant = name.removeprefix(parent["file"].rsplit("/", 1)[1] + "-")
+                parent.setdefault("sections", []).append(entry | {"title": f"“{variant}”"})
+            else:
+                chapters.append(entry | {"title": TITLES.get(name[:2], name)})
+        part = {"caption": f"The task {task}", "numbered": 1, "chapters": chapters}
+        content["parts"].insert(len(content["parts"]) - 1, part)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _toc(path: Path) -> Iterator[str]:
@@ -332,6 +365,7 @@ def build(top: Path) -> Path:
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
     shutil.rmtree(work, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--config", "_config.yml"]
+    command += ["--toc", str(top / "book" / "notebooks" / "_toc.yml")]
     command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
     # Warnings come on the error stream; the rest would name folders that are about to move.
     if subprocess.run(command, cwd=top, stdout=subprocess.DEVNULL).returncode:
