@@ -58,7 +58,7 @@ class Task:
     family: Family
     train: Tiles
     test: Tiles
-    info: dict[str, Any]  # how the tiles were made, and the checksums of what they were made of; plain JSON
+    info: dict[str, Any]  # plain JSON: `domains`, the names of source and target; how the tiles were made, of what
 
 
 def encode(images: Tensor, classes: int = 0) -> Tensor:

@@ -38,12 +38,13 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
     if direction not in ("AtoB", "BtoA"):
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
     task = _LOADERS[name](image_size, **options)
+    info = task.info | {"image_size": image_size, "direction": direction, "options": options}
     if direction == "BtoA":
         if task.train.classes:
             raise ValueError(f"{name} translates labels to pictures: there is no other direction")
         task = replace(task, train=_turned(task.train), test=_turned(task.test))
-    made_by = {"image_size": image_size, "direction": direction, "options": options}
-    return replace(task, info=task.info | made_by)
+        info["domains"] = info["domains"][::-1]
+    return replace(task, info=info)
 
 
 def _turned(tiles: Tiles) -> Tiles:

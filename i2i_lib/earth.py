@@ -115,6 +115,7 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
             f"tiles on a raster of {width} x {height}: use smaller tiles"
         )
     info = {
+        "domains": ["map", "satellite"],
         "raster": [height, width],
         "train_size": train_size,
         "bands": bands,
