@@ -80,7 +80,8 @@ def load_saved_task(path: str | Path) -> Task:
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
-            raise ValueError(f"{record} holds {described['kind']!r} in format {described['format']}, not a task")
+            found = f"{described['kind']!r} in format {described['format']}"
+            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: run notebook 01 again")
         wanted, name, info = described["sha256"], described["name"], described["info"]
         family, plain = described["family"], {part: described[part] for part in ("train", "test")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
