@@ -61,6 +61,11 @@ class GeneratorConfig:
         """The blocks, counted from 1, whose outputs are features for distillation."""
         return _taps(len(self.blocks))
 
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the stem's and those after the taps."""
+        return (self.stem[-1],) * (1 + len(self.taps))
+
 
 @dataclass(frozen=True, slots=True)
 class ResnetConfig:
@@ -92,6 +97,11 @@ class ResnetConfig:
     def taps(self) -> tuple[int, ...]:
         """The blocks, counted from 1, whose outputs are features for distillation."""
         return _taps(self.n_blocks)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the stem's and those after the taps."""
+        return (self.stem[-1],) * (1 + len(self.taps))
 
 
 @dataclass(frozen=True, slots=True)

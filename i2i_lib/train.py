@@ -1,7 +1,8 @@
 """Everything that trains, by one name: the loop and the trainers of each family."""
 
+from i2i_lib.distill import Distillation
 from i2i_lib.loop import Trainer, TrainingRun, fit, set_up
-from i2i_lib.paired import Distillation, PairedDistiller, PairedTrainer
+from i2i_lib.paired import PairedDistiller, PairedTrainer
 from i2i_lib.steps import Batches, Generator, TrainConfig
 
 __all__ = [
