@@ -26,7 +26,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Square pictures of two domains, uint8."""
+    """Square pictures of two domains, uint8.
+
+    In place of a tensor, `source` and `target` may be pictures still in their files (`pictures.FileImages`): these
+    have its shape, and an index into them gives a tensor.
+    """
 
     source: Tensor  # [N, 3, S, S] pictures; [N, 1, S, S] label maps; [N, 2, S, S] label maps and instance edges
     target: Tensor  # [M, 3, S, S] pictures; M = N and registered to the source where `paired`
@@ -79,7 +83,8 @@ def paired_batches(
 
     Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
     half of the time. The batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one
-    would have seen. The tiles are moved to `device` once and augmented there.
+    would have seen. The tiles are moved to `device` once (those still in files, when they are drawn) and augmented
+    there.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")

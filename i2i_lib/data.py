@@ -1,17 +1,22 @@
 """Translation tasks by name: made from their sources, saved by chapter 1, read by the others."""
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
 from i2i_lib.earth import load_earth
 from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
+from i2i_lib.pictures import FileImages
 
 __all__ = [
     "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "save_task", "to_batch",
@@ -26,7 +31,7 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
 
     `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4. `direction="BtoA"`
     translates the other way, for tasks whose two domains are pictures. `options` are those of the task's loader, such
-    as `scale` for the tasks of the Earth.
+    as `scale` for the tasks of the Earth, `path` and `layout` for the task `folder` (see `load_folder`).
 
     Raises ValueError for an unknown name or option, a size that leaves no tile, or a source file that is not the
     recorded one; FileNotFoundError for a missing source file.
@@ -37,6 +42,7 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
         raise ValueError(f"image_size must be a multiple of 4 and at least 8, got {image_size}")
     if direction not in ("AtoB", "BtoA"):
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     task = _LOADERS[name](image_size, **options)
     info = task.info | {"image_size": image_size, "direction": direction, "options": options}
     if direction == "BtoA":
@@ -49,22 +55,33 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
 
 def _turned(tiles: Tiles) -> Tiles:
     other = {"source": tiles.target, "target": tiles.source, "box": tiles.target_box, "target_box": tiles.box}
-    block = tiles.block if tiles.paired else tiles.block.new_full((len(tiles.target),), -1)
+    block = tiles.block
+    if not tiles.paired:  # only where every source is independent of the others is the same said of the targets
+        single = torch.equal(block, torch.arange(len(block)))
+        block = torch.arange(len(tiles.target)) if single else block.new_full((len(tiles.target),), -1)
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth}
+_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth, "folder": load_folder}
+_LOADERS |= {name: partial(load_paper, name) for name in PAPER_TASKS}
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------
 
 
 def save_task(task: Task, path: str | Path) -> None:
-    """Write `path`.safetensors, then `path`.json, which holds its checksum."""
+    """Write `path`.safetensors, then `path`.json, which holds its checksum.
+
+    Pictures that are still in their files stay there: the record lists them, with their sizes, and what is decoded of
+    them later is kept in `path`.<key>.tiles.
+    """
     tensors, record = _task_files(path)
+    for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):
+        stale.unlink()
     atomic_write(tensors, _task_bytes(task))
     described = {"format": FORMAT, "kind": "task", "name": task.name, "family": task.family, "info": task.info}
     described |= {part: _plain_fields(getattr(task, part)) for part in ("train", "test")}
+    described["files"] = {name: i.record() for name, i in _fields(task).items() if isinstance(i, FileImages)}
     write_json(record, described | {"sha256": sha256(tensors)})
 
 
@@ -93,7 +110,10 @@ def load_saved_task(path: str | Path) -> Task:
         return task
     if sha256(tensors) != wanted:
         raise ValueError(f"{tensors} does not match the checksum in {record}: delete both and run notebook 01 again")
-    flat = load(tensors.read_bytes())
+    flat: dict[str, Any] = load(tensors.read_bytes())
+    for part, files in described.get("files", {}).items():
+        key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
+        flat[part] = FileImages(**files, cache=record.with_name(f"{record.stem}.{key}.tiles"))
     parts = {part: {f: flat[f"{part}.{f}"] for f in _TENSORS} | plain[part] for part in plain}
     return Task(name, family, Tiles(**parts["train"]), Tiles(**parts["test"]), info)
 
@@ -106,10 +126,12 @@ def _plain_fields(tiles: Tiles) -> dict[str, Any]:
 
 
 def _task_bytes(task: Task) -> bytes:
+    return save({name: t.contiguous().clone() for name, t in _fields(task).items() if isinstance(t, torch.Tensor)})
+
+
+def _fields(task: Task) -> dict[str, Any]:
     parts = {"train": task.train, "test": task.test}
-    return save(
-        {f"{part}.{f}": getattr(tiles, f).contiguous().clone() for part, tiles in parts.items() for f in _TENSORS}
-    )
+    return {f"{part}.{f}": getattr(tiles, f) for part, tiles in parts.items() for f in _TENSORS}
 
 
 def _task_files(path: str | Path) -> tuple[Path, Path]:
