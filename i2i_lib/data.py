@@ -23,7 +23,7 @@ __all__ = [
     "unpaired_batches",
 ]  # fmt: skip
 
-FORMAT = 2
+FORMAT = 1
 
 
 def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] = "AtoB", **options: Any) -> Task:

@@ -184,7 +184,7 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
         load_saved_task(tmp_path / "task")
     tensors.write_bytes(content)
     record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
-    with pytest.raises(ValueError, match="holds 'generator' in format 2, not a task"):
+    with pytest.raises(ValueError, match="holds 'generator' in format 1, not a task"):
         load_saved_task(tmp_path / "task")
     record.write_text("{")
     with pytest.raises(ValueError, match="not a task record"):
