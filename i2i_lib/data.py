@@ -10,6 +10,7 @@ from typing import Any, Literal
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
+from i2i_lib.cityscapes import load_cityscapes
 from i2i_lib.earth import load_earth
 from i2i_lib.files import atomic_write, sha256, write_json
 
@@ -52,7 +53,7 @@ def _turned(tiles: Tiles) -> Tiles:
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth}
+_LOADERS: dict[str, Callable[..., Task]] = {"cityscapes": load_cityscapes, "earth": load_earth}
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------
