@@ -66,14 +66,14 @@ def train_segmenter(
         raise ValueError("these tiles have pictures as sources, not labels: there is nothing to learn to name")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        segmenter = Segmenter(tiles.classes).to(device)
+        segmenter = Segmenter(tiles.classes).to(device).to(memory_format=torch.channels_last)  # faster if narrow
     optimiser = torch.optim.Adam(segmenter.parameters(), lr=lr)
     # Up for a tenth of the steps and down to nothing: few steps suffice (Smith & Topin 2019).
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
     batches = paired_batches(tiles, image_size=image_size, batch_size=batch_size, seed=seed, device=device)
     for _, batch in zip(range(steps), batches(0), strict=False):
         labels = batch.source[:, : tiles.classes].argmax(1)
-        loss = F.cross_entropy(segmenter(batch.target), labels)
+        loss = F.cross_entropy(segmenter(batch.target.contiguous(memory_format=torch.channels_last)), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

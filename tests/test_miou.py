@@ -226,7 +226,7 @@ def coloured(random: torch.Generator, n: int) -> Tiles:
 def test_the_segmenter_learns_labels_and_reads_them_back(random):
     train, test = coloured(random, 24), coloured(random, 10)
     before = torch.random.get_rng_state()
-    segmenter = train_segmenter(train, image_size=12, steps=40, batch_size=4)
+    segmenter = train_segmenter(train, image_size=12, steps=25, batch_size=4)
     assert torch.equal(torch.random.get_rng_state(), before) and not segmenter.training
     scores = segmentation_scores(segmenter, test.target, test.source, batch_size=4)
     assert scores.confusion.shape == (10, 3, 3) and scores.confusion.sum() == 10 * 16 * 16
@@ -235,8 +235,8 @@ def test_the_segmenter_learns_labels_and_reads_them_back(random):
     floats = segmentation_scores(segmenter, test.target.float() / 127.5 - 1, test.source)
     assert torch.equal(floats.confusion, scores.confusion)
     assert segmentation_scores(segmenter, torch.zeros(10, 3, 16, 16), test.source).mean_iou < 0.4
-    again = train_segmenter(train, image_size=12, steps=40, batch_size=4)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), segmenter.parameters(), strict=True))
+    one, same = (train_segmenter(train, image_size=12, steps=2, batch_size=4).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_the_segmenter_needs_labels(random):
