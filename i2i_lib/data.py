@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
+from i2i_lib.cityscapes import load_cityscapes
 from i2i_lib.earth import load_earth
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
@@ -62,7 +63,7 @@ def _turned(tiles: Tiles) -> Tiles:
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth, "folder": load_folder}
+_LOADERS: dict[str, Callable[..., Task]] = {"cityscapes": load_cityscapes, "earth": load_earth, "folder": load_folder}
 _LOADERS |= {name: partial(load_paper, name) for name in PAPER_TASKS}
 
 

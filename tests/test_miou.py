@@ -1,5 +1,6 @@
 """Confusion matrices, the networks that segment, and how sure a mean IoU is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from i2i_lib.batches import Tiles
 from i2i_lib.drn import DEVIATION, MEAN, DrnSegmenter, cityscapes_confusion, drn_d_105, segment
 from i2i_lib.features import WeightsMissing
 from i2i_lib.metrics import class_iou, confusion_matrix, iou_bootstrap, mean_iou
+from i2i_lib.segmenter import Segmenter, segmentation_scores, train_segmenter
 
 
 @pytest.fixture
@@ -206,3 +209,41 @@ def test_the_protocol_enlarges_logits_not_pictures(random):
         cityscapes_confusion(Thermometer(), [picture], [truth])
     with pytest.raises(ValueError, match="shorter"):
         cityscapes_confusion(Thermometer().eval(), [picture, picture], [truth])
+
+
+# --- the segmenter of the Earth's surface ----------------------------------------------------------------------------
+
+
+def coloured(random: torch.Generator, n: int) -> Tiles:
+    """Label maps of 4 x 4 squares of three classes, and pictures in a dim and a bright shade of each class's colour."""
+    labels = torch.randint(0, 3, (n, 1, 4, 4), generator=random).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    shade = torch.randint(100, 200, (n, 1, 1, 1), generator=random)
+    target = torch.cat([(labels == c) * shade for c in range(3)], 1).to(torch.uint8)
+    nowhere = torch.zeros(n, 2, dtype=torch.int64)
+    return Tiles(labels.to(torch.uint8), target, torch.arange(n), nowhere, nowhere, classes=3)
+
+
+def test_the_segmenter_learns_labels_and_reads_them_back(random):
+    train, test = coloured(random, 24), coloured(random, 10)
+    before = torch.random.get_rng_state()
+    segmenter = train_segmenter(train, image_size=12, steps=25, batch_size=4)
+    assert torch.equal(torch.random.get_rng_state(), before) and not segmenter.training
+    scores = segmentation_scores(segmenter, test.target, test.source, batch_size=4)
+    assert scores.confusion.shape == (10, 3, 3) and scores.confusion.sum() == 10 * 16 * 16
+    assert scores.mean_iou > 0.9 and scores.class_iou.mean().item() == pytest.approx(scores.mean_iou)
+    # As floats the pictures score the same; grey pictures say nothing of their labels.
+    floats = segmentation_scores(segmenter, test.target.float() / 127.5 - 1, test.source)
+    assert torch.equal(floats.confusion, scores.confusion)
+    assert segmentation_scores(segmenter, torch.zeros(10, 3, 16, 16), test.source).mean_iou < 0.4
+    one, same = (train_segmenter(train, image_size=12, steps=2, batch_size=4).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_the_segmenter_needs_labels(random):
+    tiles = coloured(random, 4)
+    with pytest.raises(ValueError, match="not labels"):
+        train_segmenter(replace(tiles, classes=0), image_size=12, steps=1)
+    with pytest.raises(ValueError, match="one label map per picture"):
+        segmentation_scores(Segmenter(3), tiles.target[:2], tiles.source)
+    with pytest.raises(ValueError, match="a label is 2: expected 0 to 1"):
+        segmentation_scores(Segmenter(2).eval(), tiles.target, tiles.source)
