@@ -10,8 +10,10 @@ from typing import Any, Literal
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
-from i2i_lib.earth import load_earth
+from i2i_lib.earth import load_earth, load_earth_unpaired
+from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.openmoji import load_openmoji
 
 __all__ = [
     "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "save_task", "to_batch",
@@ -52,7 +54,12 @@ def _turned(tiles: Tiles) -> Tiles:
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth}
+_LOADERS: dict[str, Callable[..., Task]] = {
+    "earth": load_earth,
+    "earth-unpaired": load_earth_unpaired,
+    "earth-labels": load_earth_labels,
+    "openmoji": load_openmoji,
+}
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------
