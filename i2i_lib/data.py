@@ -14,9 +14,11 @@ from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
 from i2i_lib.cityscapes import load_cityscapes
-from i2i_lib.earth import load_earth
+from i2i_lib.earth import load_earth, load_earth_unpaired
+from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
+from i2i_lib.openmoji import load_openmoji
 from i2i_lib.pictures import FileImages
 
 __all__ = [
@@ -63,8 +65,15 @@ def _turned(tiles: Tiles) -> Tiles:
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"cityscapes": load_cityscapes, "earth": load_earth, "folder": load_folder}
-_LOADERS |= {name: partial(load_paper, name) for name in PAPER_TASKS}
+_LOADERS: dict[str, Callable[..., Task]] = {
+    "earth": load_earth,
+    "earth-labels": load_earth_labels,
+    "earth-unpaired": load_earth_unpaired,
+    "openmoji": load_openmoji,
+    "cityscapes": load_cityscapes,
+    "folder": load_folder,
+    **{name: partial(load_paper, name) for name in PAPER_TASKS},
+}
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------
