@@ -3,7 +3,8 @@
 import glob
 import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
 from i2i_lib.cityscapes import load_cityscapes
+from i2i_lib.downloads import fetch, listing
 from i2i_lib.earth import load_earth, load_earth_unpaired
 from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
 from i2i_lib.openmoji import load_openmoji
-from i2i_lib.pictures import FileImages
+from i2i_lib.pictures import FileImages, check_pictures
 
 __all__ = [
     "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "save_task", "to_batch",
@@ -146,3 +148,35 @@ def _fields(task: Task) -> dict[str, Any]:
 
 def _task_files(path: str | Path) -> tuple[Path, Path]:
     return Path(f"{path}.safetensors"), Path(f"{path}.json")
+
+
+# --- on the command line ---------------------------------------------------------------------------------------------
+
+_USAGE = """usage:
+  python -m i2i_lib.data fetch NAME    download a public data set into data/
+  python -m i2i_lib.data check FOLDER  read every picture in a folder and name those that are damaged
+
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the two commands; returns the exit status."""
+    try:
+        match arguments:
+            case ["fetch", name]:
+                print(fetch(name))
+            case ["check", folder]:
+                problems = list(check_pictures(folder))
+                print("\n".join(problems) or "every picture can be read")
+                return int(bool(problems))
+            case _:
+                print(_USAGE + listing(), file=sys.stderr)
+                return 2
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

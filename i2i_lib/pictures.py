@@ -6,7 +6,7 @@ import tempfile
 import weakref
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from tqdm.auto import tqdm
 
 SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 THREADS = min(8, os.cpu_count() or 1)
@@ -119,6 +120,22 @@ def list_pictures(folder: Path | str) -> dict[str, int]:
 
 
 _KNOWN = f"expected files that end in {', '.join(sorted(SUFFIXES))}"
+
+
+def check_pictures(folder: Path | str) -> Iterator[str]:
+    """What is wrong with the pictures in a folder and its sub-folders, a sentence each. Every one is decoded."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        yield f"{folder} holds no pictures: {_KNOWN}"
+
+    def problem(path: Path) -> str | None:
+        try:
+            read_picture(path)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from filter(None, tqdm(pool.map(problem, paths), total=len(paths), unit=" pictures"))
 
 
 def some(names: Sequence[str]) -> str:
