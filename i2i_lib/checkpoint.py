@@ -52,6 +52,11 @@ Generator = InceptionGenerator | ResnetGenerator | InceptionSpadeGenerator | Spa
 Discriminator = PatchDiscriminator | MultiscaleDiscriminator
 
 
+def build(config: Any) -> Any:
+    """The generator or discriminator of a configuration, with PyTorch's own random weights."""
+    return next(network for kind, network in (GENERATORS | DISCRIMINATORS).values() if kind is type(config))(config)
+
+
 def save_generator(generator: Generator, path: Path | str, *, provenance: Mapping[str, Any] | None = None) -> None:
     """Write `path`.safetensors and `path`.json. `provenance` is any JSON: seed, steps, commit, measured values."""
     _save(generator, path, GENERATORS, provenance)

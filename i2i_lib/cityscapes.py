@@ -57,7 +57,12 @@ def load_cityscapes(
     train = _tiles(folder, scenes["train"], load_size, family)
     test = _tiles(folder, scenes["val"], image_size, family)
     train.block.fill_(-1)
-    info = {"train_size": load_size, "train_scenes": len(train), "test_scenes": scenes["val"]}
+    info = {
+        "domains": ["labels", "photograph"],
+        "train_size": load_size,
+        "train_scenes": len(train),
+        "test_scenes": scenes["val"],
+    }
     return Task("cityscapes", family, train, test, info)
 
 
