@@ -251,6 +251,9 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
             break
     else:
         raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
+    # A cell for some tasks only, and this was none of them.
+    empty = [cell for cell in notebook.cells if "if-output" in cell.metadata.get("tags", []) and not cell.outputs]
+    notebook.cells = [cell for cell in notebook.cells if cell not in empty]
     if page.variant or page.task != "earth":
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
