@@ -234,19 +234,20 @@ def cat_teacher(base: int = 64, n_blocks: int = 9, norm: Norm = "instance") -> G
 
 
 def cat_spade_teacher(
-    base: int = 64, label_channels: int = 36, upsamplings: int = 6, norm: Norm = "batch"
+    base: int = 64, label_channels: int = 36, upsamplings: int = 6, norm: Norm = "batch", hidden: int = 128
 ) -> SpadeConfig:
-    """The paper's GauGAN teacher: six branches share the width of one SPADE residual block, or of SPADE's layer.
+    """The paper's GauGAN teacher: six branches share the width of one SPADE residual block, or `hidden` of SPADE's.
 
     `label_channels` counts one-hot labels and, where there is one, the instance-edge channel. The official code knows
-    5, 6 and 7 `upsamplings` ("normal", "more", "most"); fewer leave small images a grid to start from.
+    5, 6 and 7 `upsamplings` ("normal", "more", "most"); fewer leave small images a grid to start from. At a small
+    `base`, SPADE's 128 would cost nearly all there is.
     """
     stem, *widths = _spade_widths(base, upsamplings)
-    shared = (128 // 6,) * 3
+    spade = BlockWidths((hidden // 6,) * 3, (hidden // 6,) * 3)
     blocks = []
     for inputs, outputs in zip((stem, *widths), widths, strict=False):
-        hidden = (min(inputs, outputs) // 6,) * 3
-        blocks.append(SpadeBlockWidths(outputs, BlockWidths(hidden, hidden), BlockWidths(shared, shared)))
+        body = (min(inputs, outputs) // 6,) * 3
+        blocks.append(SpadeBlockWidths(outputs, BlockWidths(body, body), spade))
     return SpadeConfig(stem, tuple(blocks), label_channels, upsamplings, norm)
 
 

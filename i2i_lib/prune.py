@@ -228,16 +228,17 @@ def _narrowed(config: PrunableConfig, widths: Mapping[str, int]) -> PrunableConf
         )
 
     if isinstance(config, SpadeConfig):
-        units = widths["stem"] * config.unit // config.stem
+        unit = config.unit
+        units = widths["stem"] * unit // config.stem
         blocks = tuple(
             SpadeBlockWidths(
-                block.outputs // config.unit * units,
+                block.outputs // unit * units,
                 branches(f"blocks.{stage}.body"),
                 branches(f"blocks.{stage}.spade"),
             )
             for stage, block in zip(config.stages, config.blocks, strict=True)
         )
-        return replace(config, stem=config.stem // config.unit * units, blocks=blocks)
+        return replace(config, stem=config.stem // unit * units, blocks=blocks)
     return replace(
         config,
         stem=tuple(widths[f"stem.{i}"] for i in range(3)),
