@@ -4,6 +4,7 @@ from i2i_lib.distill import Distillation
 from i2i_lib.loop import Trainer, TrainingRun, fit, set_up
 from i2i_lib.paired import PairedDistiller, PairedTrainer
 from i2i_lib.steps import Batches, Generator, TrainConfig
+from i2i_lib.unpaired import UnpairedDistiller, UnpairedTrainer, swapped
 
 __all__ = [
     "Batches",
@@ -14,6 +15,9 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TrainingRun",
+    "UnpairedDistiller",
+    "UnpairedTrainer",
     "fit",
     "set_up",
+    "swapped",
 ]
