@@ -70,17 +70,17 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         layout = _detect(where)
     halves = 2 if layout == "side-by-side" else 1
     if layout == "side-by-side":
-        train = [(where / "train", list_pictures(where / "train"))]
+        train = [(where / "train", _listed(where / "train"))]
         tests = [where / ("test" if (where / "test").is_dir() else "val")]
     elif layout in ("paired", "unpaired"):
-        train = [(where / name, list_pictures(where / name)) for name in ("trainA", "trainB")]
+        train = [(where / name, _listed(where / name)) for name in ("trainA", "trainB")]
         tests = [where / "testA", where / "testB"]
     else:
         raise ValueError(f"unknown layout {layout!r}: expected auto, unpaired, side-by-side or paired")
     present = [folder.name for folder in tests if folder.is_dir()]
     if present and len(present) < len(tests):
         raise ValueError(f"{where} has {present[0]} and not the other: both testA and testB are needed, or neither")
-    test = [(folder, list_pictures(folder)) for folder in tests] if present else []
+    test = [(folder, _listed(folder)) for folder in tests] if present else []
     if layout == "paired":
         train, test = _in_pairs(train), _in_pairs(test)
     if not test:
@@ -123,10 +123,17 @@ _LAYOUTS = (
 )
 
 
+def _listed(folder: Path) -> dict[str, int]:
+    files = list_pictures(folder)
+    if empty := [name for name, size in files.items() if not size]:
+        raise ValueError(f"{folder} holds {some(empty)} of 0 bytes: copy them again, or remove them")
+    return files
+
+
 def _detect(where: Path) -> Layout:
     """The layout that the names of the folders tell."""
     if all((where / name).is_dir() for name in ("trainA", "trainB")):
-        a, b = ({Path(name).stem for name in list_pictures(where / f)} for f in ("trainA", "trainB"))
+        a, b = ({Path(name).stem for name in _listed(where / f)} for f in ("trainA", "trainB"))
         if a != b:
             return "unpaired"
         raise ValueError(
@@ -134,7 +141,7 @@ def _detect(where: Path) -> Layout:
             "one of the same name in A should become, layout='unpaired' if the names mean nothing"
         )
     if (where / "train").is_dir():
-        first = where / "train" / next(iter(list_pictures(where / "train")))
+        first = where / "train" / next(iter(_listed(where / "train")))
         _, height, width = read_picture(first).shape
         if abs(width - 2 * height) > 2:
             raise ValueError(

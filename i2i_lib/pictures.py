@@ -1,6 +1,7 @@
 """Picture files: one read, a folder listed, and any number of them as if they were one tensor."""
 
 import copy
+import io
 import os
 import tempfile
 import weakref
@@ -17,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from i2i_lib.files import atomic_write
+
 SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -30,7 +33,7 @@ def read_picture(path: Path | str) -> Tensor:
     Raises FileNotFoundError, or ValueError naming the file if it is empty, cut short, not a picture or suspiciously
     large.
     """
-    return _tensor(_read(Path(path)))
+    return tensor_of(_read(Path(path)))
 
 
 def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
@@ -45,7 +48,7 @@ def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
         raise ValueError(f"{path} is {image.width} pixels wide: too narrow to hold {halves} pictures side by side")
     boxes = [(left, 0, left + width, image.height) for left in (0, image.width - width)[:halves]]
     return torch.stack(
-        [_tensor(ImageOps.fit(image.crop(box), (size, size), Image.Resampling.LANCZOS)) for box in boxes]
+        [tensor_of(ImageOps.fit(image.crop(box), (size, size), Image.Resampling.LANCZOS)) for box in boxes]
     )
 
 
@@ -86,8 +89,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _tensor(image: Image.Image) -> Tensor:
+def tensor_of(image: Image.Image) -> Tensor:
+    """uint8 [3, H, W] from an RGB image."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def write_picture(picture: Tensor, path: Path | str) -> None:
+    """Write uint8 [3, H, W] as a PNG file, whole or not at all."""
+    file = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(file, "PNG")
+    atomic_write(Path(path), file.getvalue())
 
 
 def list_pictures(folder: Path | str) -> dict[str, int]:
@@ -95,7 +106,7 @@ def list_pictures(folder: Path | str) -> dict[str, int]:
 
     A picture is what has one of `SUFFIXES` in any case; hidden files and sub-folders are skipped.
 
-    Raises FileNotFoundError, or ValueError if there is none, or some are empty.
+    Raises FileNotFoundError, or ValueError if there is none.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -114,8 +125,6 @@ def list_pictures(folder: Path | str) -> dict[str, int]:
     if not found:
         has = ", ".join(f"{n} of {suffix}" for suffix, n in others.most_common(5))
         raise ValueError(f"{folder} holds no pictures ({f'other files: {has}' if has else 'it is empty'}): {_KNOWN}")
-    if empty := [name for name, size in found.items() if not size]:
-        raise ValueError(f"{folder} holds {some(empty)} of 0 bytes: copy them again, or remove them")
     return dict(sorted(found.items()))
 
 

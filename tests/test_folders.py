@@ -118,6 +118,10 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     fill(tmp_path / "one" / "testB", ["b.png"])
     task = load(tmp_path / "one")
     assert next(unpaired_batches(task.train, image_size=8, batch_size=3, seed=0)(0)).source.shape[0] == 3
+    for name in "xyzab":
+        (tmp_path / "one" / "trainB" / f"{name}.jpg").touch()
+    with pytest.raises(ValueError, match=r"trainB holds 5 files \(a\.jpg, b\.jpg, x\.jpg, …\) of 0 bytes: copy them"):
+        load(tmp_path / "one")
     monkeypatch.setattr(folders, "root", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data/horse2zebra does not exist: `.* fetch horse2zebra` downloads"):
         load_task("zebra2horse", image_size=8)
