@@ -72,7 +72,7 @@ PAGES = [
         suffix={task: ["" if g == "inception" else f"-{g}" for g in made] for task, made in GENERATORS.items()},
     ),
     *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
-    f"runs/{RUN}/notebooks/06-results.ipynb",
+    *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
 ]
 
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
@@ -249,3 +249,32 @@ rule results:
         fixed="",
     shell:
         RUNNER
+
+
+# Chapters that quote or measure beside the runs, and read none of them.
+rule paper_numbers:
+    input:
+        **source("08-paper-numbers"),
+        published=sorted(str(path) for path in Path("book/published").glob("*.csv")),
+    output:
+        notebook=f"runs/{RUN}/notebooks/08-paper-numbers.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/08-paper-numbers.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "08-paper-numbers", "")),
+        fixed="",
+    shell:
+        RUNNER
+
+
+use rule paper_numbers as search_cost with:
+    input:
+        **source("09-search-cost"),
+        published=["book/published/search.csv"],
+    output:
+        notebook=f"runs/{RUN}/notebooks/09-search-cost.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/09-search-cost.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "09-search-cost", "")),
+        fixed="",

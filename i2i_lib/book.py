@@ -29,6 +29,7 @@ from i2i_lib.recorded import check, manifests, recordings, tables
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
+OF_ALL = ("06", "08", "09")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
@@ -162,8 +163,7 @@ def _toc(path: Path) -> Iterator[str]:
 def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     folder, name = docname.rsplit("/", 1)
     task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
-    # 06 gathers over tasks and seeds; the others are shown for seed 0.
-    inside = preset if name.startswith("06") else f"{preset}/{task}/seed0"
+    inside = preset if name.startswith(OF_ALL) else f"{preset}/{task}/seed0"
     stem = MAIN_ARM if name == "04-distillation" else name
     found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
     # A variant's page is called after its notebook: 04-distillation-none shows notebooks/04-distillation.ipynb.

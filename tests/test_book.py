@@ -17,7 +17,7 @@ from i2i_lib.book import assemble, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
-CHAPTERS = ("01-data", "02-search-space", "03-pruning", "04-distillation", "05-evaluation", "06-results")
+CHAPTERS = tuple(path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
 
 
 def picture(alt: str | None = "A grey square", name: str | None = None):
