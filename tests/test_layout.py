@@ -5,23 +5,9 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1] / "i2i_lib"
 # A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
-ORDER = ["files", "config", "macs", "layers", "generators", "discriminators", "latency", "prune", "losses", "batches"]
-ORDER += [
-    "steps",
-    "distill",
-    "paired",
-    "unpaired",
-    "gaugan",
-    "metrics",
-    "runs",
-    "sources",
-    "loop",
-    "train",
-    "earth",
-    "data",
-    "checkpoint",
-    "results",
-]
+ORDER = ["files", "config", "macs", "layers", "generators", "spade", "discriminators", "latency", "prune", "losses"]
+ORDER += ["batches", "steps", "distill", "paired", "unpaired", "gaugan", "metrics", "runs", "sources", "loop", "train"]
+ORDER += ["earth", "data", "checkpoint", "results"]
 
 
 def imports(module: str) -> set[str]:
