@@ -164,6 +164,11 @@ class SpadeConfig:
         """The blocks' names, and how much smaller than the image the grid is there."""
         return _stages(self.upsamplings, len(self.blocks))
 
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
+        return self.widths[1:6:2]
+
 
 @dataclass(frozen=True, slots=True)
 class SpadeResnetConfig:
@@ -191,6 +196,11 @@ class SpadeResnetConfig:
     def stages(self) -> dict[str, int]:
         """The blocks' names, and how much smaller than the image the grid is there."""
         return _stages(self.upsamplings, len(self.widths) - 1)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
+        return self.widths[1:6:2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Everything that trains, by one name: the loop and the trainers of each family."""
 
 from i2i_lib.distill import Distillation
+from i2i_lib.gaugan import SpadeDistiller, SpadeTrainer, Vgg19Features
 from i2i_lib.loop import Trainer, TrainingRun, fit, set_up
 from i2i_lib.paired import PairedDistiller, PairedTrainer
 from i2i_lib.steps import Batches, Generator, TrainConfig
@@ -12,11 +13,14 @@ __all__ = [
     "Generator",
     "PairedDistiller",
     "PairedTrainer",
+    "SpadeDistiller",
+    "SpadeTrainer",
     "TrainConfig",
     "Trainer",
     "TrainingRun",
     "UnpairedDistiller",
     "UnpairedTrainer",
+    "Vgg19Features",
     "fit",
     "set_up",
     "swapped",
