@@ -1,6 +1,8 @@
 """Tasks from folders of pictures: layouts, splits, and a large folder that is listed and decoded once."""
 
+import ast
 import os
+import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -189,3 +191,28 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     (tmp_path / "trainA" / "0001.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"0001\.png was there when its folder was listed"):
         load_saved_task(tmp_path / "data").train.target[:]
+
+
+def guide() -> str:
+    return (Path(folders.__file__).parents[1] / "book" / "your-own-images.md").read_text()
+
+
+def test_the_guide_quotes_messages_that_exist():
+    """As the library's code has them, with … for what is filled in."""
+    said = []
+    for path in Path(folders.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+    quoted = re.findall(r"^\| `(.+?)` \|", guide().split("## When something goes wrong")[1], re.M)
+    assert len(quoted) > 12 and not [text for text in quoted if not any(text in message for message in said)]
+
+
+def test_the_guide_turns_photographs_into_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg"], 90)
+    exec(re.findall(r"```python\n(.*?)```", guide(), re.S)[0], {})
+    task = load_task("folder", image_size=8, path="my-pictures")
+    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 1)
+    source, target = task.train.source[0][:, 0, 0].tolist(), task.train.target[0][:, 0, 0].tolist()
+    assert len(set(source)) == 1 and abs(source[0] - sum(target) / 3) <= 2 and abs(target[0] - 90) <= 3
