@@ -5,8 +5,33 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1] / "i2i_lib"
 # A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
-ORDER = ["files", "config", "macs", "layers", "generators", "discriminators", "latency", "prune", "losses", "batches"]
-ORDER += ["steps", "paired", "metrics", "runs", "sources", "loop", "train", "earth", "data", "checkpoint", "results"]
+ORDER = [
+    "files",
+    "config",
+    "macs",
+    "layers",
+    "generators",
+    "fuse",
+    "discriminators",
+    "latency",
+    "prune",
+    "losses",
+    "batches",
+]
+ORDER += [
+    "steps",
+    "paired",
+    "metrics",
+    "runs",
+    "sources",
+    "loop",
+    "train",
+    "earth",
+    "data",
+    "checkpoint",
+    "results",
+    "export",
+]
 
 
 def imports(module: str) -> set[str]:
