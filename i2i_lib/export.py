@@ -167,7 +167,7 @@ class _Graph:
         return name
 
     def add(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **attributes: Any) -> Any:
-        """Append a node; returns the name of its output, or of all if there are several."""
+        """Append a node; the name of its output, or of all if there are several."""
         name = name or f"{kind}{len(self.nodes)}"
         made = [f"{name}:{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, made, name=name, **attributes))
@@ -213,7 +213,9 @@ class _Graph:
             )
             made = self.layer(block.spatial, points, f"{name}.spatial")
             hidden[0] = self.add("Concat", *past, made, axis=1) if past else made
-        made = [self.layer(p, h, f"{name}.project.{i}") for i, (p, h) in enumerate(zip(block.project, hidden))]
+        made = [
+            self.layer(p, h, f"{name}.project.{i}") for i, (p, h) in enumerate(zip(block.project, hidden, strict=True))
+        ]
         body = made[0]
         for other in made[1:]:
             body = self.add("Add", body, other)
@@ -230,7 +232,8 @@ def _model(network: FusedGenerator, *, half: bool) -> onnx.ModelProto:
             x = write(part, x, f"{stage}.{i}")
     x = graph.add("DepthToSpace", graph.layer(network.head, x, "head"), blocksize=2, mode="CRD")
     x = graph.add("Tanh", x)
-    graph.add("Cast" if half else "Identity", x, **({"to": TensorProto.FLOAT} if half else {}))
+    if half:
+        graph.add("Cast", x, to=TensorProto.FLOAT)
     graph.nodes[-1].output[0] = "image"
     shapes = {"source": config.in_channels, "image": config.out_channels}
     source, image = (
