@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import vgg19
 
 from i2i_lib.batches import Batch
 from i2i_lib.discriminators import MultiscaleDiscriminator
@@ -35,6 +34,8 @@ class Vgg19Features(nn.Module):
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # as in pix2pixHD (Wang et al. 2018), from shallow to deep
 
     def __init__(self, path: Path) -> None:
+        from torchvision.models import vgg19  # here, for its seconds of import would be paid by every training
+
         super().__init__()
         with torch.device("meta"):  # nothing is allocated or drawn for weights that are read
             layers = nn.Sequential(*list(vgg19(weights=None).features.children())[:30])
