@@ -1,26 +1,34 @@
 """Translation tasks by name: made from their sources, saved by chapter 1, read by the others."""
 
+import glob
 import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
+from i2i_lib.cityscapes import load_cityscapes
+from i2i_lib.downloads import fetch, listing
 from i2i_lib.earth import load_earth, load_earth_unpaired
 from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
 from i2i_lib.openmoji import load_openmoji
+from i2i_lib.pictures import FileImages, check_pictures
 
 __all__ = [
     "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "save_task", "to_batch",
     "unpaired_batches",
 ]  # fmt: skip
 
-FORMAT = 2
+FORMAT = 1
 
 
 def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] = "AtoB", **options: Any) -> Task:
@@ -28,7 +36,7 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
 
     `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4. `direction="BtoA"`
     translates the other way, for tasks whose two domains are pictures. `options` are those of the task's loader, such
-    as `scale` for the tasks of the Earth.
+    as `scale` for the tasks of the Earth, `path` and `layout` for the task `folder` (see `load_folder`).
 
     Raises ValueError for an unknown name or option, a size that leaves no tile, or a source file that is not the
     recorded one; FileNotFoundError for a missing source file.
@@ -39,26 +47,34 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
         raise ValueError(f"image_size must be a multiple of 4 and at least 8, got {image_size}")
     if direction not in ("AtoB", "BtoA"):
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     task = _LOADERS[name](image_size, **options)
+    info = task.info | {"image_size": image_size, "direction": direction, "options": options}
     if direction == "BtoA":
         if task.train.classes:
             raise ValueError(f"{name} translates labels to pictures: there is no other direction")
         task = replace(task, train=_turned(task.train), test=_turned(task.test))
-    made_by = {"image_size": image_size, "direction": direction, "options": options}
-    return replace(task, info=task.info | made_by)
+        info["domains"] = info["domains"][::-1]
+    return replace(task, info=info)
 
 
 def _turned(tiles: Tiles) -> Tiles:
     other = {"source": tiles.target, "target": tiles.source, "box": tiles.target_box, "target_box": tiles.box}
-    block = tiles.block if tiles.paired else tiles.block.new_full((len(tiles.target),), -1)
+    block = tiles.block
+    if not tiles.paired:  # only where every source is independent of the others is the same said of the targets
+        single = torch.equal(block, torch.arange(len(block)))
+        block = torch.arange(len(tiles.target)) if single else block.new_full((len(tiles.target),), -1)
     return replace(tiles, block=block, **other)
 
 
 _LOADERS: dict[str, Callable[..., Task]] = {
     "earth": load_earth,
-    "earth-unpaired": load_earth_unpaired,
     "earth-labels": load_earth_labels,
+    "earth-unpaired": load_earth_unpaired,
     "openmoji": load_openmoji,
+    "cityscapes": load_cityscapes,
+    "folder": load_folder,
+    **{name: partial(load_paper, name) for name in PAPER_TASKS},
 }
 
 
@@ -66,11 +82,18 @@ _LOADERS: dict[str, Callable[..., Task]] = {
 
 
 def save_task(task: Task, path: str | Path) -> None:
-    """Write `path`.safetensors, then `path`.json, which holds its checksum."""
+    """Write `path`.safetensors, then `path`.json, which holds its checksum.
+
+    Pictures that are still in their files stay there: the record lists them, with their sizes, and what is decoded of
+    them later is kept in `path`.<key>.tiles.
+    """
     tensors, record = _task_files(path)
+    for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):
+        stale.unlink()
     atomic_write(tensors, _task_bytes(task))
     described = {"format": FORMAT, "kind": "task", "name": task.name, "family": task.family, "info": task.info}
     described |= {part: _plain_fields(getattr(task, part)) for part in ("train", "test")}
+    described["files"] = {name: i.record() for name, i in _fields(task).items() if isinstance(i, FileImages)}
     write_json(record, described | {"sha256": sha256(tensors)})
 
 
@@ -86,7 +109,8 @@ def load_saved_task(path: str | Path) -> Task:
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
-            raise ValueError(f"{record} holds {described['kind']!r} in format {described['format']}, not a task")
+            found = f"{described['kind']!r} in format {described['format']}"
+            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: run notebook 01 again")
         wanted, name, info = described["sha256"], described["name"], described["info"]
         family, plain = described["family"], {part: described[part] for part in ("train", "test")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -98,7 +122,10 @@ def load_saved_task(path: str | Path) -> Task:
         return task
     if sha256(tensors) != wanted:
         raise ValueError(f"{tensors} does not match the checksum in {record}: delete both and run notebook 01 again")
-    flat = load(tensors.read_bytes())
+    flat: dict[str, Any] = load(tensors.read_bytes())
+    for part, files in described.get("files", {}).items():
+        key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
+        flat[part] = FileImages(**files, cache=record.with_name(f"{record.stem}.{key}.tiles"))
     parts = {part: {f: flat[f"{part}.{f}"] for f in _TENSORS} | plain[part] for part in plain}
     return Task(name, family, Tiles(**parts["train"]), Tiles(**parts["test"]), info)
 
@@ -111,11 +138,45 @@ def _plain_fields(tiles: Tiles) -> dict[str, Any]:
 
 
 def _task_bytes(task: Task) -> bytes:
+    return save({name: t.contiguous().clone() for name, t in _fields(task).items() if isinstance(t, torch.Tensor)})
+
+
+def _fields(task: Task) -> dict[str, Any]:
     parts = {"train": task.train, "test": task.test}
-    return save(
-        {f"{part}.{f}": getattr(tiles, f).contiguous().clone() for part, tiles in parts.items() for f in _TENSORS}
-    )
+    return {f"{part}.{f}": getattr(tiles, f) for part, tiles in parts.items() for f in _TENSORS}
 
 
 def _task_files(path: str | Path) -> tuple[Path, Path]:
     return Path(f"{path}.safetensors"), Path(f"{path}.json")
+
+
+# --- on the command line ---------------------------------------------------------------------------------------------
+
+_USAGE = """usage:
+  python -m i2i_lib.data fetch NAME    download a public data set into data/
+  python -m i2i_lib.data check FOLDER  read every picture in a folder and name those that are damaged
+
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the two commands; returns the exit status."""
+    try:
+        match arguments:
+            case ["fetch", name]:
+                print(fetch(name))
+            case ["check", folder]:
+                problems = list(check_pictures(folder))
+                print("\n".join(problems) or "every picture can be read")
+                return int(bool(problems))
+            case _:
+                print(_USAGE + listing(), file=sys.stderr)
+                return 2
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

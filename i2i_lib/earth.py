@@ -151,6 +151,7 @@ def earth_places(
             f"tiles on a raster of {width} x {height}: use smaller tiles"
         )
     info = {
+        "domains": ["map", "satellite"],
         "raster": [height, width],
         "train_size": train_size,
         "bands": bands,

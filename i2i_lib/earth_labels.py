@@ -67,6 +67,7 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
         {"name": kind.name, "colour": kind.colour, "share": round(share, 5)}
         for kind, share in zip(CLASSES, shares.tolist(), strict=True)
     ]
+    info["domains"] = ["surface classes", "satellite"]
     return Task("earth-labels", "gaugan", learnt, cut(labels, satellite, test, image_size, len(CLASSES)), info)
 
 

@@ -175,6 +175,7 @@ def load_openmoji(image_size: int) -> Task:
         "test": [{"hexcode": hexcode, "name": emoji_name(hexcode), "group": key} for hexcode, key in test],
     }
     train = _tiles(*padded, torch.full((len(padded[0]),), -1))
+    info["domains"] = ["line drawing", "coloured drawing"]
     return Task("openmoji", "pix2pix", train, _tiles(line[held_out], colour[held_out], block), info)
 
 

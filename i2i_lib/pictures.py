@@ -1,0 +1,267 @@
+"""Picture files: one read, a folder listed, and any number of them as if they were one tensor."""
+
+import copy
+import io
+import os
+import tempfile
+import weakref
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from i2i_lib.files import atomic_write
+
+SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+THREADS = min(8, os.cpu_count() or 1)
+
+
+def read_picture(path: Path | str) -> Tensor:
+    """One picture file as uint8 RGB [3, H, W], upright as its EXIF orientation says.
+
+    Whatever is transparent shows white behind it; 16 bits per channel become 8 by scaling the full range; CMYK, grey
+    and palettes become RGB; of an animation, the first frame. Colour profiles are ignored.
+
+    Raises FileNotFoundError, or ValueError naming the file if it is empty, cut short, not a picture or suspiciously
+    large.
+    """
+    return tensor_of(_read(Path(path)))
+
+
+def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
+    """A picture's middle square, or with `halves=2` those of its left and right half, as uint8 [halves, 3, S, S].
+
+    The short side is brought to `size` pixels with an antialiasing filter. Errors are those of `read_picture`.
+    """
+    # A JPEG decoder halves for free what is far too large. Twice the size leaves the filter enough to work with.
+    image = _read(Path(path), enough=2 * halves * size)
+    width = image.width // halves
+    if not width:
+        raise ValueError(f"{path} is {image.width} pixels wide: too narrow to hold {halves} pictures side by side")
+    boxes = [(left, 0, left + width, image.height) for left in (0, image.width - width)[:halves]]
+    return torch.stack(
+        [tensor_of(ImageOps.fit(image.crop(box), (size, size), Image.Resampling.LANCZOS)) for box in boxes]
+    )
+
+
+def _read(path: Path, enough: int | None = None) -> Image.Image:
+    """The whole picture, RGB; a JPEG larger than `enough` both ways may come smaller, but not below `enough`."""
+    try:
+        with Image.open(path) as image:
+            if enough:
+                image.draft(None, (enough, enough))  # pyright: ignore[reportArgumentType]
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        with path.open("rb") as file:
+            start = file.read(12)
+        if not start:
+            raise ValueError(f"{path} is empty (0 bytes): copy it again, or remove it") from error
+        raise ValueError(f"{path} is not a picture, whatever its name (it starts with {start!r}): remove it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{path} unpacks to a suspiciously large picture ({error}): shrink or remove it, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        ) from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # decoders meet damage in as many ways as there are formats
+        raise ValueError(f"{path} cannot be decoded ({error}): replace or remove it") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels have 32 bits: save it with 8 or 16 bits per channel")
+        image = Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return image.convert("RGB")
+
+
+def tensor_of(image: Image.Image) -> Tensor:
+    """uint8 [3, H, W] from an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def write_picture(picture: Tensor, path: Path | str) -> None:
+    """Write uint8 [3, H, W] as a PNG file, whole or not at all."""
+    file = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(file, "PNG")
+    atomic_write(Path(path), file.getvalue())
+
+
+def list_pictures(folder: Path | str) -> dict[str, int]:
+    """The names of a folder's pictures, sorted, each with its size in bytes: one pass over the folder.
+
+    A picture is what has one of `SUFFIXES` in any case; hidden files and sub-folders are skipped.
+
+    Raises FileNotFoundError, or ValueError if there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    found: dict[str, int] = {}
+    others: Counter[str] = Counter()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith(".") or not entry.is_file():
+                continue
+            if suffix in SUFFIXES:
+                found[entry.name] = entry.stat().st_size
+            else:
+                others[suffix or "no suffix"] += 1
+    if not found:
+        has = ", ".join(f"{n} of {suffix}" for suffix, n in others.most_common(5))
+        raise ValueError(f"{folder} holds no pictures ({f'other files: {has}' if has else 'it is empty'}): {_KNOWN}")
+    return dict(sorted(found.items()))
+
+
+_KNOWN = f"expected files that end in {', '.join(sorted(SUFFIXES))}"
+
+
+def check_pictures(folder: Path | str) -> Iterator[str]:
+    """What is wrong with the pictures in a folder and its sub-folders, a sentence each. Every one is decoded."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        yield f"{folder} holds no pictures: {_KNOWN}"
+
+    def problem(path: Path) -> str | None:
+        try:
+            read_picture(path)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from filter(None, tqdm(pool.map(problem, paths), total=len(paths), unit=" pictures"))
+
+
+def some(names: Sequence[str]) -> str:
+    """How many names, and the first few of them, for a sentence."""
+    first = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({first})"
+
+
+class FileImages:
+    """Square pictures in files, in place of a tensor uint8 [N, 3, S, S]: only what is indexed is read.
+
+    A file is decoded (see `read_tile`) when its picture is first asked for, a batch in parallel, and its pixels kept
+    in the file `cache`, where every process finds them: no file is decoded twice, and none that is not needed. Without
+    `cache` they are kept as long as the object lives.
+
+    `halves=2` cuts each file into a left and a right picture: this object holds the `half` 0 or 1, and `other_half()`
+    the other one, from the same decoding.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        files: dict[str, int],
+        size: int,
+        *,
+        halves: int = 1,
+        half: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        """`files` maps names in `folder` to their sizes in bytes, as `list_pictures` does; S is `size`."""
+        self.folder, self.files, self.halves, self.half = Path(folder), files, halves, half
+        self.shape = torch.Size((len(files), 3, size, size))
+        self._names = list(files)
+        self._device = torch.device("cpu")
+        self._cache = _Slots(cache, halves * 3 * size * size)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """uint8 [3, S, S] for a number, else [n, 3, S, S]. Raises the errors of `read_picture`, or ValueError for a
+        file that has changed since it was listed."""
+        chosen = np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        wanted = np.unique(chosen).tolist()
+        tiles = {i: data for i in wanted if (data := self._cache.read(i))}
+        if missing := [i for i in wanted if i not in tiles]:
+            with ThreadPoolExecutor(min(THREADS, len(missing))) as pool:
+                tiles |= zip(missing, pool.map(self._decode, missing), strict=True)
+        half = self.shape[1:].numel()
+        pixels = np.empty((chosen.size, half), np.uint8)
+        for row, i in zip(pixels, chosen.flatten().tolist(), strict=True):
+            row[:] = np.frombuffer(tiles[i], np.uint8, half, self.half * half)
+        return torch.from_numpy(pixels).view(*chosen.shape, *self.shape[1:]).to(self._device)
+
+    def to(self, device: str | torch.device) -> "FileImages":
+        """The same pictures, each moved to `device` when it is asked for."""
+        moved = copy.copy(self)
+        moved._device = torch.device(device)
+        return moved
+
+    def other_half(self) -> "FileImages":
+        """What stands beside these pictures in the same files."""
+        other = copy.copy(self)
+        other.half = 1 - self.half
+        return other
+
+    def record(self) -> dict[str, Any]:
+        """What `FileImages(**record)` needs to reopen the pictures without listing the folder: plain JSON."""
+        shape = {"size": self.shape[-1], "halves": self.halves, "half": self.half}
+        return {"folder": str(self.folder), "files": self.files} | shape
+
+    def _decode(self, i: int) -> bytes:
+        path, listed = self.folder / self._names[i], self.files[self._names[i]]
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} was there when its folder was listed and is gone: put it back, or run notebook 01 again"
+            ) from None
+        if found != listed:
+            raise ValueError(
+                f"{path} has {found:,} bytes and had {listed:,} when its folder was listed: put the old file back, "
+                "or run notebook 01 again"
+            )
+        data = read_tile(path, self.shape[-1], self.halves).numpy().tobytes()
+        self._cache.write(i, data)
+        return data
+
+
+class _Slots:
+    """A file of numbered slots of equal size, each absent or whole.
+
+    A slot begins with the CRC-32 of the rest, so that what a dying machine left half-written counts as absent, as
+    does a hole: the file is sparse. Two processes that write the same slot write the same bytes. It is read and
+    written by calls and not mapped, since a full disk is then an error and not the end of the process.
+    """
+
+    def __init__(self, path: Path | None, size: int) -> None:
+        self._path, self._size = path, size
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        else:
+            self._file, name = tempfile.mkstemp()
+            os.unlink(name)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, number: int) -> bytes | None:
+        slot = os.pread(self._file, 4 + self._size, number * (4 + self._size))
+        whole = len(slot) == 4 + self._size and zlib.crc32(slot[4:]) == int.from_bytes(slot[:4], "little")
+        return slot[4:] if whole else None
+
+    def write(self, number: int, data: bytes) -> None:
+        slot = zlib.crc32(data).to_bytes(4, "little") + data
+        try:
+            written = os.pwrite(self._file, slot, number * len(slot))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (for pictures decoded so far)", str(self._path)) from error
+        if written < len(slot):
+            raise OSError(f"{self._path or 'the temporary folder'} takes no more decoded pictures: the disk is full")

@@ -1,0 +1,152 @@
+"""A saved generator at work on pictures of any size: `python -m i2i_lib.translate STUDENT IN OUT`.
+
+In Python:
+
+    generator = load_generator("runs/cpu/earth/seed0/student-gcka")
+    made = translate(generator, read_picture("map.png"))
+    write_picture(made, "satellite.png")
+
+with `load_generator` from `i2i_lib.checkpoint` and the other two from `i2i_lib.pictures`.
+"""
+
+import argparse
+import glob
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from i2i_lib.batches import encode
+from i2i_lib.checkpoint import Generator, load_generator
+from i2i_lib.metrics import quantise
+from i2i_lib.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
+
+LEAST = 16  # pixels: the blocks reflect up to 3 pixels of a grid of a quarter of the size
+COPIES = 6  # of its widest full-size map that a generator was seen to need at once, at widths 4 to 64
+
+
+def translate(generator: Generator, picture: Tensor) -> Tensor:
+    """Translate one picture, uint8 [3, H, W] to the same, on the generator's device.
+
+    It is padded by reflection to what the generator needs and cropped back. It goes through whole, never in tiles:
+    instance norm looks at all of a picture, so that tiles would differ in colour.
+
+    Raises ValueError for a generator that reads labels or another kind of picture, MemoryError for a picture that is
+    too large.
+    """
+    config = generator.config
+    if getattr(config, "in_channels", None) != 3:
+        raise ValueError(
+            f"this generator ({type(generator).__name__}) reads label maps, not pictures: it cannot translate a "
+            "photograph, only a map of the classes that it was trained on"
+        )
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+        raise ValueError(f"expected a uint8 picture [3, H, W], got {picture.dtype} {list(picture.shape)}")
+    height, width = picture.shape[1:]
+    right, below = (max(LEAST, -(-side // 4) * 4) - side for side in (width, height))
+    device = next(generator.parameters()).device
+    full_size = (config.stem[0], *(config.up if config.upsample == "resize" else config.up[1:]))
+    needed = COPIES * 4 * max(full_size) * (height + below) * (width + right)
+    too_large = (
+        f"a picture of {width} x {height} needs about {needed / 2**30:.1f} GiB of memory in this generator: use "
+        "--max-side (in Python: a smaller picture)"
+    )
+    if device.type == "cpu" and needed > psutil.virtual_memory().available:
+        raise MemoryError(too_large)  # else the system would kill the process, without a word
+    mode = "reflect" if right < width and below < height else "replicate"
+    was_training = generator.training
+    generator.eval()
+    try:
+        with torch.inference_mode():
+            padded = F.pad(encode(picture[None].to(device)), (0, right, 0, below), mode=mode)
+            return quantise(generator(padded))[0, :, :height, :width].cpu().clone()
+    except RuntimeError as error:
+        if "memory" not in str(error).lower():
+            raise
+        raise MemoryError(too_large) from error
+    finally:
+        generator.train(was_training)
+
+
+def translate_files(generator: Generator, source: str, out: Path, *, max_side: int | None = None) -> Iterator[str]:
+    """Translate a file, a folder's pictures or a glob pattern's, one after another, and yield what went wrong.
+
+    `out` is the folder for PNG files of the same names, or for a single picture may be a file's name in .png. A
+    picture whose longer side exceeds `max_side` pixels is shrunk to it first. A file is written whole or not at all.
+
+    Raises ValueError before anything is written if there is no picture, or an input would be overwritten.
+    """
+    inputs = _inputs(source)
+    if single := out.suffix.lower() in SUFFIXES and not out.is_dir():
+        if len(inputs) > 1 or out.suffix.lower() != ".png":
+            raise ValueError(f"{out} should be a folder, or for a single picture a name in .png; got {len(inputs)}")
+    elif out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: expected a folder")
+    targets = [out if single else out / f"{path.stem}.png" for path in inputs]
+    originals = {path.resolve() for path in inputs}
+    if lost := [target for target in targets if target.resolve() in originals]:
+        raise ValueError(f"this would overwrite {lost[0]}, which is an input: name another folder than {out}")
+    taken: dict[Path, Path] = {}
+    for path, target in zip(tqdm(inputs, unit=" pictures", disable=None), targets, strict=True):
+        try:
+            if target in taken:
+                raise ValueError(f"{path} would overwrite what {taken[target].name} became: use another folder for it")
+            picture = read_picture(path)
+            if max_side and max(picture.shape) > max_side:
+                image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+                picture = tensor_of(image)
+            write_picture(translate(generator, picture), target)
+            taken[target] = path
+        except (ValueError, OSError, MemoryError) as error:
+            yield str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _inputs(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return [path / name for name in list_pictures(path)]
+    if path.exists():
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    if found := [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]:
+        return found
+    raise ValueError(
+        f"no picture at {source!r}: expected a file, a folder or a pattern in quotes such as 'photos/*.jpg'"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 1 if any picture was not translated."""
+    parser = argparse.ArgumentParser(prog="python -m i2i_lib.translate", description="Translate pictures.")
+    parser.add_argument("student", help="a saved generator, such as runs/cpu/earth/seed0/student-gcka")
+    parser.add_argument("source", metavar="in", help="a picture, a folder of pictures or a pattern in quotes")
+    parser.add_argument("out", type=Path, help="a folder, made if need be; for one picture, or a name in .png")
+    parser.add_argument("--max-side", type=int, help="shrink pictures to this many pixels on their longer side first")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or mps")
+    options = parser.parse_args(arguments)
+    failed = 0
+    try:
+        if options.max_side is not None and options.max_side < 1:
+            raise ValueError(f"--max-side must be at least 1, got {options.max_side}")
+        path = options.student.removesuffix(".safetensors").removesuffix(".json")
+        generator = load_generator(path, device=options.device)
+        for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
+            tqdm.write(f"error: {problem}", file=sys.stderr)
+            failed += 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if failed:
+        print(f"{failed} picture{'s' if failed > 1 else ''} could not be translated (see above)", file=sys.stderr)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Tasks from folders of pictures: layouts, splits, and a large folder that is listed and decoded once."""
+
+import ast
+import os
+import re
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2i_lib import folders, pictures
+from i2i_lib.data import load_saved_task, load_task, paired_batches, save_task, to_batch, unpaired_batches
+from i2i_lib.pictures import FileImages
+
+
+def fill(folder: Path, names, colour: int = 0, pair: bool = False) -> None:
+    """Pictures of one colour each: green counts them, red is `colour`, in a right half 255 - `colour`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        picture = np.zeros((12, 24 if pair else 16, 3), np.uint8)
+        picture[..., 0], picture[..., 1] = colour, i % 256
+        picture[:, 12 if pair else 99 :, 0] = 255 - colour
+        Image.fromarray(picture).save(folder / name)
+
+
+def numbered(n: int, suffix: str = "png") -> list[str]:
+    return [f"{i:04}.{suffix}" for i in range(n)]
+
+
+def test_unpaired_folders(tmp_path):
+    fill(tmp_path / "trainA", numbered(5), 10)
+    fill(tmp_path / "trainB", ["x.png", "y.BMP"], 200)
+    fill(tmp_path / "testA", ["t.png"], 10)
+    fill(tmp_path / "testB", numbered(3), 200)
+    task = load_task("folder", image_size=8, path=tmp_path)
+    assert (task.name, task.family, task.train.paired, task.test.paired) == ("folder", "cyclegan", False, False)
+    assert (len(task.train), len(task.train.target)) == (5, 2) and task.train.size == 9
+    assert (len(task.test), len(task.test.target), task.test.size) == (1, 3, 8)
+    batch = next(unpaired_batches(task.train, image_size=8, batch_size=4, seed=0)(0))
+    assert batch.source.shape == (4, 3, 8, 8)
+    assert ((batch.source[:, 0] + 1) * 127.5).round().eq(10).all()
+    assert ((batch.target[:, 0] + 1) * 127.5).round().eq(200).all()
+    turned = load_task("folder", image_size=8, path=tmp_path, direction="BtoA")
+    assert torch.equal(turned.test.source, task.test.target) and turned.test.block.tolist() == [0, 1, 2]
+
+
+def test_pairs_by_name_stay_together(tmp_path):
+    names = [f"{i}.png" for i in range(30)]
+    fill(tmp_path / "trainA", names, 10)
+    fill(tmp_path / "trainB", [name.replace("png", "bmp") for name in names], 200)
+    with pytest.raises(ValueError, match=r"hold the same names\. Say layout='paired'"):
+        load_task("folder", image_size=8, path=tmp_path)
+    task = load_task("folder", image_size=8, path=tmp_path, layout="paired")
+    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (27, 3)
+    greens = []
+    for part in (task.train, task.test):
+        batch = to_batch(part, slice(None))
+        assert torch.equal(batch.source[:, 1], batch.target[:, 1]), "both halves of a pair have its number"
+        greens += ((batch.source[:, 1, 0, 0] + 1) * 127.5).round().int().tolist()
+    assert sorted(greens) == list(range(30))
+    again = load_task("folder", image_size=8, path=tmp_path, layout="paired")
+    assert torch.equal(again.test.source, task.test.source), "the split is by name, not by chance"
+
+    (tmp_path / "trainB" / "7.bmp").rename(tmp_path / "trainB" / "seven.bmp")
+    with pytest.raises(ValueError, match=r"trainA: 1 file \(7\.png\) have no partner of that name in trainB"):
+        load_task("folder", image_size=8, path=tmp_path, layout="paired")
+    fill(tmp_path / "trainA", ["8.jpg"])
+    with pytest.raises(ValueError, match=r"8\.(jpg|png)\) share their name with another"):
+        load_task("folder", image_size=8, path=tmp_path, layout="paired")
+
+
+def test_side_by_side_and_the_papers_maps(tmp_path):
+    fill(tmp_path / "train", numbered(4, "jpg"), 10, pair=True)
+    fill(tmp_path / "val", numbered(2, "jpg"), 10, pair=True)
+    task = load_task("folder", image_size=8, path=tmp_path)
+    assert task.family == "pix2pix" and task.info["layout"] == "side-by-side" and len(task.test) == 2
+    maps = load_task("maps", image_size=8, path=tmp_path)
+    assert maps.name == "maps"
+    for source, target in ((task.train.source, maps.train.target), (task.train.target, maps.train.source)):
+        assert torch.equal(source[:], target[:])
+    assert task.train.source[:][:, 0].float().mean() < 20 < 230 < task.train.target[:][:, 0].float().mean()
+    batch = next(paired_batches(maps.train, image_size=8, batch_size=6, seed=0)(0))
+    assert batch.source.mean() > batch.target.mean()
+
+
+def test_the_two_ways_between_horses_and_zebras(tmp_path):
+    for name, colour in (("trainA", 10), ("trainB", 200), ("testA", 10), ("testB", 200)):
+        fill(tmp_path / name, numbered(3), colour)
+    horse, zebra = (load_task(name, image_size=8, path=tmp_path) for name in ("horse2zebra", "zebra2horse"))
+    assert horse.family == zebra.family == "cyclegan" and not horse.test.paired
+    assert torch.equal(horse.test.source, zebra.test.target) and torch.equal(horse.test.target, zebra.test.source)
+    assert horse.test.source[0, 0, 0, 0] == 10
+
+
+def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
+    load = lambda path, **options: load_task("folder", image_size=8, path=path, **options)  # noqa: E731
+    fill(tmp_path / "loose", ["a.png"])
+    with pytest.raises(ValueError, match=r"loose holds a\.png: expected trainA and trainB"):
+        load(tmp_path / "loose")
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="the task folder needs path"):
+        load_task("folder", image_size=8)
+    with pytest.raises(ValueError, match="unknown layout 'pairs': expected auto"):
+        load(tmp_path / "loose", layout="pairs")
+    fill(tmp_path / "single" / "train", ["a.png"])
+    with pytest.raises(ValueError, match=r"a\.png is 16 x 12: two pictures side by side are mostly twice as wide"):
+        load(tmp_path / "single")
+    fill(tmp_path / "one" / "trainA", ["a.png"])
+    fill(tmp_path / "one" / "trainB", ["b.png", "c.png"])
+    with pytest.raises(ValueError, match=r"trainA holds one picture.*add pictures, or a folder testA"):
+        load(tmp_path / "one")
+    fill(tmp_path / "one" / "testA", ["a.png"])
+    with pytest.raises(ValueError, match="has testA and not the other"):
+        load(tmp_path / "one")
+    fill(tmp_path / "one" / "testB", ["b.png"])
+    task = load(tmp_path / "one")
+    assert next(unpaired_batches(task.train, image_size=8, batch_size=3, seed=0)(0)).source.shape[0] == 3
+    for name in "xyzab":
+        (tmp_path / "one" / "trainB" / f"{name}.jpg").touch()
+    with pytest.raises(ValueError, match=r"trainB holds 5 files \(a\.jpg, b\.jpg, x\.jpg, …\) of 0 bytes: copy them"):
+        load(tmp_path / "one")
+    monkeypatch.setattr(folders, "root", lambda: tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"data/horse2zebra does not exist: `.* fetch horse2zebra` downloads"):
+        load_task("zebra2horse", image_size=8)
+
+
+def test_a_bad_picture_stops_training_by_name(tmp_path):
+    fill(tmp_path / "trainA", numbered(4))
+    fill(tmp_path / "trainB", ["b.png", "c.png"])
+    for name in numbered(4):
+        (tmp_path / "trainA" / name).write_text("no picture")
+    fill(tmp_path / "testA", ["a.png"])
+    fill(tmp_path / "testB", ["a.png"])
+    batches = unpaired_batches(
+        load_task("folder", image_size=8, path=tmp_path).train, image_size=8, batch_size=1, seed=0
+    )
+    with pytest.raises(ValueError, match=r"trainA/000\d\.png is not a picture"):
+        next(batches(0))
+
+
+def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, monkeypatch):
+    fill(tmp_path / "in" / "train", ["00000.png"], 10, pair=True)
+    tiny = (tmp_path / "in" / "train" / "00000.png").read_bytes()
+    for i in range(1, 2000):
+        (tmp_path / "in" / "train" / f"{i:05}.png").write_bytes(tiny)
+    listed, decoded, scandir, read_tile = Counter(), Counter(), os.scandir, pictures.read_tile
+
+    def counted_scan(path="."):
+        listed[str(path)] += 1
+        return scandir(path)
+
+    def counted_read(path, *arguments):
+        decoded[path.name] += 1
+        return read_tile(path, *arguments)
+
+    monkeypatch.setattr(pictures.os, "scandir", counted_scan)
+    monkeypatch.setattr(pictures, "read_tile", counted_read)
+    task = load_task("folder", image_size=8, path=tmp_path / "in", layout="side-by-side")
+    assert (len(task.train), len(task.test)) == (1800, 200)
+    assert decoded.total() == 200, "the test pictures only"
+    save_task(task, tmp_path / "run" / "data")
+    assert decoded.total() == 200, "saving reads no picture"
+    for seed in range(2):  # as two notebooks would, each for half an epoch of its own order
+        train = load_saved_task(tmp_path / "run" / "data").train
+        assert isinstance(train.source, FileImages)
+        for _ in islice(paired_batches(train, image_size=8, batch_size=100, seed=seed)(0), 9):
+            pass
+    assert listed[str(tmp_path / "in" / "train")] == 1
+    assert 1100 < decoded.total() - 200 < 1800 and set(decoded.values()) == {1}
+
+
+def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
+    for name in ("trainA", "trainB"):
+        fill(tmp_path / name, numbered(6), 10)
+    task = load_task("folder", image_size=8, path=tmp_path, layout="paired", direction="BtoA")
+    save_task(task, tmp_path / "data")
+    monkeypatch.setattr(pictures, "list_pictures", None)
+    back = load_saved_task(tmp_path / "data")
+    assert (back.info, back.family, back.train.paired) == (task.info, "pix2pix", True)
+    for part in ("train", "test"):
+        for field in ("source", "target", "block", "box"):
+            assert torch.equal(getattr(getattr(back, part), field)[:], getattr(getattr(task, part), field)[:])
+    fill(tmp_path / "trainA", numbered(6), 99)  # of the same length in bytes: known only by listing again
+    save_task(task, tmp_path / "data")
+    assert load_saved_task(tmp_path / "data").train.target[0][0, 0, 0] == 99, "a new record starts with an empty cache"
+    (tmp_path / "trainA" / "0001.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"0001\.png was there when its folder was listed"):
+        load_saved_task(tmp_path / "data").train.target[:]
+
+
+def guide() -> str:
+    return (Path(folders.__file__).parents[1] / "book" / "your-own-images.md").read_text()
+
+
+def test_the_guide_quotes_messages_that_exist():
+    """As the library's code has them, with … for what is filled in."""
+    said = []
+    for path in Path(folders.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+    quoted = re.findall(r"^\| `(.+?)` \|", guide().split("## When something goes wrong")[1], re.M)
+    assert len(quoted) > 12 and not [text for text in quoted if not any(text in message for message in said)]
+
+
+def test_the_guide_turns_photographs_into_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg"], 90)
+    exec(re.findall(r"```python\n(.*?)```", guide(), re.S)[0], {})
+    task = load_task("folder", image_size=8, path="my-pictures")
+    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 1)
+    source, target = task.train.source[0][:, 0, 0].tolist(), task.train.target[0][:, 0, 0].tolist()
+    assert len(set(source)) == 1 and abs(source[0] - sum(target) / 3) <= 2 and abs(target[0] - 90) <= 3
