@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,8 +15,8 @@ SETTINGS = runs.load_preset(PRESET)
 RUN = Path(PRESET).stem
 TASKS = runs.tasks(str(config.get("task", "earth")))
 SEEDS = range(int(config.get("seeds", 1)))
-ARMS = SETTINGS["arms"]
-GENERATORS = SETTINGS["generators"]
+DATA = str(config.get("data", ""))  # the folder of the task `folder`, or where a data set was put
+ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 # A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
@@ -51,25 +52,45 @@ def parameters(name, variant=None):
     return given
 
 
-def each(pattern, **wildcards):
-    return expand(pattern, task=TASKS, seed=SEEDS, **wildcards)
+def each(pattern, **by_task):
+    """`pattern` for every task and seed, and for what each keyword lists for that task."""
+    return [
+        path
+        for task in TASKS
+        for path in expand(pattern, task=task, seed=SEEDS, **{key: found[task] for key, found in by_task.items()})
+    ]
+
+
+def same(values):
+    return {task: values for task in TASKS}
 
 
 PAGES = [
-    *each(f"{HOME}/notebooks/{{name}}.ipynb", name=["01-data", "03-pruning", "05-evaluation"]),
-    *each(f"{HOME}/notebooks/02-search-space{{suffix}}.ipynb", suffix=["" if g == "inception" else f"-{g}" for g in GENERATORS]),
+    *each(f"{HOME}/notebooks/{{name}}.ipynb", name=same(["01-data", "03-pruning", "05-evaluation"])),
+    *each(
+        f"{HOME}/notebooks/02-search-space{{suffix}}.ipynb",
+        suffix={task: ["" if g == "inception" else f"-{g}" for g in made] for task, made in GENERATORS.items()},
+    ),
     *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
-    f"runs/{RUN}/notebooks/06-results.ipynb",
+    *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
 ]
 
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
+MODELS = {
+    task: ["data", "teacher", "teacher-discriminator", *[f"student-{arm}" for arm in ARMS[task]]]
+    + [name for name in ["original"] if "resnet" in GENERATORS[task]]
+    for task in TASKS
+}
 ARTIFACTS = [
-    *each(f"{HOME}/{{name}}{{suffix}}", name=["data", "teacher", "teacher-discriminator"], suffix=[".safetensors", ".json"]),
-    *each(f"{HOME}/{{name}}{{suffix}}", name=[f"student-{arm}" for arm in ARMS], suffix=[".safetensors", ".json"]),
-    *each(f"{HOME}/{{name}}.json", name=["plan", "eval"]),
+    *each(f"{HOME}/{{name}}{{suffix}}", name=MODELS, suffix=same([".safetensors", ".json"])),
+    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval"])),
     *[f"runs/{RUN}/{name}" for name in ("results.jsonl", "headline.md")],
-    *(each(f"{HOME}/original{{suffix}}", suffix=[".safetensors", ".json"]) if "resnet" in GENERATORS else []),
 ]
+
+
+# What other tasks and seeds have left in this run stays in its table; asking for one task makes no other again.
+ASKED = each(f"{HOME}/eval.json")
+OTHERS = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/eval.json") if str(path) not in ASKED)
 
 
 rule all:
@@ -103,7 +124,7 @@ rule data:
         notebook=f"{HOME}/logs/01-data.ipynb",
     params:
         preset=parameters("01-data"),
-        fixed=SEEDED,
+        fixed=SEEDED + (f" -p path {shlex.quote(DATA)}" if DATA else ""),
     shell:
         RUNNER
 
@@ -183,8 +204,8 @@ rule evaluation:
         **source("05-evaluation"),
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
-        original=rules.original.output.teacher if "resnet" in GENERATORS else [],
-        students=expand(rules.distillation.output.student, arm=ARMS, allow_missing=True),
+        original=lambda w: expand(rules.original.output.teacher, **w) if "resnet" in GENERATORS[w.task] else [],
+        students=lambda w: expand(rules.distillation.output.student, arm=ARMS[w.task], **w),
     output:
         notebook=f"{HOME}/notebooks/05-evaluation.ipynb",
         results=f"{HOME}/eval.json",
@@ -192,7 +213,8 @@ rule evaluation:
         notebook=f"{HOME}/logs/05-evaluation.ipynb",
     params:
         preset=parameters("05-evaluation"),
-        fixed=SEEDED + f" -p arms '{json.dumps(ARMS)}' -p original {'resnet' in GENERATORS}",
+        fixed=lambda w: SEEDED.format(**w)
+        + f" -p arms '{json.dumps(ARMS[w.task])}' -p original {'resnet' in GENERATORS[w.task]}",
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
@@ -202,19 +224,21 @@ rule evaluation:
 
 rule collect:
     input:
-        results=each(f"{HOME}/eval.json"),
+        results=ASKED,
         module="i2i_lib/results.py",
     output:
         f"runs/{RUN}/results.jsonl",
+    params:
+        others=OTHERS,
     shell:
-        f"exec {sys.executable} -m i2i_lib.results collect {{output}} {{input.results}}"
+        f"exec {sys.executable} -m i2i_lib.results collect {{output}} {{input.results}} {{params.others}}"
 
 
 rule results:
     input:
         **source("06-results"),
         results=rules.collect.output,
-        evaluations=each(f"{HOME}/eval.json"),
+        evaluations=ASKED,
     output:
         notebook=f"runs/{RUN}/notebooks/06-results.ipynb",
         headline=f"runs/{RUN}/headline.md",
@@ -225,3 +249,32 @@ rule results:
         fixed="",
     shell:
         RUNNER
+
+
+# Chapters that quote or measure beside the runs, and read none of them.
+rule paper_numbers:
+    input:
+        **source("08-paper-numbers"),
+        published=sorted(str(path) for path in Path("book/published").glob("*.csv")),
+    output:
+        notebook=f"runs/{RUN}/notebooks/08-paper-numbers.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/08-paper-numbers.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "08-paper-numbers", "")),
+        fixed="",
+    shell:
+        RUNNER
+
+
+use rule paper_numbers as search_cost with:
+    input:
+        **source("09-search-cost"),
+        published=["book/published/search.csv"],
+    output:
+        notebook=f"runs/{RUN}/notebooks/09-search-cost.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/09-search-cost.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "09-search-cost", "")),
+        fixed="",

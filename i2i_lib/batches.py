@@ -26,14 +26,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Square pictures of two domains, uint8.
+    """Pictures of two domains, uint8; square, unless a task says otherwise.
 
     In place of a tensor, `source` and `target` may be pictures still in their files (`pictures.FileImages`): these
     have its shape, and an index into them gives a tensor.
     """
 
-    source: Tensor  # [N, 3, S, S] pictures; [N, 1, S, S] label maps; [N, 2, S, S] label maps and instance edges
-    target: Tensor  # [M, 3, S, S] pictures; M = N and registered to the source where `paired`
+    source: Tensor  # [N, 3, H, W] pictures; [N, 1, H, W] label maps; [N, 2, H, W] label maps and instance edges
+    target: Tensor  # [M, 3, H, W] pictures; M = N and registered to the source where `paired`
     block: Tensor  # [N], int64: what is not independent shares a block, the unit of a bootstrap; -1 in training
     box: Tensor  # [N, 2], int64: top-left (row, column) of each source in its raster, where there is one
     target_box: Tensor  # [M, 2], int64: the same of each target
@@ -45,8 +45,13 @@ class Tiles:
 
     @property
     def size(self) -> int:
-        """Side of a tile in pixels."""
-        return self.source.shape[-1]
+        """Side of a tile in pixels: its height, if it is not square."""
+        return self.source.shape[-2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a tile in pixels."""
+        return self.source.shape[-2], self.source.shape[-1]
 
     @property
     def source_channels(self) -> int:
@@ -62,7 +67,7 @@ class Task:
     family: Family
     train: Tiles
     test: Tiles
-    info: dict[str, Any]  # how the tiles were made, and the checksums of what they were made of; plain JSON
+    info: dict[str, Any]  # plain JSON: `domains`, the names of source and target; how the tiles were made, of what
 
 
 def encode(images: Tensor, classes: int = 0) -> Tensor:
@@ -82,9 +87,9 @@ def paired_batches(
     """Endless augmented training batches, as a function of the step to start from.
 
     Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
-    half of the time. The batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one
-    would have seen. The tiles are moved to `device` once (those still in files, when they are drawn) and augmented
-    there.
+    half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
+    batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. The
+    tiles are moved to `device` once (those still in files, when they are drawn) and augmented there.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
@@ -92,7 +97,7 @@ def paired_batches(
     source, target = tiles.source.to(device), tiles.target.to(device)
 
     def batch(step: int) -> Batch:
-        index, crop = _draw(len(tiles), tiles.size, image_size, batch_size, (seed,), step)
+        index, crop = _draw(len(tiles), source.shape[-2:], image_size, batch_size, (seed,), step)
         return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
 
     return lambda first_step: _endless(batch, first_step)
@@ -108,7 +113,7 @@ def unpaired_batches(
     def batch(step: int) -> Batch:
         chosen = []
         for domain, images in enumerate((source, target)):
-            index, crop = _draw(len(images), images.shape[-1], image_size, batch_size, (seed, 2 + domain), step)
+            index, crop = _draw(len(images), images.shape[-2:], image_size, batch_size, (seed, 2 + domain), step)
             chosen.append(encode(crop(images[index])))
         return Batch(*chosen)
 
@@ -123,7 +128,7 @@ def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
 def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
     if not len(tiles) or not len(tiles.target):
         raise ValueError("there are no tiles to draw batches from")
-    size = min(tiles.size, tiles.target.shape[-1])
+    size = min(tiles.size, tiles.target.shape[-2])
     if not 0 < image_size <= size:
         raise ValueError(f"cannot crop image_size {image_size} from tiles of {size}: load the task with that size")
     if batch_size < 1:
@@ -138,19 +143,21 @@ def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
 
 
 def _draw(
-    n: int, size: int, image_size: int, batch_size: int, stream: tuple[int, ...], step: int
+    n: int, shape: Sequence[int], image_size: int, batch_size: int, stream: tuple[int, ...], step: int
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Which of `n` images step `step` sees, and a function that crops and mirrors each of them."""
+    """Which of `n` images [height, width] step `step` sees, and a function that crops and mirrors each of them."""
+    crop_width = image_size * shape[1] // shape[0]
     places = np.arange(step * batch_size, (step + 1) * batch_size)  # in the endless concatenation of epochs
     orders = {
         epoch: np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in np.unique(places // n).tolist()
     }
     index = np.array([orders[p // n][p % n] for p in places.tolist()])
     rng = np.random.default_rng((*stream, 1, step))
-    top, left = rng.integers(0, size - image_size, (2, batch_size, 1), endpoint=True)
+    free = np.array([shape[0] - image_size, shape[1] - crop_width])
+    top, left = rng.integers(0, free[:, None, None], (2, batch_size, 1), endpoint=True)
     mirrored = rng.random((batch_size, 1)) < 0.5
     rows = top + np.arange(image_size)
-    columns = left + np.where(mirrored, np.arange(image_size)[::-1], np.arange(image_size))
+    columns = left + np.where(mirrored, np.arange(crop_width)[::-1], np.arange(crop_width))
 
     def crop(images: Tensor) -> Tensor:
         i, r, c = (

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_lib.files import sha256
@@ -28,6 +29,7 @@ from i2i_lib.recorded import check, manifests, recordings, tables
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
+OF_ALL = ("06", "08", "09")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
@@ -67,10 +69,13 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
     sources, kept = book.parent / "notebooks", book / "recorded"
+    toc = book / "notebooks" / "_toc.yml"
+    toc.parent.mkdir(parents=True)
+    toc.write_text(_contents(book / "_toc.yml", preset, [runs, kept]))
     for folder in {kept / preset, *recordings(kept)}:
         if folder.exists():
             check(folder)
-    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(book / "_toc.yml")]
+    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(toc)]
     shown: list[Shown] = []
     for page in pages:
         notebook = _read(page.executed) if page.executed else _stub(page, preset)
@@ -121,6 +126,35 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
 
 
+# The titles that the pages of a further task have in the margin.
+TITLES = {"01": "Data", "02": "The search space", "03": "Pruning", "04": "Distillation", "05": "Evaluation"}
+
+
+def _contents(toc: Path, preset: str, places: list[Path]) -> str:
+    """The table of contents with a part for every further task that was run, before the part `Reference`."""
+    content: Any = yaml.safe_load(toc.read_text())
+    found: dict[str, set[str]] = {}
+    for place in places:
+        for path in (place / preset).glob("*/seed0/notebooks/*.ipynb"):
+            found.setdefault(path.parts[-4], set()).add(path.stem)
+    found.pop("earth", None)
+    for task in sorted(found):
+        # A page whose name begins with another's is one of its variants: an arm, or another generator.
+        names = sorted("04-distillation" if name == MAIN_ARM else name for name in found[task])
+        chapters = []
+        for name in names:
+            entry = {"file": f"tasks/{task}/{name}"}
+            parent = chapters[-1] if chapters and name.startswith(chapters[-1]["file"].rsplit("/", 1)[1]) else None
+            if parent:
+                variant = name.removeprefix(parent["file"].rsplit("/", 1)[1] + "-")
+                parent.setdefault("sections", []).append(entry | {"title": f"“{variant}”"})
+            else:
+                chapters.append(entry | {"title": TITLES.get(name[:2], name)})
+        part = {"caption": f"The task {task}", "numbered": 1, "chapters": chapters}
+        content["parts"].insert(len(content["parts"]) - 1, part)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
 def _toc(path: Path) -> Iterator[str]:
     """The entries of the table of contents that notebooks fill, in order."""
     yield from re.findall(r"file: *((?:notebooks|tasks)/\S+)", path.read_text())
@@ -129,8 +163,7 @@ def _toc(path: Path) -> Iterator[str]:
 def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     folder, name = docname.rsplit("/", 1)
     task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
-    # 06 gathers over tasks and seeds; the others are shown for seed 0.
-    inside = preset if name.startswith("06") else f"{preset}/{task}/seed0"
+    inside = preset if name.startswith(OF_ALL) else f"{preset}/{task}/seed0"
     stem = MAIN_ARM if name == "04-distillation" else name
     found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
     # A variant's page is called after its notebook: 04-distillation-none shows notebooks/04-distillation.ipynb.
@@ -218,6 +251,9 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
             break
     else:
         raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
+    # A cell for some tasks only, and this was none of them.
+    empty = [cell for cell in notebook.cells if "if-output" in cell.metadata.get("tags", []) and not cell.outputs]
+    notebook.cells = [cell for cell in notebook.cells if cell not in empty]
     if page.variant or page.task != "earth":
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
@@ -332,6 +368,7 @@ def build(top: Path) -> Path:
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
     shutil.rmtree(work, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--config", "_config.yml"]
+    command += ["--toc", str(top / "book" / "notebooks" / "_toc.yml")]
     command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
     # Warnings come on the error stream; the rest would name folders that are about to move.
     if subprocess.run(command, cwd=top, stdout=subprocess.DEVNULL).returncode:

@@ -8,7 +8,7 @@ last, so that an interrupted save is noticed, not read.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,43 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from i2i_lib.config import BlockWidths, DiscriminatorConfig, GeneratorConfig, Norm, ResnetConfig
-from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.config import (
+    BlockWidths,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    MultiscaleDiscriminatorConfig,
+    Norm,
+    ResnetConfig,
+    SpadeBlockWidths,
+    SpadeConfig,
+    SpadeResnetConfig,
+)
+from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.files import atomic_write, write_json
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.latency import LatencyTable
 from i2i_lib.prune import ChannelPlan
+from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
 FORMAT = 1
-GENERATORS = {"inception": (GeneratorConfig, InceptionGenerator), "resnet": (ResnetConfig, ResnetGenerator)}
-DISCRIMINATORS = {"patch": (DiscriminatorConfig, PatchDiscriminator)}
+GENERATORS = {
+    "inception": (GeneratorConfig, InceptionGenerator),
+    "resnet": (ResnetConfig, ResnetGenerator),
+    "inception_spade": (SpadeConfig, InceptionSpadeGenerator),
+    "spade": (SpadeResnetConfig, SpadeGenerator),
+}
+DISCRIMINATORS = {
+    "patch": (DiscriminatorConfig, PatchDiscriminator),
+    "multiscale": (MultiscaleDiscriminatorConfig, MultiscaleDiscriminator),
+}
 
-Generator = InceptionGenerator | ResnetGenerator
+Generator = InceptionGenerator | ResnetGenerator | InceptionSpadeGenerator | SpadeGenerator
+Discriminator = PatchDiscriminator | MultiscaleDiscriminator
+
+
+def build(config: Any) -> Any:
+    """The generator or discriminator of a configuration, with PyTorch's own random weights."""
+    return next(network for kind, network in (GENERATORS | DISCRIMINATORS).values() if kind is type(config))(config)
 
 
 def save_generator(generator: Generator, path: Path | str, *, provenance: Mapping[str, Any] | None = None) -> None:
@@ -46,13 +71,13 @@ def load_generator(path: Path | str, *, device: str = "cpu") -> Any:
 
 
 def save_discriminator(
-    discriminator: PatchDiscriminator, path: Path | str, *, provenance: Mapping[str, Any] | None = None
+    discriminator: Discriminator, path: Path | str, *, provenance: Mapping[str, Any] | None = None
 ) -> None:
     """As `save_generator`."""
     _save(discriminator, path, DISCRIMINATORS, provenance)
 
 
-def load_discriminator(path: Path | str, *, device: str = "cpu") -> PatchDiscriminator:
+def load_discriminator(path: Path | str, *, device: str = "cpu") -> Any:
     """As `load_generator`, but in training mode: a loaded discriminator is one to train on."""
     return _load(path, DISCRIMINATORS).to(device).train()
 
@@ -70,7 +95,8 @@ def save_plan(
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `path`.json, with the latency table that was its cost, if one was."""
-    values = {"format": FORMAT, "kind": "plan", "plan": asdict(plan) | {"keep": dict(plan.keep)}}
+    network = next(name for name, (config, _) in GENERATORS.items() if type(plan.config) is config)
+    values = {"format": FORMAT, "kind": "plan", "network": network, "plan": asdict(plan) | {"keep": dict(plan.keep)}}
     values |= {"latency": asdict(latency) if latency else None, "provenance": dict(provenance or {})}
     write_json(_named(path, "json"), values)
 
@@ -83,7 +109,8 @@ def load_plan(path: Path | str) -> ChannelPlan:
     try:
         plan = dict(values["plan"])
         plan["keep"] = {name: tuple(channels) for name, channels in plan["keep"].items()}
-        plan["config"] = GeneratorConfig(**plan["config"])
+        config_type, _ = GENERATORS[values.get("network", "inception")]  # the first plans were of no other
+        plan["config"] = config_type(**plan["config"])
         return ChannelPlan(**plan)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not a channel plan: {error}") from error
@@ -157,14 +184,15 @@ def _read_json(file: Path) -> dict[str, Any]:
 # --- official state dicts --------------------------------------------------------------------------------------
 
 
-def from_cat_state_dict(state: Mapping[str, Tensor]) -> Generator:
+def from_cat_state_dict(state: Mapping[str, Tensor], *, upsamplings: int = 6) -> Generator:
     """Our generator, in eval mode, from the state dict of an official one.
 
-    Reads inception teachers and students of the CAT code, and ResNet generators of the pix2pix/CycleGAN code (which
-    its forks share, CAT's included), plain or depthwise-separable. Widths come from the shapes, since such files
-    hold nothing else; every key must then be the expected one. Dropout layers have no weights and are not rebuilt:
-    pix2pix networks that were trained with them compute what they do in eval mode. Read a file with
-    `torch.load(path, map_location="cpu", weights_only=True)`.
+    Reads inception and inception-SPADE teachers and students of the CAT code, and ResNet generators of the
+    pix2pix/CycleGAN code (which its forks share, CAT's included), plain or depthwise-separable. Widths come from the
+    shapes, since such files hold nothing else; every key must then be the expected one. Dropout layers have no weights
+    and are not rebuilt: pix2pix networks that were trained with them compute what they do in eval mode. How often a
+    SPADE generator doubles its grid leaves no trace in a file either: `upsamplings` is 5 for the official "normal", 6
+    for "more", 7 for "most". Read a file with `torch.load(path, map_location="cpu", weights_only=True)`.
 
     Raises ValueError naming the first key that is missing, foreign or of another shape, and what was expected.
     """
@@ -174,12 +202,14 @@ def from_cat_state_dict(state: Mapping[str, Tensor]) -> Generator:
             raise ValueError(f"{name!r} holds a {type(value).__name__}, expected a tensor: pass the state dict itself")
     if any(name.startswith(("down_sampling.", "features.", "up_sampling.")) for name in state):
         net, names = _official_inception(state)
+    elif any(name.startswith(("fc.", "head_0.", "conv_img.")) for name in state):
+        net, names = _official_spade(state, upsamplings)
     elif any(name.startswith("model.") for name in state):
         net, names = _official_resnet(state)
     else:
         raise ValueError(
-            f"not an official generator: expected 'down_sampling.1.weight' (inception) or 'model.1.weight' (ResNet),"
-            f" the first key is {next(iter(state), None)!r}"
+            f"not an official generator: expected 'down_sampling.1.weight' (inception), 'fc.weight' (SPADE) or"
+            f" 'model.1.weight' (ResNet), the first key is {next(iter(state), None)!r}"
         )
     for name in names.values():
         if name.endswith(".num_batches_tracked"):  # unused here, and files from before PyTorch 0.4.1 have none
@@ -194,29 +224,18 @@ def _official_inception(state: dict[str, Tensor]) -> tuple[InceptionGenerator, d
     prefixes |= {f"up.{i}.{part}": f"up_sampling.{3 * i + j - 1}" for i in range(2) for j, part in _CONV_NORM}
     prefixes["head"] = "up_sampling.7"
     stem = [_shape(state, f"down_sampling.{i}.weight") for i in (1, 4, 7)]
-    found: list[dict[str, dict[int, int]]] = []  # block -> kind -> kernel size -> width
+    found: list[_Found] = []
     for i in range(_count(state, "features", "pw_bn.weight", at_least=3)):
-        block: dict[str, dict[int, int]] = {"conv": {}, "depthwise": {}}
-        # Missing branches renumber the others, so only the k x k convolution tells a branch's kernel size.
-        for kind, ops, key, parts in (("conv", "res_ops", "1.0", _PLAIN), ("depthwise", "dw_ops", "2.0", _DEPTHWISE)):
-            for j in range(_count(state, f"features.{i}.{ops}", f"{key}.weight")):
-                branch = f"features.{i}.{ops}.{j}"
-                width, _, kernel, _ = _shape(state, f"{branch}.{key}.weight")
-                if kernel in block[kind]:
-                    raise ValueError(f"'{branch}.{key}.weight' is a second branch of kernel size {kernel}")
-                block[kind][kernel] = width
-                prefixes |= {f"blocks.{i}.{kind}.k{kernel}.{ours}": f"{branch}.{theirs}" for ours, theirs in parts}
+        block = _official_branches(state, f"features.{i}", _BRANCHES, prefixes, f"blocks.{i}")
         if any(block.values()):
             prefixes[f"blocks.{i}.norm"] = f"features.{i}.pw_bn"
         else:  # the official identity block still has its closing norm
-            for name in [name for name in state if name.startswith(f"features.{i}.pw_bn.")]:
-                del state[name]
+            _drop(state, f"features.{i}.pw_bn.")
         found.append(block)
-    kernels = {kernel for block in found for widths in block.values() for kernel in widths}
-    sizes = (1, 3, 5) if kernels <= {1, 3, 5} else tuple(sorted(kernels))
+    sizes = _kernel_sizes(found)
     config = GeneratorConfig(
         stem=tuple(shape[0] for shape in stem),
-        blocks=tuple(BlockWidths(**{k: tuple(b[k].get(s, 0) for s in sizes) for k in b}) for b in found),
+        blocks=tuple(_widths(block, sizes) for block in found),
         up=tuple(_shape(state, f"up_sampling.{i}.weight")[1] for i in (0, 3)),  # transposed: inputs first
         norm=_official_norm(state, "down_sampling.1", "down_sampling.2"),
         kernel_sizes=sizes,
@@ -224,6 +243,46 @@ def _official_inception(state: dict[str, Tensor]) -> tuple[InceptionGenerator, d
         out_channels=_shape(state, "up_sampling.7.weight")[0],
     )
     net = InceptionGenerator(config)
+    return net, _named_by_prefix(net, prefixes)
+
+
+def _official_spade(state: dict[str, Tensor], upsamplings: int) -> tuple[InceptionSpadeGenerator, dict[str, str]]:
+    """As `_official_inception`."""
+    prefixes = {"stem.conv": "fc", "stem.norm": "fc_norm", "head": "conv_img"}
+    stem, label_channels, *_ = _shape(state, "fc.weight")
+    ups = _count(state, "up", "shortcut.1.conv.weight", at_least=4, separator="_")
+    if ups > 4 and upsamplings != 7:
+        raise ValueError(f"'up_4' is in the state dict, and upsamplings={upsamplings}: expected upsamplings=7 ('most')")
+    found: list[tuple[int, _Found, _Found]] = []
+    width = stem
+    for name in ("head_0", "G_middle_0", "G_middle_1", *(f"up_{i}" for i in range(ups))):
+        ours = f"blocks.{name}"
+        if name.startswith("up_") or f"{name}.shortcut.1.conv.weight" in state:
+            width = _shape(state, f"{name}.shortcut.1.conv.weight")[0]
+            prefixes |= {
+                f"{ours}.shortcut.norm": f"{name}.shortcut.0",
+                f"{ours}.shortcut.conv": f"{name}.shortcut.1.conv",
+            }
+        body = _official_branches(state, name, _SPADE_BODY, prefixes, f"{ours}.body")
+        spade = _official_branches(state, f"{name}.spade", _SPADE_LABELS, prefixes, f"{ours}.spade")
+        unscaled = f"{name}.spade.param_free_norm"
+        if f"{unscaled}.running_mean" not in state:
+            raise ValueError(f"'{unscaled}.running_mean' is missing: expected one value for each of the block's inputs")
+        if any(body.values()):
+            prefixes[f"{ours}.norm"] = unscaled
+        else:  # without branches the official block still has a SPADE that it never uses
+            _drop(state, f"{name}.spade.")
+        found.append((width, body, spade))
+    sizes = _kernel_sizes([branches for _, *both in found for branches in both])
+    config = SpadeConfig(
+        stem,
+        tuple(SpadeBlockWidths(width, _widths(body, sizes), _widths(spade, sizes)) for width, body, spade in found),
+        label_channels,
+        upsamplings,
+        kernel_sizes=sizes,
+        out_channels=_shape(state, "conv_img.weight")[0],
+    )
+    net = InceptionSpadeGenerator(config)
     return net, _named_by_prefix(net, prefixes)
 
 
@@ -268,24 +327,65 @@ def _official_resnet(state: dict[str, Tensor]) -> tuple[ResnetGenerator, dict[st
 
 
 _CONV_NORM = ((1, "conv"), (2, "norm"))
-_PLAIN = (("expand.conv", "1.0"), ("expand.norm", "1.1"), ("project", "4"))
-_DEPTHWISE = (
-    ("expand.conv", "0.0"),
-    ("expand.norm", "0.1"),
-    ("spatial.conv", "2.0"),
-    ("spatial.norm", "2.1"),
-    ("project", "4"),
+_Found = dict[str, dict[int, int]]  # kind of branch -> kernel size -> hidden width
+_Parts = tuple[tuple[str, str], ...]  # ours, theirs
+
+
+def _in_sequence(*theirs: str) -> _Parts:
+    ours = ("expand.conv", "expand.norm", "spatial.conv", "spatial.norm", "project")
+    return tuple(zip((*ours[:2], "project") if len(theirs) == 3 else ours, theirs, strict=True))
+
+
+_BRANCHES = (_in_sequence("1.0", "1.1", "4"), _in_sequence("0.0", "0.1", "2.0", "2.1", "4"))
+_SPADE_BODY = (
+    _in_sequence("0.conv", "0.norm", "1.conv"),
+    _in_sequence("0.conv", "0.norm", "1.conv", "1.norm", "2.conv"),
 )
+_SPADE_LABELS = (_in_sequence("0.conv", "0.norm", "1"), _in_sequence("0.conv", "0.norm", "1.conv", "1.norm", "2"))
 
 
-def _count(state: Mapping[str, Tensor], prefix: str, key: str, at_least: int = 0) -> int:
+def _official_branches(
+    state: Mapping[str, Tensor], theirs: str, parts: tuple[_Parts, _Parts], prefixes: dict[str, str], ours: str
+) -> _Found:
+    """The branches under `theirs`; adds to `prefixes` how their modules are called under `ours`."""
+    found: _Found = {"conv": {}, "depthwise": {}}
+    for (kind, widths), ops, names in zip(found.items(), ("res_ops", "dw_ops"), parts, strict=True):
+        # Missing branches renumber the others, so only the k x k convolution tells a branch's kernel size.
+        key = dict(names)["expand.conv" if kind == "conv" else "spatial.conv"]
+        for j in range(_count(state, f"{theirs}.{ops}", f"{key}.weight")):
+            branch = f"{theirs}.{ops}.{j}"
+            width, _, kernel, _ = _shape(state, f"{branch}.{key}.weight")
+            if kernel in widths:
+                raise ValueError(f"'{branch}.{key}.weight' is a second branch of kernel size {kernel}")
+            widths[kernel] = width
+            prefixes |= {f"{ours}.{kind}.k{kernel}.{part}": f"{branch}.{name}" for part, name in names}
+    return found
+
+
+def _kernel_sizes(found: Sequence[_Found]) -> tuple[int, ...]:
+    kernels = {kernel for block in found for widths in block.values() for kernel in widths}
+    return (1, 3, 5) if kernels <= {1, 3, 5} else tuple(sorted(kernels))
+
+
+def _widths(found: _Found, sizes: tuple[int, ...]) -> BlockWidths:
+    return BlockWidths(**{kind: tuple(widths.get(size, 0) for size in sizes) for kind, widths in found.items()})
+
+
+def _drop(state: dict[str, Tensor], prefix: str) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def _count(state: Mapping[str, Tensor], prefix: str, key: str, at_least: int = 0, separator: str = ".") -> int:
     """How many numbered parts there are under `prefix`; each needs `key`."""
-    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    pattern = re.compile(re.escape(prefix + separator) + r"(\d+)\.")
     indices = {int(match[1]) for match in map(pattern.match, state) if match}
     count = max(len(indices), at_least)
     for i in range(count):
         if i not in indices:
-            raise ValueError(f"'{prefix}.{i}.{key}' is missing: expected parts numbered from 0 under '{prefix}'")
+            raise ValueError(
+                f"'{prefix}{separator}{i}.{key}' is missing: expected parts numbered from 0 under '{prefix}'"
+            )
     return count
 
 

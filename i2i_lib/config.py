@@ -1,6 +1,8 @@
 """How wide every layer is. Plain data: no tensors, no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Literal
 
 Norm = Literal["batch", "instance", "sync_batch"]
@@ -52,16 +54,17 @@ class GeneratorConfig:
             raise ValueError(f"expected 3 stem and 2 up widths, got stem={self.stem}, up={self.up}")
         if min(*self.stem, *self.up, self.in_channels, self.out_channels) < 1:
             raise ValueError(f"widths outside the blocks are at least 1, got stem={self.stem}, up={self.up}")
-        if any(k < 1 or k % 2 == 0 for k in self.kernel_sizes) or len(set(self.kernel_sizes)) != len(self.kernel_sizes):
-            raise ValueError(f"kernel sizes are odd and differ, got {self.kernel_sizes}")
-        for i, block in enumerate(blocks):
-            if len(block.conv) != len(self.kernel_sizes) or len(block.depthwise) != len(self.kernel_sizes):
-                raise ValueError(f"block {i} needs one width per kernel size of {self.kernel_sizes}, got {block}")
+        _check_kernels(self.kernel_sizes, blocks)
 
     @property
     def taps(self) -> tuple[int, ...]:
         """The blocks, counted from 1, whose outputs are features for distillation."""
         return _taps(len(self.blocks))
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the stem's and those after the taps."""
+        return (self.stem[-1],) * (1 + len(self.taps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,110 @@ class ResnetConfig:
         """The blocks, counted from 1, whose outputs are features for distillation."""
         return _taps(self.n_blocks)
 
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the stem's and those after the taps."""
+        return (self.stem[-1],) * (1 + len(self.taps))
+
+
+@dataclass(frozen=True, slots=True)
+class SpadeBlockWidths:
+    """Widths of one block of an inception-SPADE generator (paper, supplement S1).
+
+    With no branch left in `body` the block is its shortcut: SPADE has nothing to feed, so its widths become 0 too.
+    """
+
+    outputs: int
+    body: BlockWidths  # hidden widths from the modulated features to the outputs
+    spade: BlockWidths  # hidden widths from the labels to SPADE's scale and shift
+
+    def __post_init__(self) -> None:
+        for name in ("body", "spade"):
+            if not isinstance(getattr(self, name), BlockWidths):
+                object.__setattr__(self, name, BlockWidths(**getattr(self, name)))
+        if not any(self.body.conv + self.body.depthwise):
+            object.__setattr__(self, "spade", BlockWidths(self.body.conv, self.body.depthwise))
+
+
+@dataclass(frozen=True, slots=True)
+class SpadeConfig:
+    """Every width of an inception-SPADE generator, teacher and student alike.
+
+    Three blocks (head_0, G_middle_0, G_middle_1) and then one after each doubling of the grid (up_0, up_1, ...). Of
+    the `upsamplings` that are more than those blocks, the first comes after head_0, the second after G_middle_0.
+    """
+
+    stem: int  # 3 x 3, on labels shrunk by 2^upsamplings
+    blocks: tuple[SpadeBlockWidths, ...]
+    label_channels: int = 36
+    upsamplings: int = 6
+    norm: Norm = "batch"
+    kernel_sizes: tuple[int, ...] = (1, 3, 5)
+    out_channels: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
+        blocks = tuple(b if isinstance(b, SpadeBlockWidths) else SpadeBlockWidths(**b) for b in self.blocks)
+        object.__setattr__(self, "blocks", blocks)
+        _check_choices(self.norm)
+        _check_kernels(self.kernel_sizes, [part for block in blocks for part in (block.body, block.spade)])
+        if min(self.label_channels, self.out_channels, *self.widths) < 1:
+            raise ValueError(f"widths outside the branches are at least 1, got {self.widths}")
+        _check_upsamplings(self.upsamplings, len(blocks))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the stem's output and of each block's."""
+        return (self.stem, *(block.outputs for block in self.blocks))
+
+    @property
+    def unit(self) -> int:
+        """The largest number that divides all `widths`: pruning scales them together, from this to 1."""
+        return gcd(*self.widths)
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """The blocks' names, and how much smaller than the image the grid is there."""
+        return _stages(self.upsamplings, len(self.blocks))
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
+        return self.widths[1:6:2]
+
+
+@dataclass(frozen=True, slots=True)
+class SpadeResnetConfig:
+    """The original SPADE generator (Park et al. 2019); its defaults are the paper's "Original" GauGAN."""
+
+    base: int = 64
+    label_channels: int = 36
+    upsamplings: int = 6
+    norm: Norm = "batch"
+    hidden: int = 128  # between the labels and SPADE's scale and shift
+    out_channels: int = 3
+
+    def __post_init__(self) -> None:
+        _check_choices(self.norm)
+        if min(self.base, self.label_channels, self.hidden, self.out_channels, *self.widths) < 1:
+            raise ValueError(f"widths are at least 1, got {self}")
+        _check_upsamplings(self.upsamplings, len(self.widths) - 1)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the stem's output and of each block's."""
+        return _spade_widths(self.base, self.upsamplings)
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """The blocks' names, and how much smaller than the image the grid is there."""
+        return _stages(self.upsamplings, len(self.widths) - 1)
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
+        return self.widths[1:6:2]
+
 
 @dataclass(frozen=True, slots=True)
 class DiscriminatorConfig:
@@ -111,6 +218,20 @@ class DiscriminatorConfig:
             raise ValueError(f"expected positive widths and n_layers of at least 0, got {self}")
 
 
+@dataclass(frozen=True, slots=True)
+class MultiscaleDiscriminatorConfig:
+    """PatchGANs on the image and on smaller copies of it, as in SPADE (Park et al. 2019)."""
+
+    in_channels: int = 39  # labels and image side by side
+    base: int = 64
+    n_layers: int = 4
+    n_scales: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.in_channels, self.base, self.n_layers, self.n_scales) < 1:
+            raise ValueError(f"expected positive widths, layers and scales, got {self}")
+
+
 def cat_teacher(base: int = 64, n_blocks: int = 9, norm: Norm = "instance") -> GeneratorConfig:
     """The paper's teacher: six branches share the width of one residual block (section 3.1)."""
     hidden = (4 * base // 6,) * 3
@@ -122,6 +243,24 @@ def cat_teacher(base: int = 64, n_blocks: int = 9, norm: Norm = "instance") -> G
     )
 
 
+def cat_spade_teacher(
+    base: int = 64, label_channels: int = 36, upsamplings: int = 6, norm: Norm = "batch", hidden: int = 128
+) -> SpadeConfig:
+    """The paper's GauGAN teacher: six branches share the width of one SPADE residual block, or `hidden` of SPADE's.
+
+    `label_channels` counts one-hot labels and, where there is one, the instance-edge channel. The official code knows
+    5, 6 and 7 `upsamplings` ("normal", "more", "most"); fewer leave small images a grid to start from. At a small
+    `base`, SPADE's 128 would cost nearly all there is.
+    """
+    stem, *widths = _spade_widths(base, upsamplings)
+    spade = BlockWidths((hidden // 6,) * 3, (hidden // 6,) * 3)
+    blocks = []
+    for inputs, outputs in zip((stem, *widths), widths, strict=False):
+        body = (min(inputs, outputs) // 6,) * 3
+        blocks.append(SpadeBlockWidths(outputs, BlockWidths(body, body), spade))
+    return SpadeConfig(stem, tuple(blocks), label_channels, upsamplings, norm)
+
+
 def mobile_resnet(base: int = 16, n_blocks: int = 9, norm: Norm = "instance") -> ResnetConfig:
     """The depthwise-separable ResNet that GAN Compression and OMGD start from."""
     return ResnetConfig(base=base, n_blocks=n_blocks, norm=norm, separable=True)
@@ -129,6 +268,36 @@ def mobile_resnet(base: int = 16, n_blocks: int = 9, norm: Norm = "instance") ->
 
 def _taps(n_blocks: int) -> tuple[int, ...]:
     return (-(-n_blocks // 3), -(-2 * n_blocks // 3), n_blocks)
+
+
+def _spade_widths(base: int, upsamplings: int) -> tuple[int, ...]:
+    """Four layers of 16 x base, then half as many after each doubling of the grid, down to base (7: base // 2)."""
+    ups = 5 if upsamplings == 7 else min(upsamplings, 4)
+    return (16 * base,) * 4 + tuple(16 * base // 2**i for i in range(1, ups + 1))
+
+
+def _stages(upsamplings: int, n_blocks: int) -> dict[str, int]:
+    ups = n_blocks - 3
+    early = upsamplings - ups  # doublings before up_0's
+    stages = {"head_0": upsamplings, "G_middle_0": upsamplings - min(early, 1), "G_middle_1": ups}
+    stages |= {f"up_{i}": ups - 1 - i for i in range(ups)}
+    return {name: 2**doublings for name, doublings in stages.items()}
+
+
+def _check_upsamplings(upsamplings: int, n_blocks: int) -> None:
+    if n_blocks < 5 or not n_blocks - 3 <= upsamplings <= n_blocks - 1:
+        raise ValueError(
+            f"got {n_blocks} blocks and upsamplings={upsamplings}, expected at least 5 blocks (features are read after"
+            " the fifth) and an upsampling for all but three of them, or for all but two or one"
+        )
+
+
+def _check_kernels(kernel_sizes: tuple[int, ...], blocks: Sequence[BlockWidths]) -> None:
+    if any(k < 1 or k % 2 == 0 for k in kernel_sizes) or len(set(kernel_sizes)) != len(kernel_sizes):
+        raise ValueError(f"kernel sizes are odd and differ, got {kernel_sizes}")
+    for i, block in enumerate(blocks):
+        if len(block.conv) != len(kernel_sizes) or len(block.depthwise) != len(kernel_sizes):
+            raise ValueError(f"block {i} needs one width per kernel size of {kernel_sizes}, got {block}")
 
 
 def _check_blocks(n_blocks: int) -> None:

@@ -14,10 +14,13 @@ import torch
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
+from i2i_lib.cityscapes import load_cityscapes
 from i2i_lib.downloads import fetch, listing
-from i2i_lib.earth import load_earth
+from i2i_lib.earth import load_earth, load_earth_unpaired
+from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
+from i2i_lib.openmoji import load_openmoji
 from i2i_lib.pictures import FileImages, check_pictures
 
 __all__ = [
@@ -25,7 +28,7 @@ __all__ = [
     "unpaired_batches",
 ]  # fmt: skip
 
-FORMAT = 2
+FORMAT = 1
 
 
 def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] = "AtoB", **options: Any) -> Task:
@@ -46,12 +49,13 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
     options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     task = _LOADERS[name](image_size, **options)
+    info = task.info | {"image_size": image_size, "direction": direction, "options": options}
     if direction == "BtoA":
         if task.train.classes:
             raise ValueError(f"{name} translates labels to pictures: there is no other direction")
         task = replace(task, train=_turned(task.train), test=_turned(task.test))
-    made_by = {"image_size": image_size, "direction": direction, "options": options}
-    return replace(task, info=task.info | made_by)
+        info["domains"] = info["domains"][::-1]
+    return replace(task, info=info)
 
 
 def _turned(tiles: Tiles) -> Tiles:
@@ -63,8 +67,15 @@ def _turned(tiles: Tiles) -> Tiles:
     return replace(tiles, block=block, **other)
 
 
-_LOADERS: dict[str, Callable[..., Task]] = {"earth": load_earth, "folder": load_folder}
-_LOADERS |= {name: partial(load_paper, name) for name in PAPER_TASKS}
+_LOADERS: dict[str, Callable[..., Task]] = {
+    "earth": load_earth,
+    "earth-labels": load_earth_labels,
+    "earth-unpaired": load_earth_unpaired,
+    "openmoji": load_openmoji,
+    "cityscapes": load_cityscapes,
+    "folder": load_folder,
+    **{name: partial(load_paper, name) for name in PAPER_TASKS},
+}
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------
@@ -98,7 +109,8 @@ def load_saved_task(path: str | Path) -> Task:
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
-            raise ValueError(f"{record} holds {described['kind']!r} in format {described['format']}, not a task")
+            found = f"{described['kind']!r} in format {described['format']}"
+            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: run notebook 01 again")
         wanted, name, info = described["sha256"], described["name"], described["info"]
         family, plain = described["family"], {part: described[part] for part in ("train", "test")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:

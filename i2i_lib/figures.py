@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
@@ -70,6 +71,14 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mappin
     for index, title in (columns or {}).items():
         axes[0][index].set_title(title, fontsize=9)
     return figure
+
+
+def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
+    """A task's sources as pictures [N, 3, H, W], uint8: label maps are painted in the colours of `Task.info`."""
+    if "classes" not in info:
+        return images
+    colours = [[round(255 * part) for part in to_rgb(label["colour"])] for label in info["classes"]]
+    return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)
 
 
 def as_uint8(images: Tensor) -> Tensor:

@@ -41,7 +41,9 @@ def load_paper(name: str, image_size: int, path: str | None = None) -> Task:
         raise FileNotFoundError(
             f"{where} does not exist: `python -m i2i_lib.data fetch {folder}` downloads it, or give the path of a copy"
         )
-    return replace(load_folder(image_size, str(where), layout, swap=swap), name=name)
+    task = load_folder(image_size, str(where), layout, swap=swap)
+    domains = ["map", "aerial photograph"] if name == "maps" else name.split("2")
+    return replace(task, name=name, info=task.info | {"domains": domains})
 
 
 def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swap: bool = False) -> Task:
@@ -104,6 +106,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
 
     train_size = round(TRAIN_MARGIN * image_size)
     info = {
+        "domains": ["B", "A"] if swap else ["A", "B"],
         "folder": str(where),
         "layout": layout,
         "train_size": train_size,

@@ -1,6 +1,8 @@
 """Generators as pure functions of a config: images in [-1, 1] to images in [-1, 1]."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,49 +13,70 @@ from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Ups
 from i2i_lib.layers import ReflectConv, init_weights, norm_layer, with_norm_relu
 from i2i_lib.macs import check_image_size
 
-__all__ = ["InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
+__all__ = ["Branches", "InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
 
 
-class InceptionBlock(nn.Module):
-    """Residual block whose body is a normed sum of branches with different receptive fields (paper, section 3.1).
+class Branches(nn.Module):
+    """A sum of branches with different receptive fields (paper, section 3.1).
 
     For each kernel size k there is a plain branch (k x k, k x k) and a depthwise one (1 x 1, k x k depthwise, 1 x 1).
-    Only hidden widths can be pruned: every branch reads and writes the trunk, so one of width 0 simply drops out.
+    `convolution` makes one from its inputs, outputs, kernel size and groups, and keeps the grid.
     """
 
-    def __init__(self, width: int, hidden: BlockWidths, kernel_sizes: tuple[int, ...], norm: Norm) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: BlockWidths,
+        outputs: int,
+        kernel_sizes: tuple[int, ...],
+        norm: Norm,
+        convolution: Callable[..., nn.Module],
+        *,
+        spatial_affine: bool = True,
+    ) -> None:
         super().__init__()
         # Keyed by kernel size, so that a missing branch does not rename the others.
         self.conv = nn.ModuleDict()
         self.depthwise = nn.ModuleDict()
-        bias = norm == "instance"
         for kernel, c in zip(kernel_sizes, hidden.conv, strict=True):
             if c:
                 self.conv[f"k{kernel}"] = nn.Sequential(
                     OrderedDict(
-                        expand=with_norm_relu(ReflectConv(width, c, kernel, bias=bias), c, norm),
-                        project=ReflectConv(c, width, kernel, bias=bias),
+                        expand=with_norm_relu(convolution(inputs, c, kernel), c, norm),
+                        project=convolution(c, outputs, kernel),
                     )
                 )
         for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
             if c:
                 self.depthwise[f"k{kernel}"] = nn.Sequential(
                     OrderedDict(
-                        expand=with_norm_relu(ReflectConv(width, c, 1, bias=bias), c, norm),
-                        spatial=with_norm_relu(ReflectConv(c, c, kernel, bias=bias, groups=c), c, norm),
-                        project=ReflectConv(c, width, 1, bias=bias),
+                        expand=with_norm_relu(convolution(inputs, c, 1), c, norm),
+                        spatial=with_norm_relu(convolution(c, c, kernel, groups=c), c, norm, affine=spatial_affine),
+                        project=convolution(c, outputs, 1),
                     )
                 )
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, inputs, H, W] -> [N, outputs, H, W]
+        first, *others = (*self.conv.values(), *self.depthwise.values())
+        total = first(x)
+        for branch in others:
+            total = total + branch(x)
+        return total
+
+
+class InceptionBlock(Branches):
+    """Residual block whose body is a normed sum of branches (paper, figure 2).
+
+    Only hidden widths can be pruned: every branch reads and writes the trunk, so one of width 0 simply drops out.
+    """
+
+    def __init__(self, width: int, hidden: BlockWidths, kernel_sizes: tuple[int, ...], norm: Norm) -> None:
+        convolution = partial(ReflectConv, bias=norm == "instance")
+        super().__init__(width, hidden, width, kernel_sizes, norm, convolution)
         self.norm = norm_layer(norm, width) if self.conv or self.depthwise else None
 
     def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
-        if self.norm is None:
-            return x
-        first, *others = (*self.conv.values(), *self.depthwise.values())
-        body = first(x)
-        for branch in others:
-            body = body + branch(x)
-        return x + self.norm(body)
+        return x if self.norm is None else x + self.norm(super().forward(x))
 
 
 class _SeparableConv(nn.Module):

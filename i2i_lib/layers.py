@@ -1,20 +1,22 @@
 """The few parts that generators and discriminators share."""
 
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from i2i_lib.config import Norm
 
 
-def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """A norm with a trained scale and shift: batch norms track statistics, instance norm keeps none."""
+def norm_layer(norm: Norm, channels: int, *, affine: bool = True) -> nn.Module:
+    """A norm, by default with a trained scale and shift: batch norms track statistics, instance norm keeps none."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.SyncBatchNorm(channels)
+        return nn.InstanceNorm2d(channels, affine=affine)
+    return (nn.BatchNorm2d if norm == "batch" else nn.SyncBatchNorm)(channels, affine=affine)
 
 
 class ReflectConv(nn.Conv2d):
@@ -36,13 +38,20 @@ def _pad(x: Tensor, border: tuple[int, ...]) -> Tensor:
     return F.pad(x, border, mode="reflect")
 
 
-def with_norm_relu(conv: nn.Module, channels: int, norm: Norm) -> nn.Sequential:
+def with_norm_relu(conv: nn.Module, channels: int, norm: Norm, *, affine: bool = True) -> nn.Sequential:
     """Convolution, norm, ReLU."""
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm_layer(norm, channels), relu=nn.ReLU(inplace=True)))
+    return nn.Sequential(
+        OrderedDict(conv=conv, norm=norm_layer(norm, channels, affine=affine), relu=nn.ReLU(inplace=True))
+    )
 
 
 def init_weights(
-    module: nn.Module, *, seed: int, gain: float = 0.02, norm_start: Literal["one", "normal"] = "one"
+    module: nn.Module,
+    *,
+    seed: int,
+    gain: float = 0.02,
+    norm_start: Literal["one", "normal"] = "one",
+    scheme: Literal["normal", "xavier"] = "normal",
 ) -> None:
     """Draw fresh weights in place: convolutions from N(0, `gain`), biases and shifts 0, norm scales 1.
 
@@ -50,25 +59,53 @@ def init_weights(
     `norm_start="normal"`. Pruning ranks these scales, and after a short training such a start still decides the
     ranking; from 1, whatever tells two channels apart was learned.
 
-    The same `seed` gives the same weights on every device. Running statistics are reset.
+    GauGAN's `scheme="xavier"` (Glorot & Bengio 2010) divides the spread of a convolution's weights by the root of the
+    mean of what one of its inputs feeds and one of its outputs reads.
+
+    The same `seed` gives the same weights on every device. Running statistics are reset, spectral norms estimated anew.
     """
     if norm_start not in ("one", "normal"):
         raise ValueError(f"norm_start is 'one' or 'normal', got {norm_start!r}")
+    if scheme not in ("normal", "xavier"):
+        raise ValueError(f"scheme is 'normal' or 'xavier', got {scheme!r}")
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(like: Tensor, mean: float) -> Tensor:
-        return torch.empty(like.shape).normal_(mean, gain, generator=generator)
+    def draw(like: Tensor, mean: float, spread: float = gain) -> Tensor:
+        return torch.empty(like.shape).normal_(mean, spread, generator=generator)
 
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-                part.weight.copy_(draw(part.weight, 0.0))
+                weight = part.weight
+                fans = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
+                weight = draw(weight, 0.0, gain * (2 / fans) ** 0.5 if scheme == "xavier" else gain)
+                if is_parametrized(part):
+                    _init_spectral(part, weight, draw)
+                else:
+                    part.weight.copy_(weight)
             elif isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm):
                 part.reset_running_stats()
-                part.weight.copy_(draw(part.weight, 1.0) if norm_start == "normal" else torch.ones(part.weight.shape))
-            elif isinstance(part, nn.InstanceNorm2d):
+                if part.affine:
+                    part.weight.copy_(
+                        draw(part.weight, 1.0) if norm_start == "normal" else torch.ones(part.weight.shape)
+                    )
+            elif isinstance(part, nn.InstanceNorm2d) and part.affine:
                 part.weight.fill_(1.0)
             else:
                 continue
             if part.bias is not None:
                 part.bias.zero_()
+
+
+def _init_spectral(conv: nn.Module, weight: Tensor, draw: Callable[[Tensor, float], Tensor]) -> None:
+    """Set the weight under a spectral norm, and its singular vectors, which a forward pass in training refines."""
+    parametrization: Any = conv.get_submodule("parametrizations.weight")
+    parametrization.original.copy_(weight)
+    spectral = parametrization[0]
+    for vector in spectral.buffers():
+        vector.copy_(F.normalize(draw(vector, 0.0), dim=0))
+    training = spectral.training
+    spectral.train()
+    for _ in range(15):  # as many as at its construction
+        spectral(parametrization.original)
+    spectral.train(training)

@@ -10,9 +10,10 @@ Biases, activations, padding and resizing count for nothing in either.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig
+from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeConfig, SpadeResnetConfig
 
 Convention = Literal["paper", "exact"]
+Config = GeneratorConfig | ResnetConfig | SpadeConfig | SpadeResnetConfig
 
 
 class Layer(NamedTuple):
@@ -25,56 +26,100 @@ class Layer(NamedTuple):
     kernel: int
     shrink: int  # image size over output size
     groups: int = 1
+    bias: bool = True  # of a norm: a scale and a shift
 
 
-def layers(config: GeneratorConfig | ResnetConfig) -> Iterator[Layer]:
+def layers(config: Config) -> Iterator[Layer]:
     """Every layer with a cost or parameters, in the order of the forward pass."""
+    if isinstance(config, SpadeConfig | SpadeResnetConfig):
+        yield from _spade_layers(config)
+        return
     up: Literal["conv", "transposed"] = "transposed" if config.upsample == "transpose" else "conv"
+    bias = config.norm == "instance"
     widths = (config.in_channels, *config.stem)
     for i, (kernel, shrink) in enumerate([(7, 1), (3, 2), (3, 4)]):
-        yield Layer(f"stem.{i}.conv", "conv", widths[i], widths[i + 1], kernel, shrink)
+        yield Layer(f"stem.{i}.conv", "conv", widths[i], widths[i + 1], kernel, shrink, bias=bias)
         yield Layer(f"stem.{i}.norm", "norm", widths[i + 1], widths[i + 1], 1, shrink)
+    width = widths[-1]
     if isinstance(config, GeneratorConfig):
         for i, block in enumerate(config.blocks):
-            yield from _inception_block(f"blocks.{i}", widths[-1], block, config.kernel_sizes)
+            yield from _branches(f"blocks.{i}", width, block, width, config.kernel_sizes, 4, bias=bias)
+            if any(block.conv) or any(block.depthwise):
+                yield Layer(f"blocks.{i}.norm", "norm", width, width, 1, 4)
     else:
         for i in range(config.n_blocks):
-            yield from _resnet_block(f"blocks.{i}", widths[-1], config.separable)
-    widths = (widths[-1], *config.up)
+            yield from _resnet_block(f"blocks.{i}", width, config.separable, bias=bias)
+    widths = (width, *config.up)
     for i, shrink in enumerate([2, 1]):
-        yield Layer(f"up.{i}.conv", up, widths[i], widths[i + 1], 3, shrink)
+        yield Layer(f"up.{i}.conv", up, widths[i], widths[i + 1], 3, shrink, bias=bias)
         yield Layer(f"up.{i}.norm", "norm", widths[i + 1], widths[i + 1], 1, shrink)
     yield Layer("head", "conv", widths[-1], config.out_channels, 7, 1)
 
 
-def _inception_block(name: str, width: int, hidden: BlockWidths, kernel_sizes: tuple[int, ...]) -> Iterator[Layer]:
+def _branches(
+    name: str,
+    inputs: int,
+    hidden: BlockWidths,
+    outputs: int,
+    kernel_sizes: tuple[int, ...],
+    shrink: int,
+    *,
+    bias: bool = True,
+    spatial_affine: bool = True,
+) -> Iterator[Layer]:
     for kernel, c in zip(kernel_sizes, hidden.conv, strict=True):
         if c:
             branch = f"{name}.conv.k{kernel}"
-            yield Layer(f"{branch}.expand.conv", "conv", width, c, kernel, 4)
-            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, 4)
-            yield Layer(f"{branch}.project", "conv", c, width, kernel, 4)
+            yield Layer(f"{branch}.expand.conv", "conv", inputs, c, kernel, shrink, bias=bias)
+            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, shrink)
+            yield Layer(f"{branch}.project", "conv", c, outputs, kernel, shrink, bias=bias)
     for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
         if c:
             branch = f"{name}.depthwise.k{kernel}"
-            yield Layer(f"{branch}.expand.conv", "conv", width, c, 1, 4)
-            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, 4)
-            yield Layer(f"{branch}.spatial.conv", "conv", c, c, kernel, 4, groups=c)
-            yield Layer(f"{branch}.spatial.norm", "norm", c, c, 1, 4)
-            yield Layer(f"{branch}.project", "conv", c, width, 1, 4)
-    if any(hidden.conv) or any(hidden.depthwise):
-        yield Layer(f"{name}.norm", "norm", width, width, 1, 4)
+            yield Layer(f"{branch}.expand.conv", "conv", inputs, c, 1, shrink, bias=bias)
+            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, shrink)
+            yield Layer(f"{branch}.spatial.conv", "conv", c, c, kernel, shrink, groups=c, bias=bias)
+            yield Layer(f"{branch}.spatial.norm", "norm", c, c, 1, shrink, bias=spatial_affine)
+            yield Layer(f"{branch}.project", "conv", c, outputs, 1, shrink, bias=bias)
 
 
-def _resnet_block(name: str, width: int, separable: bool) -> Iterator[Layer]:
+def _resnet_block(name: str, width: int, separable: bool, *, bias: bool) -> Iterator[Layer]:
     for i in range(2):
         if separable:
-            yield Layer(f"{name}.body.{i}.conv.spatial", "conv", width, width, 3, 4, groups=width)
+            yield Layer(f"{name}.body.{i}.conv.spatial", "conv", width, width, 3, 4, groups=width, bias=bias)
             yield Layer(f"{name}.body.{i}.conv.norm", "norm", width, width, 1, 4)
-            yield Layer(f"{name}.body.{i}.conv.project", "conv", width, width, 1, 4)
+            yield Layer(f"{name}.body.{i}.conv.project", "conv", width, width, 1, 4, bias=bias)
         else:
-            yield Layer(f"{name}.body.{i}.conv", "conv", width, width, 3, 4)
+            yield Layer(f"{name}.body.{i}.conv", "conv", width, width, 3, 4, bias=bias)
         yield Layer(f"{name}.body.{i}.norm", "norm", width, width, 1, 4)
+
+
+def _spade_layers(config: SpadeConfig | SpadeResnetConfig) -> Iterator[Layer]:
+    labels, widths = config.label_channels, config.widths
+    yield Layer("stem.conv", "conv", labels, widths[0], 3, 2**config.upsamplings)
+    if isinstance(config, SpadeConfig):
+        yield Layer("stem.norm", "norm", widths[0], widths[0], 1, 2**config.upsamplings)
+    for i, (stage, shrink) in enumerate(config.stages.items()):
+        name, inputs, outputs = f"blocks.{stage}", widths[i], widths[i + 1]
+        if isinstance(config, SpadeConfig):
+            block, kernels = config.blocks[i], config.kernel_sizes
+            if any(block.body.conv + block.body.depthwise):
+                yield Layer(f"{name}.norm", "norm", inputs, inputs, 1, shrink, bias=False)
+                yield from _branches(f"{name}.spade", labels, block.spade, 2 * inputs, kernels, shrink)
+                yield from _branches(f"{name}.body", inputs, block.body, outputs, kernels, shrink, spatial_affine=False)
+            if inputs != outputs:
+                yield Layer(f"{name}.shortcut.norm", "norm", inputs, inputs, 1, shrink)
+                yield Layer(f"{name}.shortcut.conv", "conv", inputs, outputs, 1, shrink, bias=False)
+            continue
+        middle = min(inputs, outputs)
+        parts = [("body.0", inputs, middle, 3), ("body.1", middle, outputs, 3)]
+        for part, reads, writes, kernel in [*parts, ("shortcut", inputs, outputs, 1)] if inputs != outputs else parts:
+            spade = f"{name}.{part}.spade"
+            yield Layer(f"{spade}.norm", "norm", reads, reads, 1, shrink, bias=False)
+            yield Layer(f"{spade}.shared", "conv", labels, config.hidden, 3, shrink)
+            yield Layer(f"{spade}.scale_shift", "conv", config.hidden, 2 * reads, 3, shrink)
+            yield Layer(f"{name}.{part}.conv", "conv", reads, writes, kernel, shrink, bias=part != "shortcut")
+    yield Layer("head", "conv", widths[-1], config.out_channels, 3, 1)
 
 
 def layer_macs(layer: Layer, pixels: int, *, tracked: bool, convention: Convention = "paper") -> int:
@@ -87,27 +132,26 @@ def layer_macs(layer: Layer, pixels: int, *, tracked: bool, convention: Conventi
     return elements * (layer.inputs // layer.groups) * layer.kernel**2
 
 
-def generator_macs(
-    config: GeneratorConfig | ResnetConfig, image_size: int | tuple[int, int], convention: Convention = "paper"
-) -> int:
-    """MACs of one image of `image_size` (a side, or height and width: multiples of 4) through the generator."""
+def generator_macs(config: Config, image_size: int | tuple[int, int], convention: Convention = "paper") -> int:
+    """MACs of one image of `image_size` through the generator.
+
+    `image_size` is a side, or height and width: multiples of 4, and of 2^upsamplings for SPADE.
+    """
     if convention not in ("paper", "exact"):
         raise ValueError(f"convention is 'paper' or 'exact', got {convention!r}")
-    height, width = check_image_size(image_size)
+    spade = isinstance(config, SpadeConfig | SpadeResnetConfig)
+    height, width = check_image_size(image_size, 2**config.upsamplings if spade else 4)
     tracked = config.norm != "instance"
     return sum(layer_macs(x, height * width, tracked=tracked, convention=convention) for x in layers(config))
 
 
-def generator_params(config: GeneratorConfig | ResnetConfig) -> int:
-    """Trained parameters: weights, norm scales and shifts, and the biases that instance norm comes with."""
+def generator_params(config: Config) -> int:
+    """Trained parameters: weights, biases, norm scales and shifts."""
     count = 0
     for layer in layers(config):
-        if layer.kind == "norm":
-            count += 2 * layer.outputs
-        else:
+        if layer.kind != "norm":
             count += layer.inputs // layer.groups * layer.outputs * layer.kernel**2
-            if config.norm == "instance" or layer.name == "head":
-                count += layer.outputs
+        count += layer.outputs * layer.bias * (2 if layer.kind == "norm" else 1)
     return count
 
 

@@ -2,11 +2,12 @@
 
 import os
 import sys
+from pathlib import Path
 
 from i2i_lib import runs
 
 
-def main(preset: str, task: str, seeds: str, *targets: str) -> None:
+def main(preset: str, task: str, seeds: str, data: str = "", *targets: str) -> None:
     """Replace this process by Snakemake, for the whole book or for some of its files.
 
     Exits with a sentence where something cannot be as asked.
@@ -16,6 +17,11 @@ def main(preset: str, task: str, seeds: str, *targets: str) -> None:
         runs.tasks(task)
         if not seeds.isdigit() or int(seeds) < 1:
             raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
+        folder = Path(data).resolve() if data else ""
+        if folder and not folder.is_dir():
+            raise ValueError(f"DATA={data} is not a folder")
+        if task == "folder" and not folder:
+            raise ValueError("TASK=folder needs DATA=path/to/the/pictures; the chapter on your own images says more")
         os.chdir(runs.root())
         # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
         with runs.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
@@ -24,6 +30,7 @@ def main(preset: str, task: str, seeds: str, *targets: str) -> None:
             command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
             command += ["--quiet", "host", "reason", "rules", "progress"]
             command += ["--resources", f"gpu={gpu}", "--config", f"preset={preset}", f"task={task}", f"seeds={seeds}"]
+            command += [f"data={folder}"] if folder else []
             command += ["--", *targets] if targets else []
             os.execv(sys.executable, command)
     except (ValueError, RuntimeError) as error:

@@ -33,6 +33,7 @@ class EvalResult:
     kd_low: float  # its 95 % interval over blocks
     kd_high: float
     fd: float  # Frechet distance to the truth
+    miou: float | None = None  # how well labels are read back from the pictures, where sources are labels
     macs_paper: int | None = None
     macs_exact: int | None = None
     params: int | None = None

@@ -25,7 +25,9 @@ MADE_BY = {
 }
 
 # The tasks whose data comes with the dependencies, so that they run anywhere.
-EMBEDDED_TASKS = ("earth",)
+EMBEDDED_TASKS = ("earth", "openmoji", "earth-unpaired", "earth-labels")
+# Those whose data is downloaded, or the user's own.
+OTHER_TASKS = ("horse2zebra", "zebra2horse", "maps", "cityscapes", "folder")
 
 # Pages that building the book writes beside the committed ones.
 ASSEMBLED = ("status.md", "headline.md")
@@ -122,7 +124,8 @@ def load_preset(preset: str) -> dict[str, Any]:
         raise ValueError(f"unknown preset {preset!r}: expected one of {known}, or the path of a .yml file")
     content = yaml.safe_load(path.read_text())
     known_keys = {"threads", "gpu", "minutes", "arms", "generators", "notebooks"}
-    unknown = sorted(content.keys() - known_keys) if isinstance(content, dict) else [content]
+    given = {key for key in content if not key.startswith("+")} if isinstance(content, dict) else {str(content)}
+    unknown = sorted(given - known_keys)
     if unknown:
         raise ValueError(f"{_short(path)}: unknown entries {unknown}; known are {sorted(known_keys)}")
     return content
@@ -140,12 +143,19 @@ def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant:
     return values
 
 
+def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:
+    """The students (arms) and the generators that a preset trains for a task: its section `+<task>` wins."""
+    own = preset.get(f"+{task}") or {}
+    return own.get("arms", preset["arms"]), own.get("generators", preset["generators"])
+
+
 def tasks(name: str) -> tuple[str, ...]:
     """The tasks that `TASK=name` stands for: one, or every embedded one for `all`."""
     if name == "all":
         return EMBEDDED_TASKS
-    if name not in EMBEDDED_TASKS:
-        raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(EMBEDDED_TASKS)}")
+    known = EMBEDDED_TASKS + OTHER_TASKS
+    if name not in known:
+        raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(known)}")
     return (name,)
 
 

@@ -1,8 +1,11 @@
 """Everything that trains, by one name: the loop and the trainers of each family."""
 
+from i2i_lib.distill import Distillation
+from i2i_lib.gaugan import SpadeDistiller, SpadeTrainer, Vgg19Features
 from i2i_lib.loop import Trainer, TrainingRun, fit, set_up
-from i2i_lib.paired import Distillation, PairedDistiller, PairedTrainer
+from i2i_lib.paired import PairedDistiller, PairedTrainer
 from i2i_lib.steps import Batches, Generator, TrainConfig
+from i2i_lib.unpaired import UnpairedDistiller, UnpairedTrainer, swapped
 
 __all__ = [
     "Batches",
@@ -10,9 +13,15 @@ __all__ = [
     "Generator",
     "PairedDistiller",
     "PairedTrainer",
+    "SpadeDistiller",
+    "SpadeTrainer",
     "TrainConfig",
     "Trainer",
     "TrainingRun",
+    "UnpairedDistiller",
+    "UnpairedTrainer",
+    "Vgg19Features",
     "fit",
     "set_up",
+    "swapped",
 ]

@@ -17,7 +17,7 @@ from i2i_lib.book import assemble, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
-CHAPTERS = ("01-data", "02-search-space", "03-pruning", "04-distillation", "05-evaluation", "06-results")
+CHAPTERS = tuple(path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
 
 
 def picture(alt: str | None = "A grey square", name: str | None = None):
@@ -221,3 +221,20 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     with pytest.raises(RuntimeError, match="was not replaced"):
         build(top)
     assert (html / "notebooks/01-data.html").exists()
+
+
+def test_further_tasks_get_parts_of_their_own(book):
+    """A task has its pages in the contents if it was run, variants below the page they vary, and none if it was not."""
+    for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
+        run(book, name, task="openmoji")
+    pages = assemble("cpu", lambda source: ("s", "m"), book=book, runs=book.parent / "runs")
+    assert {p.docname for p in pages if p.task == "openmoji"} == {
+        "tasks/openmoji/01-data",
+        "tasks/openmoji/04-distillation",
+        "tasks/openmoji/04-distillation-none",
+    }
+    parts = yaml.safe_load((book / "notebooks" / "_toc.yml").read_text())["parts"]
+    chapters = next(part["chapters"] for part in parts if part["caption"] == "The task openmoji")
+    assert [chapter["file"] for chapter in chapters] == ["tasks/openmoji/01-data", "tasks/openmoji/04-distillation"]
+    assert chapters[1]["sections"] == [{"file": "tasks/openmoji/04-distillation-none", "title": "“none”"}]
+    assert parts[-1]["caption"] == "Reference"

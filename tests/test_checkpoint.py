@@ -100,7 +100,7 @@ def test_plans_come_back_with_their_latency_table(tmp_path):
 
 
 def test_only_bare_networks_are_saved(tmp_path):
-    with pytest.raises(ValueError, match="expected a bare InceptionGenerator or ResnetGenerator, got Sequential"):
+    with pytest.raises(ValueError, match=r"expected a bare InceptionGenerator or .* got Sequential"):
         save_generator(torch.nn.Sequential(generator()), tmp_path / "net")  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
 

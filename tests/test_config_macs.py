@@ -8,8 +8,19 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from i2i_lib.config import BlockWidths, DiscriminatorConfig, GeneratorConfig, ResnetConfig, cat_teacher, mobile_resnet
-from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.checkpoint import GENERATORS
+from i2i_lib.config import (
+    BlockWidths,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    ResnetConfig,
+    SpadeBlockWidths,
+    SpadeConfig,
+    SpadeResnetConfig,
+    cat_spade_teacher,
+    cat_teacher,
+    mobile_resnet,
+)
 from i2i_lib.macs import generator_macs, generator_params, layers
 
 NOTHING = BlockWidths((0, 0, 0), (0, 0, 0))
@@ -19,6 +30,18 @@ STUDENT = GeneratorConfig(
     up=(3, 4),
     norm="batch",
 )
+SPADE_STUDENT = SpadeConfig(
+    stem=6,
+    blocks=(
+        SpadeBlockWidths(6, STUDENT.blocks[0], STUDENT.blocks[2]),
+        SpadeBlockWidths(5, NOTHING, STUDENT.blocks[0]),
+        SpadeBlockWidths(5, STUDENT.blocks[2], NOTHING),
+        SpadeBlockWidths(4, STUDENT.blocks[0], STUDENT.blocks[0]),
+        SpadeBlockWidths(4, NOTHING, NOTHING),
+    ),
+    label_channels=7,
+    upsamplings=3,
+)
 CONFIGS = {
     "student-batch": STUDENT,
     "student-instance": replace(STUDENT, norm="instance"),
@@ -27,12 +50,18 @@ CONFIGS = {
     "resnet": ResnetConfig(base=4, n_blocks=3),
     "resnet-batch": ResnetConfig(base=4, n_blocks=4, norm="batch", upsample="resize"),
     "mobile": mobile_resnet(base=4, n_blocks=3),
+    "spade": cat_spade_teacher(4, 5, 4),
+    "spade-student": SPADE_STUDENT,
+    "spade-instance": replace(SPADE_STUDENT, norm="instance"),
+    "spade-original": SpadeResnetConfig(4, 5, 4, hidden=6),
+    "spade-original-instance": SpadeResnetConfig(4, 5, 4, norm="instance"),
 }
+SPADE = SpadeConfig | SpadeResnetConfig
 FLOOR = GeneratorConfig(stem=(16, 16, 16), blocks=(NOTHING,) * 9, up=(16, 16))
 
 
 def network(config):
-    return ResnetGenerator(config) if isinstance(config, ResnetConfig) else InceptionGenerator(config)
+    return next(build(config) for kind, build in GENERATORS.values() if type(config) is kind)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +79,12 @@ def network(config):
 def test_macs_at_256_are_the_published_ones(config, paper, exact):
     assert generator_macs(config, 256) == paper
     assert generator_macs(config, (256, 256), "exact") == exact
+
+
+def test_gaugan_costs_what_was_published():
+    """281 G MACs and 93.0 M parameters (Li et al. 2020); a norm without statistics would make it 282 G."""
+    assert round(generator_macs(SpadeResnetConfig(), (256, 512)) / 1e9) == 281
+    assert round(generator_params(SpadeResnetConfig()) / 1e6, 1) == 93.0
 
 
 def test_params_are_the_published_ones():
@@ -75,7 +110,8 @@ def test_macs_match_two_other_counters(config):
     for module in net.modules():
         module.register_forward_hook(count)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        net(torch.zeros(1, config.in_channels, 32, 48))
+        channels = config.label_channels if isinstance(config, SPADE) else config.in_channels
+        net(torch.zeros(1, channels, 32, 48))
     assert generator_macs(config, (32, 48)) == counted
     assert 2 * generator_macs(config, (32, 48), "exact") == flops.get_total_flops()
 
@@ -83,14 +119,19 @@ def test_macs_match_two_other_counters(config):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_layers_and_params_are_the_network_s(config):
     net = network(config)
+    state = net.state_dict()
     assert generator_params(config) == sum(p.numel() for p in net.parameters())
-    assert {layer.name for layer in layers(config)} == {name.rpartition(".")[0] for name in net.state_dict()}
+    owners = {name.partition(".parametrizations")[0] if "param" in name else name.rpartition(".")[0] for name in state}
+    named = {layer.name for layer in layers(config) if layer.kind != "norm" or layer.bias or config.norm != "instance"}
+    assert named == owners
 
 
 @pytest.mark.parametrize("size", [0, -4, 30, (64, 62)])
 def test_image_sizes_that_do_not_fit_are_refused(size):
     with pytest.raises(ValueError, match="multiples of 4"):
         generator_macs(STUDENT, size)
+    with pytest.raises(ValueError, match="multiples of 64"):
+        generator_macs(SpadeResnetConfig(), size)
 
 
 def test_an_unknown_convention_is_refused():
@@ -103,9 +144,9 @@ def test_features_come_after_each_third_of_the_blocks(n, taps):
     assert cat_teacher(8, n).taps == taps == ResnetConfig(8, n).taps
 
 
-@pytest.mark.parametrize("config", [STUDENT, cat_teacher()])
+@pytest.mark.parametrize("config", [STUDENT, cat_teacher(), SPADE_STUDENT, cat_spade_teacher()])
 def test_a_config_survives_json(config):
-    assert GeneratorConfig(**json.loads(json.dumps(asdict(config)))) == config
+    assert type(config)(**json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(

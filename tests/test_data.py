@@ -89,7 +89,7 @@ def test_geography_is_the_same_at_every_scale(earth):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"name": "mars", "image_size": 64}, "unknown task 'mars'; known tasks: earth, folder, horse2zebra"),
+        ({"name": "mars", "image_size": 64}, "unknown task 'mars'; known tasks: .*earth"),
         ({"name": "earth", "image_size": 66}, "multiple of 4 and at least 8, got 66"),
         ({"name": "earth", "image_size": 64, "scale": 3}, r"scale must be one of \(1, 2, 4\), got 3"),
         ({"name": "earth", "image_size": 64, "band": 32}, "32 px wide cannot hold a tile of image_size 64"),
@@ -184,7 +184,7 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
         load_saved_task(tmp_path / "task")
     tensors.write_bytes(content)
     record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
-    with pytest.raises(ValueError, match="holds 'generator' in format 2, not a task"):
+    with pytest.raises(ValueError, match="holds 'generator' in format 1, not a task"):
         load_saved_task(tmp_path / "task")
     record.write_text("{")
     with pytest.raises(ValueError, match="not a task record"):

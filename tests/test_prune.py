@@ -15,11 +15,11 @@ from torch import nn
 
 from i2i_lib import latency, prune
 from i2i_lib.checkpoint import from_cat_state_dict
-from i2i_lib.config import Norm, ResnetConfig, cat_teacher
+from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.latency import LatencyTable, measure_latency
 from i2i_lib.layers import init_weights
-from i2i_lib.macs import generator_macs
+from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.prune import inherit, norm_scales, random_scales, start_student, uniform_scales
 
 DATA = Path(__file__).parent / "data"
@@ -45,8 +45,8 @@ WHOLE = generator_macs(TEACHER.config, 16)
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in json.loads((DATA / "prune_cases.json").read_text()) if case["kind"] == "inception"],
-    ids=lambda case: f"case{case['case']}",
+    json.loads((DATA / "prune_cases.json").read_text()),
+    ids=lambda case: f"case{case['case']}-{case['kind']}",
 )
 def test_the_official_widths_or_wider(case):
     shapes = json.loads((DATA / "prune_shapes.json").read_text())[str(case["case"])]
@@ -56,13 +56,27 @@ def test_the_official_widths_or_wider(case):
         for k, v in load_file(DATA / "prune_gammas.safetensors").items()
         if k.startswith(prefix)
     }
-    net = from_cat_state_dict({name: torch.zeros(shape) for name, shape in shapes.items()} | gammas)
-    assert isinstance(net, InceptionGenerator) and net.config == cat_teacher(case["ngf"], norm=case["norm"])
+    net: Any = from_cat_state_dict({name: torch.zeros(shape) for name, shape in shapes.items()} | gammas)
+    if case["kind"] == "spade":
+        assert net.config == cat_spade_teacher(case["ngf"], case["semantic_nc"])
+        size = round(case["crop"] / case["aspect_ratio"]), case["crop"]
+        assert generator_macs(net.config, size) == case["teacher_macs"]
+        assert generator_params(net.config) == case["teacher_params"]
+    else:
+        assert net.config == cat_teacher(case["ngf"], norm=case["norm"])
+        size = case["height"], case["width"]
 
-    plan = prune.prune(net, case["target"], image_size=(case["height"], case["width"]), min_width=case["lb"])
+    plan = prune.prune(net, case["target"], image_size=size, min_width=case["lb"])
     assert case["student_macs"] <= plan.macs == plan.cost <= case["target"]
-    widths = [*plan.config.stem, *plan.config.up, *(w for b in plan.config.blocks for w in b.conv + b.depthwise)]
-    official = [*case["down"], *case["up"], *(w for b in case["blocks"] for w in b["res"] + b["dw"])]
+    if isinstance(plan.config, SpadeConfig):
+        blocks = [(b.body, b.spade) for b in plan.config.blocks]
+        widths = [*plan.config.widths, *(w for pair in blocks for b in pair for w in b.conv + b.depthwise)]
+        theirs = case["blocks"].values()
+        official = [case["fc"], *(b["output"] for b in theirs)]
+        official += [w for b in theirs for part in ("res", "dw", "spade_res", "spade_dw") for w in b[part]]
+    else:
+        widths = [*plan.config.stem, *plan.config.up, *(w for b in plan.config.blocks for w in b.conv + b.depthwise)]
+        official = [*case["down"], *case["up"], *(w for b in case["blocks"] for w in b["res"] + b["dw"])]
     assert all(ours >= theirs for ours, theirs in zip(widths, official, strict=True))
 
 
@@ -277,6 +291,7 @@ def test_the_three_starts():
     random, inherited, scaled = (
         start_student(net, plan, start, seed=3).state_dict() for start in ("random", "inherited", "scales")
     )
+    assert isinstance(plan.config, GeneratorConfig)
     fresh = InceptionGenerator(plan.config)
     init_weights(fresh, seed=3)
     kept = plan.keep["stem.1"]

@@ -1,0 +1,64 @@
+"""What the distillers of all families share: a teacher, and how alike the student's features are to its own."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from i2i_lib.losses import kernel_alignment
+from i2i_lib.steps import Adversaries, Judge, Network, TrainConfig, autocast
+
+Distillation = Literal["gcka", "ka", "mse", "none"]
+
+
+class Distiller(Adversaries[Network, Judge]):
+    """A student learns from the discriminator and the teacher's features (paper section 3.3, eq. 5).
+
+    `kind` says what "like the teacher" means at each tapped layer: "gcka" (centred kernel alignment over pixels),
+    "ka" (uncentred over samples, as the authors' code), "mse" through learned 1 x 1 adaptors, or "none".
+    """
+
+    def __init__(
+        self,
+        student: Network,
+        teacher: Network,
+        discriminator: Judge,
+        config: TrainConfig,
+        kind: Distillation = "gcka",
+        **optimisers: Any,
+    ) -> None:
+        if kind not in ("gcka", "ka", "mse", "none"):
+            raise ValueError(f"unknown distillation {kind!r}: expected gcka, ka, mse or none")
+        self.kind = kind
+        self.student = student
+        self.teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.adaptors = nn.ModuleList()
+        if kind == "mse":  # only the MSE needs the student's channels to be as many as the teacher's
+            device = next(student.parameters()).device
+            widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)  # pyright: ignore
+            self.adaptors.extend(nn.Conv2d(s, t, 1, device=device) for s, t in widths)
+        super().__init__(student, discriminator, config, extra=self.adaptors.parameters(), **optimisers)
+
+    def parts(self) -> dict[str, Any]:
+        return super().parts() | {"adaptors": self.adaptors}
+
+    def distillation(
+        self, features: Sequence[Tensor], wanted: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weighted loss as "distill", and what it sums as "layer1" onwards; both empty for the kind "none"."""
+        if self.kind == "none":
+            return {}, {}
+        if self.kind == "mse":
+            with autocast(features[0], self.config):
+                features = [adapt(f) for adapt, f in zip(self.adaptors, features, strict=True)]
+            layers = [F.mse_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
+            total = torch.stack(layers).sum()
+        else:
+            index: dict[str, Any] = {} if self.kind == "gcka" else {"rows": "samples", "centered": False}
+            layers = [kernel_alignment(f, w, **index) for f, w in zip(features, wanted, strict=True)]
+            # A constant offset keeps the term at 0 for perfect alignment; it changes no gradient.
+            total = (1 - torch.stack(layers)).sum()
+        named = {f"layer{i}": value for i, value in enumerate(layers, start=1)}
+        return {"distill": self.config.distill * total}, named

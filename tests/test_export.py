@@ -1,0 +1,131 @@
+"""Exported files compute what PyTorch does, wherever they are run."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from test_fuse import trained
+
+from i2i_lib import export
+from i2i_lib.batches import Task, Tiles
+from i2i_lib.checkpoint import load_info, save_generator
+from i2i_lib.config import BlockWidths, GeneratorConfig
+from i2i_lib.data import save_task
+from i2i_lib.export import export_onnx, session
+
+BLOCKS = (BlockWidths((3, 0, 2), (4, 2, 0)), BlockWidths((0, 0, 0), (0, 0, 0)), BlockWidths((0, 5, 14), (0, 0, 1)))
+CONFIGS = {
+    "batch": GeneratorConfig((6, 8, 10), BLOCKS, (8, 6), "batch", "resize"),
+    "instance": GeneratorConfig((6, 8, 10), BLOCKS, (8, 6), "instance", "transpose"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two students and a task beside them."""
+    place = tmp_path_factory.mktemp("export")
+    for name, config in CONFIGS.items():
+        save_generator(trained(config, 1), place / name)
+
+    def tiles(seed: int) -> Tiles:
+        # Smooth, like pictures.
+        coarse = torch.randint(0, 256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(seed)).float()
+        source, target = (torch.nn.functional.interpolate(x, 32, mode="bicubic").clamp(0, 255).byte() for x in coarse)
+        box = torch.zeros(12, 2, dtype=torch.int64)
+        return Tiles(source, target, torch.arange(12) // 3, box, box)
+
+    save_task(Task("smooth", "pix2pix", tiles(0), tiles(1), {}), place / "data")
+    return place
+
+
+def images(height: int, width: int, count: int = 1) -> torch.Tensor:
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(2))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") * 2 - 1
+
+
+@pytest.mark.parametrize("norm", CONFIGS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_file_agrees_with_pytorch_at_any_size(folder, norm, precision):
+    """The tolerances of float32 and float16 bound every value; int8 is held to 30 dB over a picture."""
+    done = export_onnx(folder / norm, folder / f"{norm}-{precision}-any.onnx", precision=precision)
+    net, running = trained(CONFIGS[norm], 1), session(done.path)
+    for source in (images(32, 32, 3), images(24, 40)):
+        with torch.no_grad():
+            gap = torch.from_numpy(running.run(None, {"source": source.numpy()})[0]) - net(source)
+        if precision == "int8":
+            assert 10 * torch.log10(4 / gap.square().mean()) > 30
+            assert gap.abs().max() > 1e-4, "it is another network"
+        else:
+            assert gap.abs().max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    assert done.size == done.path.stat().st_size
+
+
+def test_a_fixed_size_is_in_the_file(folder):
+    done = export_onnx(folder / "batch", folder / "fixed.onnx", size=32)
+    running = session(done.path)
+    assert running.get_inputs()[0].shape == [1, 3, 32, 32] and running.get_outputs()[0].shape == [1, 3, 32, 32]
+    source = images(32, 32)
+    with torch.no_grad():
+        gap = torch.from_numpy(running.run(None, {"source": source.numpy()})[0]) - trained(CONFIGS["batch"], 1)(source)
+    assert gap.abs().max() < 1e-4
+    with pytest.raises(Exception, match="invalid dimensions"):
+        running.run(None, {"source": images(24, 24).numpy()})
+
+
+@pytest.mark.parametrize("norm", CONFIGS)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_borders_are_explicit_and_symmetric(folder, norm, precision):
+    model = onnx.load(export_onnx(folder / norm, folder / "borders.onnx", precision=precision).path)
+    kinds = {node.op_type for node in model.graph.node}
+    assert "Pad" in kinds and ("InstanceNormalization" in kinds) == (norm == "instance")
+    assert "BatchNormalization" not in kinds
+    for node in model.graph.node:
+        values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert "auto_pad" not in values
+        if node.op_type in ("Conv", "ConvTranspose"):
+            assert len(values["pads"]) == 4 and values["pads"][:2] == values["pads"][2:]
+
+
+def test_int8_quantises_the_inner_convolutions_only(folder):
+    graph = onnx.load(export_onnx(folder / "batch", folder / "int8.onnx", precision="int8").path).graph
+    maker = {output: node.op_type for node in graph.node for output in node.output}
+    quantised = {
+        node.name: maker.get(node.input[1]) == "DequantizeLinear" for node in graph.node if "Conv" in node.op_type
+    }
+    inner = {name for name in quantised if name.startswith("blocks") or name in ("stem.1", "stem.2")}
+    assert {name for name, yes in quantised.items() if yes} == inner
+    scales = {x.name: onnx.numpy_helper.to_array(x) for x in graph.initializer if x.name.endswith("_scale")}
+    assert max(scale.size for scale in scales.values()) > 1, "per channel"
+
+
+def test_the_file_says_what_it_is(folder):
+    model = onnx.load(export_onnx(folder / "instance", folder / "meta.onnx", size=64).path)
+    says = {entry.key: entry.value for entry in model.metadata_props}
+    assert GeneratorConfig(**json.loads(says["config"])) == CONFIGS["instance"]
+    assert says["weights_sha256"] == load_info(folder / "instance")["sha256"]
+    assert says["value_range"] == "[-1, 1]" and int(says["macs_exact"]) > 0 and says["macs_image_size"] == "64"
+
+
+def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
+    path = folder / "kept.onnx"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(export, "TOLERANCE", {"fp16": 1e-9})
+    with pytest.raises(ValueError, match=r"fp16 network does not agree with PyTorch .* nothing was written"):
+        export_onnx(folder / "batch", path, precision="fp16")
+    assert path.read_bytes() == b"old" and not [*folder.glob(".kept*")]
+
+
+def test_the_command_line(folder, tmp_path, capsys):
+    export.main([str(folder / "batch"), "--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "32"])
+    assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
+    save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
+    for arguments, sentence in {
+        ("--precision", "int8"): "name a saved task .* with --calibrate",
+        ("--size", "big"): "--size is a number of pixels or dynamic, got 'big'",
+        ("--size", "30"): "multiples of 4, got 30 x 30",
+    }.items():
+        with pytest.raises(SystemExit, match=sentence):
+            export.main([str(tmp_path / "alone"), *arguments])
+    assert not np.any([path.suffix == ".onnx" and path.name != "a.onnx" for path in tmp_path.iterdir()])

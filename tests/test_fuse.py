@@ -1,0 +1,109 @@
+"""A fused network computes what the generator does, in fewer kernels."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from i2i_lib.checkpoint import load_generator
+from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_teacher
+from i2i_lib.fuse import fuse
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.runs import root
+
+
+def trained(config: GeneratorConfig, seed: int) -> InceptionGenerator:
+    """A generator, in eval mode, whose norms have moved far from where they start."""
+    net, generator = InceptionGenerator(config), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in net.modules():
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(part.weight, generator=generator)
+                if part.bias is not None:
+                    part.bias.normal_(0, 0.5, generator=generator)
+            elif isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d):
+                part.weight.normal_(1, 0.3, generator=generator)
+                part.bias.normal_(0, 0.3, generator=generator)
+                if isinstance(part, nn.BatchNorm2d):
+                    part.running_mean.normal_(0, 0.5, generator=generator)  # pyright: ignore[reportOptionalMemberAccess]
+                    part.running_var.uniform_(0.3, 3, generator=generator)  # pyright: ignore[reportOptionalMemberAccess]
+    return net.eval()
+
+
+def any_config(seed: int) -> GeneratorConfig:
+    """Any widths, branches and blocks missing, any kernel sizes in any order."""
+    draw = random.Random(seed)
+    kernels = draw.choice([(1, 3, 5), (3, 5), (5, 1, 3), (1, 3, 5, 7)])
+
+    def branches() -> tuple[int, ...]:
+        return tuple(draw.choice([0, 0, 1, 3, 10, 20]) for _ in kernels)
+
+    blocks = [BlockWidths(branches(), branches()) for _ in range(3)]
+    blocks[draw.randrange(3)] = BlockWidths((0,) * len(kernels), (0,) * len(kernels))
+    norm: Norm = "instance" if seed % 2 else "batch"
+    upsample: Upsample = "resize" if seed // 2 % 2 else "transpose"
+    return GeneratorConfig((draw.randint(1, 9), 5, draw.randint(3, 20)), tuple(blocks), (7, 4), norm, upsample, kernels)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_it_computes_the_same(seed):
+    """In float64, where nothing but the algebra can differ; with two pictures, which instance norm keeps apart."""
+    net, images = trained(any_config(seed), seed).double(), torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        fused = fuse(net)
+        torch.testing.assert_close(fused(images), net(images), rtol=0, atol=1e-11)
+        memory = images.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(fused.to(memory_format=torch.channels_last)(memory), net(images), rtol=0, atol=1e-11)
+    assert fused.config == net.config and not fused.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_trained_student_in_float32():
+    student = load_generator(root() / "book" / "recorded" / "earth" / "student-gcka")
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(student)(images), student(images), rtol=0, atol=1e-5)
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is computed or copied; views are free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view:
+            self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_fewer_kernels(norm):
+    """A block of six branches: 15 convolutions and 6 borders become at most 7 and 4."""
+    net = trained(cat_teacher(24, 3, norm), 0)
+    counted = []
+    for each in (net, fuse(net)):
+        with torch.no_grad(), Calls() as calls:
+            each(torch.zeros(1, 3, 32, 32))
+        counted.append(calls.counts)
+    before, after = counted
+    ends = 6  # convolutions of stem, up-sampling and head
+    assert before["convolution"] == 3 * 15 + ends and after["convolution"] <= 3 * 7 + ends
+    assert before["reflection_pad2d"] == 3 * 6 + 2 and after["reflection_pad2d"] <= 3 * 4 + 2
+    assert not after["native_batch_norm"] and not after["_native_batch_norm_legit_no_training"]
+    assert after.total() < 0.6 * before.total()
+
+
+def test_what_cannot_be_fused_says_so():
+    net = InceptionGenerator(any_config(0))
+    with pytest.raises(ValueError, match=r"training mode.*call \.eval\(\) first"):
+        fuse(net)
+    with pytest.raises(ValueError, match="only an inception generator can be fused, got ResnetGenerator"):
+        fuse(ResnetGenerator(ResnetConfig(4, 3)).eval())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="multiples of 4, got 30 x 32"):
+        fuse(net.eval())(torch.zeros(1, 3, 30, 32))

@@ -1,0 +1,352 @@
+"""GauGAN's networks: against the official ones, and what training and pruning ask of them."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from i2i_lib.checkpoint import (
+    from_cat_state_dict,
+    load_discriminator,
+    load_generator,
+    load_plan,
+    save_discriminator,
+    save_generator,
+    save_plan,
+)
+from i2i_lib.config import (
+    BlockWidths,
+    MultiscaleDiscriminatorConfig,
+    SpadeBlockWidths,
+    SpadeConfig,
+    SpadeResnetConfig,
+    cat_spade_teacher,
+)
+from i2i_lib.discriminators import MultiscaleDiscriminator
+from i2i_lib.layers import init_weights
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import inherit, norm_scales, prune, random_scales, start_student, uniform_scales
+from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
+
+DATA = Path(__file__).parent / "data"
+SMALL = cat_spade_teacher(4, 5, 4)
+
+
+def generator(config: Any = SMALL, seed=0) -> Any:
+    net = SpadeGenerator(config) if isinstance(config, SpadeResnetConfig) else InceptionSpadeGenerator(config)
+    init_weights(net, seed=seed, gain=1.0, norm_start="normal", scheme="xavier")
+    return net
+
+
+def same_state(one, other):
+    """Once for each network: `state_dict` is slow where there are a thousand tensors."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def label_map(channels, height, width, batch=1):
+    """One-hot, a different label at every pixel as far as they go."""
+    labels = torch.randint(channels, (batch, height, width), generator=torch.Generator().manual_seed(2))
+    return nn.functional.one_hot(labels, channels).movedim(-1, 1).float()
+
+
+@pytest.fixture(scope="module")
+def golden():
+    values = load_file(DATA / "inception_spade.safetensors")
+    weights = {name.removeprefix("weights/"): v for name, v in values.items() if name.startswith("weights/")}
+    return weights, values["input/0"].float(), [values[f"output/{i}"] for i in range(4)]
+
+
+def test_image_and_features_are_the_official_ones(golden):
+    weights, labels, wanted = golden
+    net = from_cat_state_dict(weights)
+    # Its last block has a width of 4 and thus, by sixths, no branch.
+    assert net.config == cat_spade_teacher(base=4, label_channels=7)
+    with torch.no_grad():
+        image, features = net(labels, features=True)
+    for ours, theirs in zip((image, *features), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def without(*parts):
+    return lambda state: {name: value for name, value in state.items() if not any(part in name for part in parts)}
+
+
+@pytest.mark.parametrize(
+    ("change", "upsamplings", "message"),
+    [
+        (without("fc.weight"), 6, "'fc.weight' is missing"),
+        (without("fc_norm.running_mean"), 6, "'fc_norm.running_mean' is missing"),
+        (without("G_middle_0."), 6, "'G_middle_0.spade.param_free_norm.running_mean' is missing"),
+        (without("up_1.shortcut"), 6, "'up_1.shortcut.1.conv.weight' is missing"),
+        (without("up_1."), 6, "'up_1.shortcut.1.conv.weight' is missing"),
+        (without("up_0.dw_ops.1.1.conv.bias"), 6, r"'up_0.dw_ops.1.1.conv.bias' is missing.*shape \(5,\)"),
+        (without("head_0.spade.res_ops.0.0"), 6, "'head_0.spade.res_ops.0.0.conv.weight' is missing"),
+        (lambda state: state | {"netA.weight": torch.ones(2)}, 6, "'netA.weight' .*is foreign"),
+        (lambda state: state | {"up_4.shortcut.1.conv.weight": torch.ones(2, 4, 1, 1)}, 6, "expected upsamplings=7"),
+        (lambda state: state, 7, "upsamplings=7"),
+    ],
+)
+def test_state_dicts_that_do_not_fit_name_the_key(change, upsamplings, message, golden):
+    with pytest.raises(ValueError, match=message):
+        from_cat_state_dict(change(golden[0]), upsamplings=upsamplings)
+
+
+def official_names(net):
+    """The state dict of one of our generators as the official code names it, missing branches counted out."""
+    state = {}
+    for name, value in net.state_dict().items():
+        parts = name.removeprefix("blocks.").split(".")
+        if name.startswith(("stem", "head.")):
+            official = name.replace("stem.conv", "fc").replace("stem.norm", "fc_norm").replace("head.", "conv_img.")
+        elif parts[1] == "shortcut":
+            official = ".".join([parts[0], "shortcut", {"norm": "0", "conv": "1.conv"}[parts[2]], parts[3]])
+        elif parts[1] == "norm":
+            official = f"{parts[0]}.spade.param_free_norm.{parts[2]}"
+        else:
+            stage, where, kind, kernel, layer, *rest = parts
+            branches = getattr(net.blocks[stage], where).get_submodule(kind)
+            ops = [stage] + ["spade"] * (where == "spade") + [{"conv": "res_ops", "depthwise": "dw_ops"}[kind]]
+            layers = ["expand", "spatial", "project"] if kind == "depthwise" else ["expand", "project"]
+            rest = ["conv", *rest] if layer == "project" and where == "body" else rest
+            official = ".".join([*ops, str(list(branches).index(kernel)), str(layers.index(layer)), *rest])
+        state[official] = value
+    for stage, block in net.blocks.items():
+        if block.body is None:  # a SPADE that is never used
+            state[f"{stage}.spade.param_free_norm.running_mean"] = torch.zeros(1)
+    return state
+
+
+@pytest.mark.parametrize("upsamplings", [5, 6, 7])
+def test_official_students_load_whatever_they_lack(upsamplings):
+    teacher = generator(cat_spade_teacher(8, 5, upsamplings)).eval()
+    scales = random_scales(teacher, 1)
+    scales = {name: [s / 9 for s in layer] if "k3" in name else layer for name, layer in scales.items()}
+    plan = prune(teacher, generator_macs(teacher.config, 128) / 4, image_size=128, scales=scales)
+    assert isinstance(plan.config, SpadeConfig) and plan.config.blocks[3].body.conv[1] == 0
+    student = generator(plan.config).eval()
+    back = from_cat_state_dict(official_names(student), upsamplings=upsamplings)
+    assert back.config == plan.config
+    labels = label_map(5, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(back(labels), student(labels), atol=0, rtol=0)
+
+
+CONFIGS = {
+    "inception": SMALL,
+    "instance": replace(SMALL, norm="instance"),
+    "original": SpadeResnetConfig(4, 5, 4, hidden=6),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=list(CONFIGS))
+def net(request):
+    return generator(request.param)
+
+
+def test_features_come_from_three_blocks(net):
+    labels = label_map(5, 32, 48, batch=2)
+    seen = {}
+    for name, block in net.blocks.items():
+        block.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
+    image, features = net(labels, features=True)
+    assert image.shape == (2, 3, 32, 48) and image.abs().max() <= 1
+    assert [seen[name].shape[2:] for name in net.config.stages] == [
+        (2, 3),
+        (2, 3),
+        (2, 3),
+        (4, 6),
+        (8, 12),
+        (16, 24),
+        (32, 48),
+    ]
+    for feature, name in zip(features, ("head_0", "G_middle_1", "up_1"), strict=True):
+        assert torch.equal(feature, seen[name])
+
+
+@pytest.mark.parametrize(
+    ("upsamplings", "shrinks"),
+    [
+        (3, (8, 8, 8, 4, 2, 1)),
+        (4, (16, 16, 16, 8, 4, 2, 1)),
+        (5, (32, 16, 16, 8, 4, 2, 1)),
+        (6, (64, 32, 16, 8, 4, 2, 1)),
+        (7, (128, 64, 32, 16, 8, 4, 2, 1)),
+    ],
+)
+def test_the_grid_doubles_where_it_does_in_the_original(upsamplings, shrinks):
+    assert tuple(cat_spade_teacher(4, 5, upsamplings).stages.values()) == shrinks
+    assert tuple(SpadeResnetConfig(4, 5, upsamplings).stages.values()) == shrinks
+
+
+def test_every_label_reaches_the_image(net):
+    """The stem sees one label in 256; SPADE sees the others."""
+    net.eval()
+    labels = label_map(5, 32, 32)
+    other = labels.clone()
+    other[..., 6, 10] = labels[..., 6, 10].roll(1)
+    with torch.no_grad():
+        (image, features), (changed, others) = net.forward_features(labels), net.forward_features(other)
+    assert torch.equal(features[0], others[0]) and not torch.equal(image, changed)
+
+
+def test_image_sizes_that_do_not_fit_are_refused(net):
+    with pytest.raises(ValueError, match="multiples of 16, got 32 x 40"):
+        net(torch.zeros(1, 5, 32, 40))
+
+
+def test_bf16_and_channels_last_change_only_digits(net):
+    net.eval()  # in training, each forward pass moves the spectral norms
+    labels = label_map(5, 32, 32, batch=4)
+    wanted = net(labels)
+    net.to(memory_format=torch.channels_last)
+    last = labels.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(last), wanted, atol=1e-3, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = net(last)
+    assert image.dtype is torch.bfloat16 and (image.float() - wanted).abs().mean() < 0.05
+
+
+def test_synchronised_batch_norm_has_batch_norm_s_weights():
+    batch, sync = generator(SMALL).eval(), generator(replace(SMALL, norm="sync_batch")).eval()
+    sync.load_state_dict(batch.state_dict())
+    labels = label_map(5, 16, 16)
+    torch.testing.assert_close(sync(labels), batch(labels))
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), cat_spade_teacher(2, 5, 7)], ids=[*CONFIGS, "no-branches"])
+def test_generators_come_back(config, tmp_path):
+    net = generator(config)
+    net(label_map(5, 128, 128, batch=2))  # moves statistics
+    save_generator(net, tmp_path / "net")
+    back = load_generator(tmp_path / "net")
+    assert type(back) is type(net) and back.config == config
+    assert same_state(back, net)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(SMALL, upsamplings=3), "got 7 blocks and upsamplings=3"),
+        (lambda: replace(SMALL, blocks=SMALL.blocks[:4], upsamplings=2), "at least 5 blocks"),
+        (lambda: replace(SMALL, stem=0), "at least 1"),
+        (lambda: replace(SMALL, kernel_sizes=(1, 3)), "block 0 needs one width per kernel"),
+        (lambda: replace(SMALL, norm="layer"), "got 'layer'"),
+        (lambda: cat_spade_teacher(upsamplings=8), "upsamplings=8"),
+        (lambda: cat_spade_teacher(base=0), "at least 1"),
+        (lambda: SpadeResnetConfig(hidden=0), "at least 1"),
+        (lambda: MultiscaleDiscriminatorConfig(n_scales=0), "n_scales=0"),
+    ],
+)
+def test_impossible_configs_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_block_without_branches_has_no_spade_either():
+    nothing, some = BlockWidths((0, 0), (0, 0)), BlockWidths((1, 2), (3, 4))
+    assert SpadeBlockWidths(3, nothing, some) == SpadeBlockWidths(3, nothing, nothing)
+    assert SpadeBlockWidths(3, some, nothing).spade == nothing
+
+
+# --- initialisation --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_xavier_is_reproducible_and_as_described(config):
+    net, again = generator(config, seed=3), generator(config, seed=3)
+    assert same_state(net, again)
+    for name, value in net.named_parameters():
+        if value.ndim == 4 and value.numel() > 2000:
+            wanted = nn.init.xavier_normal_(torch.empty(value.shape), generator=torch.Generator().manual_seed(0)).std()
+            assert value.std().item() == pytest.approx(wanted.item(), rel=0.1), name
+        elif value.ndim == 1:
+            assert (value == 0).all() or abs(value.mean() - 1) < 3 / len(value) ** 0.5, name
+    with pytest.raises(ValueError, match="got 'kaiming'"):
+        init_weights(net, seed=0, scheme="kaiming")  # pyright: ignore[reportArgumentType]
+
+
+def test_spectral_norms_are_1_from_the_start():
+    net = MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(in_channels=8, base=8)).eval()
+    init_weights(net, seed=0, scheme="xavier")
+    layers: list[Any] = [layer for layer in net.modules() if is_parametrized(layer)]
+    assert len(layers) == 2 * 3 and not any(part.training for part in net.modules())
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
+        assert layer.parametrizations.weight.original.std() < 0.01
+
+
+# --- the discriminator -----------------------------------------------------------------------------------------
+
+
+def test_the_discriminator_shows_what_every_layer_saw_at_every_scale(tmp_path):
+    net = MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(in_channels=8, base=4))
+    init_weights(net, seed=0, scheme="xavier")
+    pair = torch.randn(2, 8, 64, 48)
+    scales = net(pair)
+    assert [[tuple(layer.shape[1:]) for layer in scale] for scale in scales] == [
+        [(4, 33, 25), (8, 17, 13), (16, 9, 7), (32, 10, 8), (1, 11, 9)],
+        [(4, 17, 13), (8, 9, 7), (16, 5, 4), (32, 6, 5), (1, 7, 6)],
+    ]
+    save_discriminator(net, tmp_path / "judge")
+    back = load_discriminator(tmp_path / "judge")
+    assert back.config == net.config and back.training
+    for ours, theirs in zip(net.eval()(pair), back.eval()(pair), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+# --- pruning ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("upsamplings", "narrowest"), [(3, 2), (4, 1), (6, 1), (7, 0.5)])
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_stages_keep_their_ratios(upsamplings, narrowest, share):
+    net = generator(cat_spade_teacher(16, 5, upsamplings))
+    whole = generator_macs(net.config, 128)
+    for scales in (norm_scales(net), uniform_scales(net), random_scales(net, 3)):
+        plan = prune(net, share * whole, image_size=128, scales=scales)
+        assert isinstance(plan.config, SpadeConfig) and plan.macs == generator_macs(plan.config, 128) <= share * whole
+        widths = plan.config.widths
+        assert [w / widths[-1] for w in widths] == [w / net.config.widths[-1] for w in net.config.widths]
+        assert widths[-1] >= 4  # a quarter of the base
+        # As many stages' units as channels above the threshold, and no more.
+        ratio = round(16 / narrowest)
+        above = sum(s > (plan.threshold or 0) for s in scales["stem"])
+        assert len(plan.keep["stem"]) == plan.config.stem == ratio * max(above // ratio, 4)
+        for name, kept in plan.keep.items():
+            assert name == "stem" or len(kept) in (0, sum(s > (plan.threshold or 0) for s in scales[name]))
+
+
+def test_a_floor_is_named_and_can_be_reached():
+    net = generator(cat_spade_teacher(16, 5, 4))
+    with pytest.raises(ValueError, match=r"below the floor of .* that min_width=3 leaves") as error:
+        prune(net, 1, image_size=64, min_width=3)
+    floor = int(str(error.value).split("floor of ")[1].split()[0].replace(",", ""))
+    plan = prune(net, floor, image_size=64, min_width=3)
+    assert isinstance(plan.config, SpadeConfig) and plan.macs == floor and plan.config.widths[-1] == 3
+    everything = prune(net, 1e12, image_size=64, min_width=99)
+    assert everything.threshold is None and everything.config == net.config
+    assert {name: len(kept) for name, kept in everything.keep.items()} == {
+        n: len(s) for n, s in norm_scales(net).items()
+    }
+
+
+def test_plans_come_back_and_their_students_start_at_random(tmp_path):
+    net = generator()
+    plan = prune(net, generator_macs(SMALL, 64) / 4, image_size=64)
+    save_plan(plan, tmp_path / "plan")
+    assert load_plan(tmp_path / "plan") == plan
+    student = start_student(net, plan, seed=3, scheme="xavier", gain=0.5)
+    fresh = InceptionSpadeGenerator(plan.config)  # pyright: ignore[reportArgumentType]
+    init_weights(fresh, seed=3, scheme="xavier", gain=0.5)
+    assert student.training and student.config == plan.config
+    assert same_state(student, fresh)
+    for refuse in (inherit, partial(start_student, start="scales", seed=0)):
+        with pytest.raises(ValueError, match=r"no norm ranks the channels .* start='random'"):
+            refuse(net, plan)

@@ -1,0 +1,179 @@
+"""GauGAN on toy networks: the losses of a step by hand, resume, students, and VGG's features from a local file."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.models import vgg
+
+from i2i_lib.config import MultiscaleDiscriminatorConfig, cat_spade_teacher
+from i2i_lib.data import Batch
+from i2i_lib.discriminators import MultiscaleDiscriminator
+from i2i_lib.generators import init_weights
+from i2i_lib.spade import InceptionSpadeGenerator
+from i2i_lib.train import SpadeDistiller, SpadeTrainer, TrainConfig, TrainingRun, Vgg19Features, fit
+
+LABELS = 4
+COLOURS = torch.linspace(-0.8, 0.8, 3 * LABELS).view(LABELS, 3, 1, 1)
+
+
+def generator(seed: int, base: int = 2) -> InceptionSpadeGenerator:
+    made = InceptionSpadeGenerator(cat_spade_teacher(base, LABELS, upsamplings=2))
+    init_weights(made, seed=seed, gain=0.1)
+    return made
+
+
+def discriminator() -> MultiscaleDiscriminator:
+    torch.manual_seed(0)
+    return MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(LABELS + 3, base=4, n_layers=3))
+
+
+def batches(first: int):
+    """Each label has a colour of its own."""
+    for step in itertools.count(first):
+        labels = torch.randint(LABELS, (3, 4, 4), generator=torch.Generator().manual_seed(step))
+        source = F.interpolate(F.one_hot(labels, LABELS).movedim(-1, 1).float(), (16, 16))
+        yield Batch(source, torch.einsum("nlhw,lcij->nchw", source, COLOURS))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file as torchvision's, of random weights; its last layers and the classifier are not read."""
+    layers = vgg.make_layers(vgg.cfgs["E"])[:30]
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
+    torch.save({f"features.{name}": w for name, w in layers.state_dict().items()}, path)
+    return layers, path
+
+
+def run(step, steps: int) -> list[dict[str, float]]:
+    rows = [step(batch) for batch in itertools.islice(batches(0), steps)]
+    return [{name: value.item() for name, value in row.items()} for row in rows]
+
+
+def test_the_losses_of_a_step_by_hand(weights):
+    layers, path = weights
+    g, d = generator(0).train(), discriminator()
+    config = TrainConfig(steps=9, lr=1e-3)
+    t = SpadeTrainer(
+        copy.deepcopy(g),
+        copy.deepcopy(d),
+        config,
+        feature_matching=7.0,
+        perceptual=Vgg19Features(path),
+        perceptual_weight=3.0,
+    )
+    batch = next(batches(0))
+    losses = t.step(batch)
+
+    fake = g(batch.source)
+    pair, real = torch.cat([batch.source, fake], 1), torch.cat([batch.source, batch.target], 1)
+    optimiser = torch.optim.Adam(d.parameters(), lr=2e-3, betas=(0.0, 0.9))
+    verdicts = zip(d(real), d(pair.detach()), strict=True)
+    halves = [(1 - r[-1]).clamp(min=0).mean() + (1 + f[-1]).clamp(min=0).mean() for r, f in verdicts]
+    loss_d = torch.stack(halves).mean() / 2
+    torch.testing.assert_close(losses["d"], loss_d.detach())
+    loss_d.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+
+    seen, wanted = d(pair), d(real)
+    gan = -sum(scale[-1].mean() for scale in seen) / 2
+    matching = sum(
+        (s - w.detach()).abs().mean()
+        for scale, truth in zip(seen, wanted, strict=True)
+        for s, w in zip(scale[:-1], truth[:-1], strict=True)
+    )
+    x, y, perceptual = fake, batch.target, torch.tensor(0.0)
+    for i, layer in enumerate(layers):
+        x, y = layer(x), layer(y)
+        if i in (1, 6, 11, 20, 29):
+            weight = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}[i]
+            perceptual = perceptual + weight * (x - y).abs().mean()
+            x, y = x.clone(), y.clone()  # VGG's ReLUs write in place
+    by_hand = {"gan": gan, "features": 7 * matching / 2, "perceptual": 3 * perceptual}
+    assert losses.keys() == {"d", *by_hand}
+    for name, value in by_hand.items():
+        torch.testing.assert_close(losses[name], value.detach(), msg=lambda m, name=name: f"{name}: {m}")
+    torch.stack(list(by_hand.values())).sum().backward()
+    for ours, theirs in zip(t.generator.parameters(), g.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    # Adam's first step without momentum is the rate itself, half of the config's for the generator.
+    moved = (t.generator.head.weight - g.head.weight).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 5e-4), rtol=1e-2, atol=0)
+
+
+def test_training_finds_the_labels_colours():
+    t = SpadeTrainer(generator(0), discriminator(), TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
+    batch = next(batches(99))
+
+    def distance() -> float:
+        with torch.no_grad():
+            return F.l1_loss(t.generator(batch.source), batch.target).item()
+
+    before = distance()
+    rows = run(t.step, 25)
+    assert distance() < 0.7 * before
+    assert rows[0].keys() == {"d", "gan", "features"}  # plainly without VGG's weights
+
+
+def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
+    """The vectors of the spectral norms too."""
+
+    def trainer() -> SpadeTrainer:
+        return SpadeTrainer(generator(0), discriminator(), TrainConfig(steps=6, lr=1e-3, average=0.8))
+
+    whole, parts = trainer(), [trainer(), trainer()]
+    fit(whole.step, batches, TrainingRun(tmp_path / "whole", whole, {}, "toy", log_every=1), 6)
+    calls = itertools.count()
+
+    def dies(batch):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return parts[0].step(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(dies, batches, TrainingRun(tmp_path / "parts", parts[0], {}, "toy", log_every=1), 6)
+    fit(parts[1].step, batches, TrainingRun(tmp_path / "parts", parts[1], {}, "toy", log_every=1), 6)
+    for name in ("generator", "discriminator", "average"):
+        states = [getattr(t, name).state_dict() for t in (whole, parts[1])]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert whole.opt_d.param_groups[0]["lr"] == pytest.approx(2e-3 / 3)  # both fall by the same factor
+    assert whole.opt_g.param_groups[0]["lr"] == pytest.approx(5e-4 / 3)
+
+
+@pytest.mark.parametrize("kind", ["gcka", "ka", "mse", "none"])
+def test_the_student_comes_to_see_as_the_teacher_does(kind):
+    teacher, student = generator(1, base=4), generator(2)
+    before = copy.deepcopy(teacher.state_dict())
+    distiller = SpadeDistiller(student, teacher, discriminator(), TrainConfig(8, 1e-2, distill=20.0), kind)
+    rows = run(distiller.step, 8)
+    assert all(torch.equal(before[name], now) for name, now in teacher.state_dict().items())
+    layers = [name for name in rows[0] if name.startswith("layer")]
+    assert layers == ([] if kind == "none" else ["layer1", "layer2", "layer3"])
+    if kind != "none":
+        assert rows[-1]["distill"] < rows[0]["distill"]
+    if kind == "mse":
+        assert [a.in_channels for a in distiller.adaptors] == [32, 32, 8]  # head_0, G_middle_1, up_1
+        assert [a.out_channels for a in distiller.adaptors] == [64, 64, 16]
+
+
+def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv("I2I_VGG19", raising=False)
+    assert Vgg19Features.find() is None
+    monkeypatch.setenv("I2I_VGG19", str(tmp_path / "gone.pth"))
+    with pytest.raises(ValueError, match=r"gone\.pth, which is no file"):
+        Vgg19Features.find()
+    monkeypatch.setenv("I2I_VGG19", str(weights[1]))
+    assert Vgg19Features.find() == weights[1]
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
+    (tmp_path / "torn.pth").write_bytes(weights[1].read_bytes()[:1000])
+    for name in ("other.pth", "torn.pth"):
+        with pytest.raises(ValueError, match=f"{name} is no state dict of torchvision's vgg19"):
+            Vgg19Features(tmp_path / name)
+    features = Vgg19Features(weights[1])
+    assert not any(p.requires_grad for p in features.parameters())
+    shapes = [tuple(m.shape[1:]) for m in features(torch.zeros(1, 3, 16, 16))]
+    assert shapes == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]
