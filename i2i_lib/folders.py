@@ -1,6 +1,7 @@
 """Tasks from folders of picture files: the reader's own, and the paper's."""
 
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,8 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         "train_pictures": [len(files) for _, files in train],
         "test_pictures": [len(files) for _, files in test],
         "test_from": present or "held out by name",
+        # So that a training on other files is not taken up where this one stopped.
+        "listing": hashlib.sha256(json.dumps([list(files.items()) for _, files in train + test]).encode()).hexdigest(),
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
     return Task("folder", family, tiles(train, train_size, False), tiles(test, image_size, True), info)

@@ -188,6 +188,10 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     fill(tmp_path / "trainA", numbered(6), 99)  # of the same length in bytes: known only by listing again
     save_task(task, tmp_path / "data")
     assert load_saved_task(tmp_path / "data").train.target[0][0, 0, 0] == 99, "a new record starts with an empty cache"
+    fill(tmp_path / "trainB", ["0001.bmp"])
+    (tmp_path / "trainB" / "0001.png").unlink()
+    other = load_task("folder", image_size=8, path=tmp_path, layout="paired", direction="BtoA")
+    assert other.info["listing"] != task.info["listing"], "by which a training knows that its data has changed"
     (tmp_path / "trainA" / "0001.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"0001\.png was there when its folder was listed"):
         load_saved_task(tmp_path / "data").train.target[:]
