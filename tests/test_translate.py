@@ -13,9 +13,10 @@ from PIL import Image
 
 from i2i_lib import translate as module
 from i2i_lib.checkpoint import save_generator
-from i2i_lib.config import cat_teacher
+from i2i_lib.config import cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, init_weights
 from i2i_lib.pictures import read_picture
+from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.translate import main, translate
 
 
@@ -73,7 +74,7 @@ def test_training_networks_are_used_as_if_evaluated(generator):
 
 
 def test_what_cannot_be_translated_says_why(generator, monkeypatch):
-    labels: Any = SimpleNamespace(config=SimpleNamespace(label_channels=36))
+    labels = InceptionSpadeGenerator(cat_spade_teacher(6, 9, upsamplings=4, hidden=18))
     with pytest.raises(ValueError, match="reads label maps, not pictures"):
         translate(labels, noise(16, 16))
     with pytest.raises(ValueError, match=r"expected a uint8 picture \[3, H, W\], got torch.float32 \[1, 3, 16, 16\]"):
