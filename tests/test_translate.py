@@ -3,7 +3,6 @@
 import re
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import psutil
