@@ -7,6 +7,7 @@ has computed with it what PyTorch does with the student.
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -256,20 +257,25 @@ def _quantised(model: onnx.ModelProto, tiles: Tensor) -> onnx.ModelProto:
         def get_next(self) -> Any:
             return next(self.left, None)
 
-    with TemporaryDirectory() as folder:
-        made = os.path.join(folder, "int8.onnx")
-        quantize_static(
-            model,
-            made,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=["stem.0", "head"],  # 3 channels in, 3 out: little to gain, and errors that one sees
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(made)
+    quiet = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it recommends an optimiser that has nothing left to do here
+    try:
+        with TemporaryDirectory() as folder:
+            made = os.path.join(folder, "int8.onnx")
+            quantize_static(
+                model,
+                made,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=["stem.0", "head"],  # 3 channels in, 3 out: little to gain, and errors that one sees
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+            )
+            return onnx.load(made)
+    finally:
+        logging.disable(quiet)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,197 @@
+"""How long one picture takes: `python benchmarks/bench_inference.py`, about two minutes on an idle core.
+
+ResNet-9 (the paper's "Original"), a narrow ResNet-9, the teacher, a student of the paper's smallest budget, and that
+student fused, at 256 x 256 on one thread of a CPU, in PyTorch and in ONNX Runtime. Weights are random, since only time
+matters here.
+
+Every number of a table is from one run. The networks take turns, so that whatever else the machine does hits all, and
+what is measured is the thread's own time, without its waiting for a core; medians. Each network runs in the memory
+layout that suits it better. Freed memory is kept by the process, as the allocators recommended for inference do:
+otherwise every network spends a tenth of its time on pages that it gave back a moment ago.
+"""
+
+import argparse
+import ctypes
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pandas as pd
+import torch
+from onnxruntime import InferenceSession
+from torch import Tensor, nn
+
+from i2i_lib.checkpoint import save_generator
+from i2i_lib.config import Norm, ResnetConfig, cat_teacher
+from i2i_lib.export import export_onnx, session
+from i2i_lib.fuse import LANES, fuse
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import prune
+
+BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
+SIZE = 256
+ORT = ", ONNX Runtime"
+GOAL = 0.6  # of the MACs ratio that the fused student's speed-up should reach at a batch of 1
+PARTS = {
+    r"stem": "stem",
+    r"blocks\.\d+\.expand.* k(\d)": r"blocks, first \1 x \1",
+    r"blocks\.\d+\.spatial": "blocks, depthwise",
+    r"blocks\.\d+\.project.* k(\d)": r"blocks, closing \1 x \1",
+    r"up": "up-sampling",
+    r"head": "last 7 x 7",
+}
+
+
+def networks(norm: Norm) -> dict[str, Any]:
+    """Name -> network in eval mode."""
+    teacher = InceptionGenerator(cat_teacher(norm=norm))
+    generator = torch.Generator().manual_seed(0)
+    for part in teacher.modules():
+        if isinstance(part, nn.InstanceNorm2d | nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1, 0.1, generator=generator)
+    student = InceptionGenerator(prune(teacher, BUDGET, image_size=SIZE).config).eval()
+    nets = {
+        "ResNet-9": ResnetGenerator(ResnetConfig(norm=norm)),
+        "ResNet-9, base 16": ResnetGenerator(ResnetConfig(16, norm=norm)),
+    }
+    nets |= {"teacher": teacher, "student": student, "student, fused": fuse(student)}
+    return {name: net.eval() for name, net in nets.items()}
+
+
+def in_onnx_runtime(nets: dict[str, Any]) -> dict[str, InferenceSession]:
+    """The student as it is exported, and ResNet-9 as PyTorch's own exporter writes it."""
+    with TemporaryDirectory() as folder:
+        save_generator(nets["student"], Path(folder) / "student")
+        student = session(export_onnx(Path(folder) / "student").path)
+        file = Path(folder) / "resnet.onnx"
+        options = {"verbose": False, "external_data": False, "dynamic_shapes": {"x": {0: torch.export.Dim.DYNAMIC}}}
+        torch.onnx.export(nets["ResNet-9"], (torch.zeros(2, 3, SIZE, SIZE),), file, dynamo=True, **options)
+        return {"ResNet-9": session(file), "student": student}
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    started = time.thread_time()
+    call()
+    return time.thread_time() - started
+
+
+def in_better_layout(net: nn.Module, images: Tensor) -> tuple[Callable[[], Tensor], str]:
+    """The forward pass in whichever layout is faster, and that layout's name."""
+    trials = {}
+    for layout, name in ((torch.contiguous_format, "NCHW"), (torch.channels_last, "NHWC")):
+        net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        x = images[:1].to(memory_format=layout)
+        net(x)  # the first call prepares
+        trials[layout, name] = seconds(partial(net, x))
+    layout, name = min(trials, key=lambda key: trials[key])
+    net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    x = images.to(memory_format=layout)
+    return lambda: net(x), name
+
+
+@contextmanager
+def convolutions_timed(net: nn.Module) -> Iterator[list[tuple[str, float, float, float]]]:
+    """Collects (part, seconds, products, products with the outputs rounded up to full registers) of each call."""
+    rows: list[tuple[str, float, float, float]] = []
+    started: dict[nn.Module, float] = {}
+    handles = []
+    for name, conv in net.named_modules():
+        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+            label = f"{name} k{conv.kernel_size[0]}"
+            part = next(re.sub(f"{p}.*", to, label) for p, to in PARTS.items() if re.match(p, label))
+
+            def after(conv: Any, given: Any, made: Tensor, part: str = part) -> None:
+                spent = time.thread_time() - started[conv]
+                grid = given[0] if isinstance(conv, nn.ConvTranspose2d) else made
+                macs = grid[0, 0].numel() * len(made) * conv.weight.numel()
+                rows.append((part, spent, macs, macs * (-(-made.shape[1] // LANES) * LANES / made.shape[1])))
+
+            handles += [conv.register_forward_pre_hook(lambda conv, _: started.__setitem__(conv, time.thread_time()))]
+            handles += [conv.register_forward_hook(after)]
+    yield rows
+    for handle in handles:
+        handle.remove()
+
+
+def where_time_goes(net: nn.Module, call: Callable[[], Any], rate: float, repeats: int = 7) -> pd.DataFrame:
+    """Median milliseconds of each part of one pass, beside what its products take at `rate` (MACs a second)."""
+    passes, totals = [], []
+    with convolutions_timed(net) as rows:
+        for _ in range(repeats):
+            rows.clear()
+            totals.append(seconds(call))
+            passes.append(pd.DataFrame(rows, columns=["part", "ms", "macs", "full"]).groupby("part", sort=False).sum())
+    table = passes[-1].assign(ms=1e3 * pd.concat(passes).groupby("part", sort=False)["ms"].median())
+    rest = 1e3 * median(totals) - table["ms"].sum()
+    table.loc["norms, ReLU, borders, sums, copies, tanh"] = [rest, 0.0, 0.0]
+    table.loc["all"] = table.sum()
+    table["at ResNet's rate"], table["the same, registers full"] = (1e3 * table[c] / rate for c in ("macs", "full"))
+    return table.assign(macs=table["macs"] / 1e6).drop(columns="full").rename(columns={"macs": "M MACs"})
+
+
+def measure(norm: Norm, batch: int, rounds: int) -> None:
+    nets, images = networks(norm), torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
+    calls: dict[str, Callable[[], Any]] = {}
+    layouts = {}
+    for name, net in nets.items():
+        calls[name], layouts[name] = in_better_layout(net, images)
+    for name, running in in_onnx_runtime(nets).items():
+        calls[f"{name}{ORT}"] = partial(running.run, None, {running.get_inputs()[0].name: images.numpy()})
+        layouts[f"{name}{ORT}"] = "its own"
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            large = name in ("ResNet-9", "teacher", f"ResNet-9{ORT}")
+            times[name] += [seconds(call) for _ in range(1 if large else 3)]
+
+    macs = {name: generator_macs(nets[name.removesuffix(ORT)].config, SIZE, "exact") for name in calls}
+    table = pd.DataFrame({"layout": layouts, "G MACs": {n: m / 1e9 for n, m in macs.items()}})
+    table["ms"] = [1e3 * median(times[name]) for name in calls]
+    table["least ms"] = [1e3 * min(times[name]) for name in calls]
+    # Each runtime's ResNet-9 is the measure of that runtime's networks.
+    yardstick = [median(times["ResNet-9" + ORT * name.endswith(ORT)]) for name in calls]
+    table["speed-up"] = [1e3 * t for t in yardstick] / table["ms"]
+    table["MACs ratio"] = table["G MACs"]["ResNet-9"] / table["G MACs"]
+    table["share of it"] = table["speed-up"] / table["MACs ratio"]
+    print(f"\n{norm} norm, batch of {batch}, {rounds} rounds\n{table.to_string(float_format='{:.2f}'.format)}")
+    if batch == 1:
+        for name in ("student, fused", f"student{ORT}"):
+            share = float(table["share of it"].to_dict()[name])
+            verdict = "reached" if share >= GOAL else "missed"
+            print(f"goal, {name}: {GOAL:.0%} of the MACs ratio, {verdict} with {share:.0%}")
+        rate = macs["ResNet-9"] / median(times["ResNet-9"])
+        parts = where_time_goes(nets["student, fused"], calls["student, fused"], rate)
+        print(f"\nwhere the fused student's time goes; ResNet-9 computes {rate / 1e9:.0f} G MACs a second")
+        print(parts.to_string(float_format="{:.1f}".format), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--norm", nargs="+", choices=["instance", "batch"], default=["instance", "batch"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            ctypes.CDLL(None).mallopt(option, 2**30)
+    print(
+        f"{SIZE} x {SIZE}, one thread, float32, torch {torch.__version__}, thread time, load {os.getloadavg()[0]:.1f}"
+    )
+    with torch.inference_mode():
+        for norm in given.norm:
+            for batch in given.batch:
+                measure(norm, batch, rounds=5 if batch == 1 else 1)
+
+
+if __name__ == "__main__":
+    main()
