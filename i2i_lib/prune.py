@@ -158,7 +158,7 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
     """
     if not isinstance(teacher, InceptionGenerator):
         raise ValueError(
-            f"a student cannot inherit from a {type(teacher).__name__}: no norm ranks the channels that its blocks"
+            f"a student cannot inherit from an {type(teacher).__name__}: no norm ranks the channels that its blocks"
             " pass on, so none of them can be called kept. Start it from random weights: start='random'"
         )
     student = _like(teacher, plan).train(teacher.training)
