@@ -54,14 +54,17 @@ def _enlarged(x: Tensor) -> Tensor:
 def train_segmenter(
     tiles: Tiles,
     *,
-    image_size: int,
-    steps: int = 300,
-    batch_size: int = 8,
-    lr: float = 1e-2,
+    steps: int = 600,
+    batch_size: int = 32,
+    crop: int = 32,
+    lr: float = 5e-3,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Segmenter:
     """Learn the labels of real tiles from their pictures, by cross-entropy; returned in evaluation mode.
+
+    Many small crops, of `crop` pixels a side (a multiple of 4), teach more than few whole tiles: a batch then holds
+    most classes.
 
     The same arguments give the same network on one machine and number of threads; the global generator of random
     numbers is left as it was. Raises ValueError for tiles without labels.
@@ -76,7 +79,7 @@ def train_segmenter(
     optimiser = torch.optim.Adam(segmenter.parameters(), lr=lr)
     # Up for a tenth of the steps and down to nothing: few steps suffice (Smith & Topin 2019).
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
-    batches = paired_batches(tiles, image_size=image_size, batch_size=batch_size, seed=seed, device=device)
+    batches = paired_batches(tiles, image_size=crop, batch_size=batch_size, seed=seed, device=device)
     for _, batch in zip(range(steps), batches(0), strict=False):
         labels = batch.source[:, : tiles.classes].argmax(1)
         loss = F.cross_entropy(segmenter(batch.target.contiguous(memory_format=torch.channels_last)), labels, weights)
