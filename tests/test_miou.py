@@ -226,7 +226,7 @@ def coloured(random: torch.Generator, n: int) -> Tiles:
 def test_the_segmenter_learns_labels_and_reads_them_back(random):
     train, test = coloured(random, 24), coloured(random, 10)
     before = torch.random.get_rng_state()
-    segmenter = train_segmenter(train, image_size=12, steps=25, batch_size=4)
+    segmenter = train_segmenter(train, crop=8, steps=60, batch_size=8, lr=2e-2)
     assert torch.equal(torch.random.get_rng_state(), before) and not segmenter.training
     scores = segmentation_scores(segmenter, test.target, test.source, batch_size=4)
     assert scores.confusion.shape == (10, 3, 3) and scores.confusion.sum() == 10 * 16 * 16
@@ -235,14 +235,14 @@ def test_the_segmenter_learns_labels_and_reads_them_back(random):
     floats = segmentation_scores(segmenter, test.target.float() / 127.5 - 1, test.source)
     assert torch.equal(floats.confusion, scores.confusion)
     assert segmentation_scores(segmenter, torch.zeros(10, 3, 16, 16), test.source).mean_iou < 0.4
-    one, same = (train_segmenter(train, image_size=12, steps=2, batch_size=4).state_dict() for _ in range(2))
+    one, same = (train_segmenter(train, crop=8, steps=2).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_the_segmenter_needs_labels(random):
     tiles = coloured(random, 4)
     with pytest.raises(ValueError, match="not labels"):
-        train_segmenter(replace(tiles, classes=0), image_size=12, steps=1)
+        train_segmenter(replace(tiles, classes=0), crop=8, steps=1)
     with pytest.raises(ValueError, match="one label map per picture"):
         segmentation_scores(Segmenter(3), tiles.target[:2], tiles.source)
     with pytest.raises(ValueError, match="a label is 2: expected 0 to 1"):
