@@ -65,13 +65,17 @@ def same(values):
     return {task: values for task in TASKS}
 
 
+# Label maps go to another kind of generator, whose search space has a pruning chapter of its own.
+FROM_LABELS = ["earth-labels"]
+PRUNING = {task: "03-pruning-gaugan" if task in FROM_LABELS else "03-pruning" for task in TASKS}
 PAGES = [
-    *each(f"{HOME}/notebooks/{{name}}.ipynb", name=same(["01-data", "03-pruning", "05-evaluation"])),
+    *each(f"{HOME}/notebooks/{{name}}.ipynb", name={task: ["01-data", PRUNING[task], "05-evaluation"] for task in TASKS}),
     *each(
         f"{HOME}/notebooks/02-search-space{{suffix}}.ipynb",
         suffix={task: ["" if g == "inception" else f"-{g}" for g in made] for task, made in GENERATORS.items()},
     ),
     *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
+    *(["runs/{}/earth/seed0/notebooks/07-deployment.ipynb".format(RUN)] if "earth" in TASKS else []),
     *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
 ]
 
@@ -168,6 +172,8 @@ rule pruning:
     output:
         notebook=f"{HOME}/notebooks/03-pruning.ipynb",
         plan=f"{HOME}/plan.json",
+    wildcard_constraints:
+        task=f"(?!({'|'.join(FROM_LABELS)})/)[a-z0-9-]+",
     log:
         notebook=f"{HOME}/logs/03-pruning.ipynb",
     params:
@@ -177,13 +183,29 @@ rule pruning:
         RUNNER
 
 
+use rule pruning as pruning_gaugan with:
+    input:
+        **source("03-pruning-gaugan"),
+        teacher=rules.search_space.output.teacher,
+    output:
+        notebook=f"{HOME}/notebooks/03-pruning-gaugan.ipynb",
+        plan=f"{HOME}/plan.json",
+    wildcard_constraints:
+        task="|".join(FROM_LABELS),
+    log:
+        notebook=f"{HOME}/logs/03-pruning-gaugan.ipynb",
+    params:
+        preset=parameters("03-pruning-gaugan"),
+        fixed=SEEDED,
+
+
 rule distillation:
     input:
         **source("04-distillation"),
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         discriminator=rules.search_space.output.discriminator,
-        plan=rules.pruning.output.plan,
+        plan=f"{HOME}/plan.json",
     output:
         notebook=f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb",
         student=multiext(f"{HOME}/student-{{arm}}", ".safetensors", ".json"),
@@ -218,6 +240,22 @@ rule evaluation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+    shell:
+        RUNNER
+
+
+rule deployment:
+    input:
+        **source("07-deployment"),
+        data=rules.data.output.data,
+        student=f"{HOME}/student-gcka.safetensors",
+    output:
+        notebook=f"{HOME}/notebooks/07-deployment.ipynb",
+    log:
+        notebook=f"{HOME}/logs/07-deployment.ipynb",
+    params:
+        preset=parameters("07-deployment"),
+        fixed=SEEDED,
     shell:
         RUNNER
 

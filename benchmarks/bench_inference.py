@@ -31,6 +31,7 @@ from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 from i2i_lib.checkpoint import save_generator
+from i2i_lib.checkpoint import build
 from i2i_lib.config import Norm, ResnetConfig, cat_teacher
 from i2i_lib.export import export_onnx, session
 from i2i_lib.fuse import LANES, fuse
@@ -59,7 +60,7 @@ def networks(norm: Norm) -> dict[str, Any]:
     for part in teacher.modules():
         if isinstance(part, nn.InstanceNorm2d | nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1, 0.1, generator=generator)
-    student = InceptionGenerator(prune(teacher, BUDGET, image_size=SIZE).config).eval()
+    student = build(prune(teacher, BUDGET, image_size=SIZE).config).eval()
     nets = {
         "ResNet-9": ResnetGenerator(ResnetConfig(norm=norm)),
         "ResNet-9, base 16": ResnetGenerator(ResnetConfig(16, norm=norm)),

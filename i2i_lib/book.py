@@ -167,7 +167,8 @@ def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     stem = MAIN_ARM if name == "04-distillation" else name
     found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
     # A variant's page is called after its notebook: 04-distillation-none shows notebooks/04-distillation.ipynb.
-    source = next((p for p in sorted(sources.glob("*.ipynb")) if name.startswith(p.stem)), sources / f"{name}.ipynb")
+    named = [p for p in sources.glob("*.ipynb") if name.startswith(p.stem)]
+    source = max(named, key=lambda p: len(p.stem), default=sources / f"{name}.ipynb")
     variant = name.removeprefix(source.stem).replace("-", "arm " if name.startswith("04") else "", 1)
     return Page(docname, task, variant, source, found[0] if found else None)
 

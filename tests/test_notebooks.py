@@ -84,10 +84,13 @@ def test_functions_are_not_those_of_the_library(notebook):
 
 def test_chapters_rules_and_contents_are_the_same():
     names = [path.stem for path in NOTEBOOKS]
-    assert [name[:2] for name in names] == [f"{i:02}" for i in range(1, len(names) + 1)]
+    numbers = sorted({name[:2] for name in names})
+    assert numbers == [f"{i:02}" for i in range(1, len(numbers) + 1)]
     snakefile, toc = (ROOT / "Snakefile").read_text(), (ROOT / "book" / "_toc.yml").read_text()
     for name in names:
-        assert f'source("{name}")' in snakefile and f"notebooks/{name}" in toc
+        assert f'source("{name}")' in snakefile
+        # A second notebook of a number is another family's: its pages are those of the tasks that ran.
+        assert f"notebooks/{name}" in toc or any(name.startswith(other) for other in names if other != name)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
