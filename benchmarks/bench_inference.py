@@ -30,8 +30,7 @@ import torch
 from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
-from i2i_lib.checkpoint import save_generator
-from i2i_lib.checkpoint import build
+from i2i_lib.checkpoint import build, save_generator
 from i2i_lib.config import Norm, ResnetConfig, cat_teacher
 from i2i_lib.export import export_onnx, session
 from i2i_lib.fuse import LANES, fuse
