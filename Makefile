@@ -3,6 +3,7 @@ PRESET ?= cpu
 TASK ?= earth
 SEEDS ?= 1
 DATA ?=
+LAYOUT ?=
 PYTHON ?= python3
 PORT ?= 8000
 FROM ?= artifacts
@@ -14,10 +15,10 @@ READY := .venv/.ready
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  RECORDED=no"
+	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
-	@$(PY) -m i2i_lib.make $(PRESET) $(TASK) $(SEEDS) "$(DATA)"
+	@$(PY) -m i2i_lib.make $(PRESET) $(TASK) $(SEEDS) "$(DATA)" "$(LAYOUT)"
 
 test: $(READY)  ## run the tests
 	@$(PY) -m pytest

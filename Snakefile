@@ -15,7 +15,8 @@ SETTINGS = runs.load_preset(PRESET)
 RUN = Path(PRESET).stem
 TASKS = runs.tasks(str(config.get("task", "earth")))
 SEEDS = range(int(config.get("seeds", 1)))
-DATA = str(config.get("data", ""))  # the folder of the task `folder`, or where a data set was put
+# The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
+DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
@@ -128,7 +129,7 @@ rule data:
         notebook=f"{HOME}/logs/01-data.ipynb",
     params:
         preset=parameters("01-data"),
-        fixed=SEEDED + (f" -p path {shlex.quote(DATA)}" if DATA else ""),
+        fixed=SEEDED + (f" -p path {shlex.quote(DATA)}" if DATA else "") + (f" -p layout {LAYOUT}" if LAYOUT else ""),
     shell:
         RUNNER
 

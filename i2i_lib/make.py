@@ -7,7 +7,7 @@ from pathlib import Path
 from i2i_lib import runs
 
 
-def main(preset: str, task: str, seeds: str, data: str = "", *targets: str) -> None:
+def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> None:
     """Replace this process by Snakemake, for the whole book or for some of its files.
 
     Exits with a sentence where something cannot be as asked.
@@ -31,6 +31,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", *targets: str) -> N
             command += ["--quiet", "host", "reason", "rules", "progress"]
             command += ["--resources", f"gpu={gpu}", "--config", f"preset={preset}", f"task={task}", f"seeds={seeds}"]
             command += [f"data={folder}"] if folder else []
+            command += [f"layout={layout}"] if layout else []
             command += ["--", *targets] if targets else []
             os.execv(sys.executable, command)
     except (ValueError, RuntimeError) as error:

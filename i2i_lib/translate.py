@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from i2i_lib.batches import encode
 from i2i_lib.checkpoint import Generator, load_generator
-from i2i_lib.config import SpadeConfig, SpadeResnetConfig
+from i2i_lib.config import GeneratorConfig, ResnetConfig
 from i2i_lib.metrics import quantise
 from i2i_lib.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
 
@@ -42,7 +42,7 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
     too large.
     """
     config = generator.config
-    if isinstance(config, SpadeConfig | SpadeResnetConfig) or config.in_channels != 3:
+    if not isinstance(config, GeneratorConfig | ResnetConfig) or config.in_channels != 3:
         raise ValueError(
             f"this generator ({type(generator).__name__}) reads label maps, not pictures: it cannot translate a "
             "photograph, only a map of the classes that it was trained on"

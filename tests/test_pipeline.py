@@ -36,7 +36,7 @@ class Project:
         self.seed = folder / "runs" / "micro" / "earth" / "seed0"
 
     def start(self, *targets: str, preset: str = "micro") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "i2i_lib.make", PRESETS[preset], "earth", "1", "", *targets]
+        command = [sys.executable, "-m", "i2i_lib.make", PRESETS[preset], "earth", "1", "", "", *targets]
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
         )
