@@ -99,7 +99,8 @@ def test_the_contents_are_the_committed_pages_and_the_notebooks():
     listed = set(re.findall(r"(?:root|file): *(\S+)", (ROOT / "book/_toc.yml").read_text()))
     prose = {path.stem for path in (ROOT / "book").glob("*.md")} | {"status"}
     assert {name for name in listed if "/" not in name} == prose
-    assert {Path(name).name for name in listed if "/" in name} >= set(CHAPTERS)
+    # The pruning chapter for label maps has pages only where such a task was run.
+    assert {Path(name).name for name in listed if "/" in name} >= set(CHAPTERS) - {"03-pruning-gaugan"}
 
 
 def test_the_config_loads_nothing_from_afar_and_executes_nothing():
