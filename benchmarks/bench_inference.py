@@ -1,4 +1,4 @@
-"""How long one picture takes: `python benchmarks/bench_inference.py`, about two minutes on an idle core.
+"""How long one picture takes: `python benchmarks/bench_inference.py`, about two minutes of a core.
 
 ResNet-9 (the paper's "Original"), a narrow ResNet-9, the teacher, a student of the paper's smallest budget, and that
 student fused, at 256 x 256 on one thread of a CPU, in PyTorch and in ONNX Runtime. Weights are random, since only time
@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_FREEZING", "1")  # with --compile, weights are constants, as after fusing
 
 import pandas as pd
 import torch
@@ -40,7 +41,7 @@ from i2i_lib.prune import prune
 
 BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
 SIZE = 256
-ORT = ", ONNX Runtime"
+ORT, COMPILED = ", ONNX Runtime", "student, fused, compiled"
 GOAL = 0.6  # of the MACs ratio that the fused student's speed-up should reach at a batch of 1
 PARTS = {
     r"stem": "stem",
@@ -139,12 +140,17 @@ def where_time_goes(net: nn.Module, call: Callable[[], Any], rate: float, repeat
     return table.assign(macs=table["macs"] / 1e6).drop(columns="full").rename(columns={"macs": "M MACs"})
 
 
-def measure(norm: Norm, batch: int, rounds: int) -> None:
+def measure(norm: Norm, batch: int, rounds: int, *, compiled: bool) -> None:
     nets, images = networks(norm), torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
     calls: dict[str, Callable[[], Any]] = {}
     layouts = {}
     for name, net in nets.items():
         calls[name], layouts[name] = in_better_layout(net, images)
+    if compiled:
+        nets[COMPILED], layouts[COMPILED] = nets["student, fused"], "NHWC"
+        network = torch.compile(fuse(nets["student"]).to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+        calls[COMPILED] = partial(network, images.to(memory_format=torch.channels_last))
+        calls[COMPILED]()
     for name, running in in_onnx_runtime(nets).items():
         calls[f"{name}{ORT}"] = partial(running.run, None, {running.get_inputs()[0].name: images.numpy()})
         layouts[f"{name}{ORT}"] = "its own"
@@ -152,7 +158,7 @@ def measure(norm: Norm, batch: int, rounds: int) -> None:
     for _ in range(rounds):
         for name, call in calls.items():
             large = name in ("ResNet-9", "teacher", f"ResNet-9{ORT}")
-            times[name] += [seconds(call) for _ in range(1 if large else 3)]
+            times[name] += [seconds(call) for _ in range(1 if large or batch > 1 else 3)]
 
     macs = {name: generator_macs(nets[name.removesuffix(ORT)].config, SIZE, "exact") for name in calls}
     table = pd.DataFrame({"layout": layouts, "G MACs": {n: m / 1e9 for n, m in macs.items()}})
@@ -177,8 +183,9 @@ def measure(norm: Norm, batch: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--norm", nargs="+", choices=["instance", "batch"], default=["instance", "batch"])
+    parser.add_argument("--norm", nargs="+", choices=["instance", "batch"], default=["instance"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--compile", action="store_true", help="also torch.compile the fused student: minutes more")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with suppress(OSError, AttributeError):  # another C library than glibc
@@ -190,7 +197,7 @@ def main() -> None:
     with torch.inference_mode():
         for norm in given.norm:
             for batch in given.batch:
-                measure(norm, batch, rounds=5 if batch == 1 else 1)
+                measure(norm, batch, rounds=5 if batch == 1 else 1, compiled=given.compile)
 
 
 if __name__ == "__main__":
