@@ -38,7 +38,7 @@ CLASSES = (
     ),
     SurfaceClass("desert", "#F9EBC0", ((196, 165, 122), (167, 138, 102), (163, 147, 114))),  # Sahara; Namib; Taklamakan
     SurfaceClass("red desert", "#C2531C", ((117, 74, 44), (103, 62, 35))),  # Gibson Desert; Great Victoria Desert
-    SurfaceClass("snow and ice", "#FFFFFF", ((254, 254, 254), (216, 217, 216), (145, 142, 135))),  # Greenland; Nunavut
+    SurfaceClass("snow and ice", "#FFFFFF"),
     SurfaceClass("green highland", "#6F4FA0"),
     SurfaceClass("bare highland", "#BBA3CF"),
 )
@@ -46,6 +46,7 @@ DEEP, SHALLOW, FOREST, WOODLAND, GRASSLAND, SAVANNA, STEPPE, DESERT, RED_DESERT,
 WIDTH = 2700  # of the raster on which classes are found: 7.5 pixels to the degree
 BLUR = 5  # pixels of it, twice: colours are means over about two thirds of a degree
 MAJORITY = 5
+SNOWY = 0.35  # of the land around: snow in patches would otherwise pass, on average, for something grey
 LAKE_DARKNESS = 16  # grey levels: nothing else on land is as dark in all channels
 
 
@@ -74,9 +75,10 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
 def earth_labels(scale: int = 1) -> Tensor:
     """The class of every pixel of the raster of `earth_rasters(scale)`, uint8 [1, H, W].
 
-    Land and sea are blurred apart from each other, each pixel takes the class of the nearest colour in `CLASSES`, and
-    then the commonest class around it. What is not white and lies higher than about 1,500 m, by the tints of the
-    height map, is highland. Coasts and lakes come last and keep the sharpness of the raster.
+    Sea and land without snow are blurred apart from each other, each pixel takes the class of the nearest colour in
+    `CLASSES`, then snow covers it where there is enough around, and then the commonest class around it wins. What is
+    not white and lies higher than about 1,500 m, by the tints of the height map, is highland. Coasts and lakes come
+    last and keep the sharpness of the raster.
     """
     size = (EARTH_SIZE[0] // scale, EARTH_SIZE[1] // scale)
     cover, sea = (F.interpolate(x[None, None], size, mode="nearest")[0] for x in _cover_and_sea())
@@ -98,7 +100,9 @@ def _cover_and_sea() -> tuple[Tensor, Tensor]:
     satellite, height = (earth_picture(name, WIDTH).float() for name in (SATELLITE, HEIGHT))
     water = _water(satellite)
     land = 1 - water.max(0, keepdim=True).values
-    cover = _nearest(_mean(satellite, land), range(FOREST, SNOW + 1))
+    snow = _snow(satellite)
+    cover = _nearest(_mean(satellite, land * (1 - snow)), range(FOREST, SNOW))
+    cover[_mean(snow, land)[0] > SNOWY] = SNOW
     sea = _nearest(_mean(satellite, water[:1]), (DEEP, SHALLOW))
     high = _highland(_mean(height, land))
     cover[high & (cover < STEPPE)] = GREEN
@@ -112,9 +116,14 @@ def _water(satellite: Tensor) -> Tensor:
     return torch.stack([sea, ~sea & (satellite.max(0).values <= LAKE_DARKNESS)]).float()
 
 
+def _snow(satellite: Tensor) -> Tensor:
+    """Where the picture is bright and nearly grey: snow, ice, some salt; float [1, H, W]. Grey levels."""
+    least, most = satellite.aminmax(dim=0, keepdim=True)
+    return ((least > 90) & (most - least < 24)).float()
+
+
 def _mean(picture: Tensor, mask: Tensor) -> Tensor:
     """Each pixel's mean over those pixels around it that `mask` [1, H, W] keeps; 0 where it keeps none."""
-
     sums, count = (_sums(_sums(x, BLUR), BLUR) for x in (picture * mask, mask))
     return sums / count.clamp(min=1)
 

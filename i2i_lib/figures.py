@@ -93,9 +93,7 @@ def as_uint8(images: Tensor) -> Tensor:
 def outline(axis: Axes, box: Tensor, size: int, colour: str, label: str) -> None:
     """Draw square tiles on a map. `box`: top-left (row, column) [N, 2] in the axis' coordinates; `size`: side."""
     patches = [Rectangle((column, row), size, size) for row, column in box.tolist()]
-    axis.add_collection(
-        PatchCollection(patches, facecolor=colour, edgecolor=colour, linewidth=0.6, alpha=0.35, label=label)
-    )
+    axis.add_collection(PatchCollection(patches, facecolor=colour, edgecolor=colour, linewidth=0.6, alpha=0.35))
     axis.plot([], [], "s", color=colour, alpha=0.7, label=label)  # collections of patches have no legend entry
 
 

