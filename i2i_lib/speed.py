@@ -18,7 +18,9 @@ class InferenceCost:
     peak_mib: float  # largest sum of live intermediate tensors, weights and input apart
 
 
-def inference_cost(generator: nn.Module, image_size: int, *, batch_size: int = 1, repeats: int = 50) -> InferenceCost:
+def inference_cost(
+    generator: nn.Module, image_size: int, *, channels: int = 3, batch_size: int = 1, repeats: int = 50
+) -> InferenceCost:
     """Latency and peak memory of one forward pass in eval mode, in float32 and channels-last.
 
     Raises ValueError for fewer than 20 repeats, from which no 95th percentile can be read.
@@ -26,7 +28,8 @@ def inference_cost(generator: nn.Module, image_size: int, *, batch_size: int = 1
     if repeats < 20:
         raise ValueError(f"a 95th percentile needs at least 20 repeats, got {repeats}")
     device = next(generator.parameters()).device
-    image = torch.zeros(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    shape = (batch_size, channels, image_size, image_size)
+    image = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     training = generator.training
     generator.eval()
