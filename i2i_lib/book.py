@@ -84,6 +84,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         if page.executed:
             status = _status(run, page.executed.is_relative_to(kept), digest, sources, runs)
             _dress(notebook, page, status)
+        _relink(notebook, page, {other.docname for other in pages})
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
@@ -267,6 +268,21 @@ def _relabel(notebook: Any, suffix: str) -> None:
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "name" in figure:
             figure["name"] += suffix
+
+
+def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
+    """Lead links to a chapter that this task has in another family's version to that version."""
+    folder = page.docname.rsplit("/", 1)[0]
+
+    def target(link: re.Match[str]) -> str:
+        versions = sorted(name for name in docnames if name.startswith(f"{folder}/{link[1]}-"))
+        if f"{folder}/{link[1]}" in docnames or not versions:
+            return link[0]
+        return f"]({versions[0].rsplit('/', 1)[1]}.ipynb"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\((\d\d-[\w-]+)\.ipynb", target, cell.source)
 
 
 def _when(run: Any) -> str:

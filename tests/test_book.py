@@ -239,3 +239,17 @@ def test_further_tasks_get_parts_of_their_own(book):
     assert [chapter["file"] for chapter in chapters] == ["tasks/openmoji/01-data", "tasks/openmoji/04-distillation"]
     assert chapters[1]["sections"] == [{"file": "tasks/openmoji/04-distillation-none", "title": "“none”"}]
     assert parts[-1]["caption"] == "Reference"
+
+
+def test_links_lead_to_the_chapter_that_the_task_has(book):
+    """A task from labels has a pruning chapter of its own; a link to chapter 3 leads there, and nowhere else."""
+    shutil.copy(book.parent / "notebooks/03-pruning.ipynb", book.parent / "notebooks/03-pruning-gaugan.ipynb")
+    link = new_markdown_cell("See [chapter 3](03-pruning.ipynb).")
+    for task, pruning in (("earth-labels", "03-pruning-gaugan"), ("openmoji", "03-pruning")):
+        run(book, pruning, task=task)
+        path = run(book, "01-data", task=task)
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.write(notebook | {"cells": [*notebook.cells, link]}, path)
+    assemble("cpu", lambda source: ("s", "m"), book=book, runs=book.parent / "runs")
+    assert "(03-pruning-gaugan.ipynb)" in page(book, "tasks/earth-labels/01-data")
+    assert "(03-pruning.ipynb)" in page(book, "tasks/openmoji/01-data")
