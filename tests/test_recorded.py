@@ -349,7 +349,7 @@ def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
 
 
 def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
-    for name in ("i2i_lib", "notebooks", "presets"):
+    for name in ("i2i_lib", "notebooks", "presets", "book/published"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
         shutil.copy(ROOT / name, tmp_path)
