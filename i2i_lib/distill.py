@@ -44,6 +44,16 @@ class Distiller(Adversaries[Network, Judge]):
     def parts(self) -> dict[str, Any]:
         return super().parts() | {"adaptors": self.adaptors}
 
+    def features(self, source: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The student's image, float32, its features and the teacher's; the latter empty for the kind "none"."""
+        with autocast(source, self.config):
+            wanted: tuple[Tensor, ...] = ()
+            if self.kind != "none":
+                with torch.no_grad():
+                    wanted = self.teacher.forward_features(source)[1]  # pyright: ignore[reportCallIssue]
+            fake, features = self.student.forward_features(source)  # pyright: ignore[reportCallIssue]
+        return fake.float(), features, wanted
+
     def distillation(
         self, features: Sequence[Tensor], wanted: Sequence[Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -129,14 +129,7 @@ class SpadeDistiller(Distiller[LabelGenerator, MultiscaleDiscriminator]):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         self.decay()
-        source = batch.source
-        with autocast(source, self.config):
-            wanted: tuple[Tensor, ...] = ()
-            if self.kind != "none":
-                with torch.no_grad():
-                    wanted = self.teacher.forward_features(source)[1]
-            fake, features = self.student.forward_features(source)
-            fake = fake.float()
+        fake, features, wanted = self.features(batch.source)
         loss_d, losses = self.truth(self, batch, fake)
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)

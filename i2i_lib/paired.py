@@ -39,13 +39,7 @@ class PairedDistiller(Distiller[Generator, PatchDiscriminator]):
         c = self.config
         self.decay()
         source, target = batch.source, batch.target
-        with autocast(source, c):
-            wanted: tuple[Tensor, ...] = ()
-            if self.kind != "none":
-                with torch.no_grad():
-                    wanted = self.teacher.forward_features(source)[1]
-            fake, features = self.student.forward_features(source)
-            fake = fake.float()
+        fake, features, wanted = self.features(source)
         pair = torch.cat([source, fake], 1)
         loss_d = self.discriminator_step(torch.cat([source, target], 1), pair)
         losses = {"gan": self.adversarial(pair), "recon": c.recon * F.l1_loss(fake, target)}
