@@ -110,13 +110,13 @@ rule book:
         results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_lib/book.py", "i2i_lib/recorded.py"],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/pages.py", "i2i_book/recorded.py"],
     output:
         "_build/html/index.html",
     params:
         preset=PRESET,
     shell:
-        f"{sys.executable} -m i2i_lib.book assemble --preset {RUN} && exec {sys.executable} -m i2i_lib.book build"
+        f"{sys.executable} -m i2i_book.pages assemble --preset {RUN} && exec {sys.executable} -m i2i_book.pages build"
 
 
 rule data:

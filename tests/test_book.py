@@ -13,7 +13,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from i2i_lib.book import assemble, build, faults
+from i2i_book.pages import assemble, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}

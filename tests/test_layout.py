@@ -36,6 +36,11 @@ def test_imports_point_one_way():
         assert own(module) <= set(present[:i]), f"{module} imports from below itself"
 
 
+def test_the_library_does_not_know_the_book():
+    for path in LIBRARY.glob("*.py"):
+        assert not [name for name in imports(path.stem) if name.split(".")[0] == "i2i_book"], path.name
+
+
 def test_losses_and_data_know_no_network():
     for module in ("losses", "batches", "data"):
         assert not own(module) & {"layers", "generators", "discriminators", "train"}

@@ -29,7 +29,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("i2i_lib", "notebooks", "tests/data", "book"):
+        for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
             ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax")
             shutil.copytree(root() / name, folder / name, ignore=ignored)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
@@ -37,7 +37,7 @@ class Project:
         self.seed = folder / "runs" / "micro" / "earth" / "seed0"
 
     def start(self, *targets: str, preset: str = "micro") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "i2i_lib.make", PRESETS[preset], "earth", "1", "", "", *targets]
+        command = [sys.executable, "-m", "i2i_book.make", PRESETS[preset], "earth", "1", "", "", *targets]
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
         )

@@ -5,7 +5,7 @@ import os
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2i_lib.book import _status
+from i2i_book.pages import _status
 from i2i_lib.files import sha256
 from i2i_lib.runner import code_digest, run_notebook
 from i2i_lib.runs import root

@@ -16,12 +16,12 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from i2i_lib.book import assemble
+from i2i_book.pages import assemble
+from i2i_book.recorded import check, main, pack, take_in
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
-from i2i_lib.recorded import check, main, pack, take_in
 from i2i_lib.results import EvalResult, collect, save_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -311,7 +311,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         take_in(tmp_path / "no.zip", tmp_path / "recorded")
     with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
         take_in(tmp_path / "absent.zip", tmp_path / "recorded")
-    monkeypatch.setattr("i2i_lib.recorded.LIMIT", 1000)
+    monkeypatch.setattr("i2i_book.recorded.LIMIT", 1000)
     with pytest.raises(ValueError, match="unpacks to more than"):
         take_in(archive, tmp_path / "recorded")
 
@@ -349,7 +349,7 @@ def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
 
 
 def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
-    for name in ("i2i_lib", "notebooks", "presets", "book/published"):
+    for name in ("i2i_lib", "i2i_book", "notebooks", "presets", "book/published"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
         shutil.copy(ROOT / name, tmp_path)

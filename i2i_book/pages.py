@@ -1,4 +1,4 @@
-"""Make the HTML book of executed notebooks: `python -m i2i_lib.book assemble --preset cpu`, then `... build`.
+"""Make the HTML book of executed notebooks: `python -m i2i_book.pages assemble --preset cpu`, then `... build`.
 
 `assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) from one preset's runs, with a
 stub for every entry of the table of contents that did not run. `build` renders them strictly, looks for remote
@@ -24,8 +24,8 @@ import nbformat
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from i2i_book.recorded import check, manifests, recordings, tables
 from i2i_lib.files import sha256
-from i2i_lib.recorded import check, manifests, recordings, tables
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
@@ -475,7 +475,7 @@ def faults(html: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m i2i_lib.book", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m i2i_book.pages", description=(__doc__ or "").split("\n\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     filling = steps.add_parser("assemble", help="refill the generated pages from the runs of a preset")
     filling.add_argument("--preset", required=True)

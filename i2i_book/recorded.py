@@ -1,7 +1,7 @@
 """Runs that another machine made, packed small, checked, and shown in the book under their own label.
 
-`python -m i2i_lib.recorded pack runs/gpu OUT.zip` (or a folder) packs a run where it was made, and
-`python -m i2i_lib.recorded import OUT.zip` takes it into `book/recorded/gpu` of another checkout. A recording is the
+`python -m i2i_book.recorded pack runs/gpu OUT.zip` (or a folder) packs a run where it was made, and
+`python -m i2i_book.recorded import OUT.zip` takes it into `book/recorded/gpu` of another checkout. A recording is the
 evaluations, plans and executed notebooks, with the students' weights in bfloat16. Every file is checked against the
 manifest, and the files against each other: the table against the evaluations, evaluations and weights against the
 hashes that the notebooks noted when they ran. That finds damage and tampering with a part; someone who forges all of
@@ -385,7 +385,7 @@ def manifests(folder: Path) -> list[tuple[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m i2i_lib.recorded", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m i2i_book.recorded", description=(__doc__ or "").split("\n\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     packing = steps.add_parser("pack", help="pack a finished run")
     packing.add_argument("run", type=Path, help="such as runs/gpu")
@@ -401,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.step == "pack":
             out = pack(options.run, options.out, teachers=options.teachers)
             size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
-            print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_lib.recorded import {out.name}`")
+            print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
         elif options.step == "models":
             target = root() / "book" / "recorded" / options.home.resolve().parent.name
             pack_models(options.home, target)

@@ -17,9 +17,9 @@ from typing import Any
 
 import nbformat
 
+from i2i_book.recorded import check
 from i2i_lib import runs
 from i2i_lib.files import sha256
-from i2i_lib.recorded import check
 from i2i_lib.results import load_evaluation
 from i2i_lib.runner import NotebookError, code_digest, machine, run_notebook
 
@@ -182,7 +182,7 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the numbers agree."""
-    parser = argparse.ArgumentParser(prog="python -m i2i_lib.verify", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m i2i_book.verify", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("preset")
     parser.add_argument("number", help="task/seed/model/measure")
     parser.add_argument("--from", dest="start", choices=("artifacts", "data"), default="artifacts")

@@ -1,0 +1,1 @@
+"""What makes the book: the door to Snakemake, its pages, recorded runs, their verification. No notebook imports it."""
