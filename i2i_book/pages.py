@@ -262,12 +262,18 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
 
 def _relabel(notebook: Any, suffix: str) -> None:
     """Add `suffix` to the notebook's labels, which begin with fig-, eq- or sec-, and to its references to them."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", text)
+
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", cell.source)
+            cell.source = renamed(cell.source)
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "name" in figure:
             figure["name"] += suffix
+        if "caption" in figure:
+            figure["caption"] = renamed(figure["caption"])
 
 
 def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:

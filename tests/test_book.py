@@ -27,7 +27,7 @@ def picture(alt: str | None = "A grey square", name: str | None = None):
     output = new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
     mystnb = {"image": {"alt": alt}} if alt else {}
     if name:
-        mystnb["figure"] = {"caption": f"What {name} shows.", "name": name}
+        mystnb["figure"] = {"caption": f"What {name} shows, as in {{numref}}`{name}`.", "name": name}
     return new_code_cell("show()", execution_count=2, outputs=[output], metadata={"mystnb": mystnb})
 
 
@@ -178,7 +178,9 @@ def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
     assert "(sec-04-distillation)=" in main and "[there](#sec-04-distillation)" in main
     assert "(sec-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
     cells = nbformat.read(book / "notebooks/04-distillation-none.ipynb", as_version=4).cells
-    assert cells[2].metadata.mystnb.figure.name == "fig-04-distillation-04-distillation-none"
+    figure = cells[2].metadata.mystnb.figure
+    assert figure.name == "fig-04-distillation-04-distillation-none"
+    assert f"`{figure.name}`" in figure.caption
 
 
 def test_other_seeds_are_listed(book: Path):
