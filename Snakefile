@@ -95,7 +95,7 @@ MODELS = {
 }
 ARTIFACTS = [
     *each(f"{HOME}/{{name}}{{suffix}}", name=MODELS, suffix=same([".safetensors", ".json"])),
-    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval"])),
+    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval", "scales"])),
     *[f"runs/{RUN}/{name}" for name in ("results.jsonl", "headline.md")],
 ]
 

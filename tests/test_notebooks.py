@@ -97,12 +97,26 @@ def test_chapters_rules_and_contents_are_the_same():
 def test_presets_set_parameters_that_exist(preset):
     settings = runs.load_preset(str(preset))
     assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
+    students = {"gcka"} | {name for found in runs.arms().values() for name in found}
+    for part in [settings, *(value for key, value in settings.items() if key.startswith("+"))]:
+        assert {*part.get("arms", ()), *part.get("ablations", ())} <= students
     for name, section in (settings.get("notebooks") or {}).items():
         path = ROOT / "notebooks" / f"{name}.ipynb"
         for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
             given = {key: value for key, value in part.items() if not key.startswith("+")}
             assert check_parameters(path, given) == given, "written as the type that the notebook declares"
             assert not given.keys() & {"run", "upstream", "task", "seed", "arm", "generator"}
+
+
+def test_every_student_is_set_apart_by_parameters_that_exist():
+    names = [name for students in runs.arms().values() for name in students]
+    assert len(set(names)) == len(names) and "gcka" not in names
+    defaults = {name: value for name, (_, value) in notebook_parameters(ROOT / "notebooks/04-distillation.ipynb").items()}
+    for students in runs.arms().values():
+        for name, own in students.items():
+            assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
+            assert check_parameters(ROOT / "notebooks" / "04-distillation.ipynb", own) == own
+            assert own and all(defaults[key] != value for key, value in own.items()), f"{name} is gcka again"
 
 
 def test_by_hand_means_lab():
