@@ -20,6 +20,8 @@ ALIGNMENTS: dict[str, dict[str, Any]] = {
     "ka": {"rows": "samples", "centered": False},
 }
 
+Look = tuple[Tensor, tuple[Tensor, ...]]  # images [N, 3, H, W], float32, and the feature maps behind them
+
 
 class Distiller(Adversaries[Network, Judge]):
     """A student learns from the discriminator and the teacher's features (paper section 3.3, eq. 5).
@@ -52,15 +54,15 @@ class Distiller(Adversaries[Network, Judge]):
     def parts(self) -> dict[str, Any]:
         return super().parts() | {"adaptors": self.adaptors}
 
-    def features(self, source: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The student's image, float32, its features and the teacher's; the latter empty for the kind "none"."""
+    def look(self, source: Tensor) -> tuple[Look, Look]:
+        """What the student makes of the sources, and the teacher: its part is empty if nothing is learnt from it."""
+        teacher: Look = source.new_empty(0), ()
         with autocast(source, self.config):
-            wanted: tuple[Tensor, ...] = ()
-            if self.kind != "none":
+            if self.kind != "none" or self.config.imitate:
                 with torch.no_grad():
-                    wanted = self.teacher.forward_features(source)[1]  # pyright: ignore[reportCallIssue]
+                    teacher = self.teacher.forward_features(source)  # pyright: ignore[reportCallIssue]
             fake, features = self.student.forward_features(source)  # pyright: ignore[reportCallIssue]
-        return fake.float(), features, wanted
+        return (fake.float(), features), (teacher[0].float(), teacher[1])
 
     def distillation(
         self, features: Sequence[Tensor], wanted: Sequence[Tensor]

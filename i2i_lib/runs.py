@@ -138,15 +138,14 @@ def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant:
     """What a preset sets for a notebook: its own section, then that of `<task>`, then that of `<variant>`, later wins.
 
     A section holds parameters; the sections of a task or a variant are marked by a leading `+`, as in `+openmoji`.
-    Where the variant is a student, what `arms` says of it comes before the preset's section for it.
+    Where the variant is a student, what sets it apart comes before the preset's section for it.
     """
     section = (preset.get("notebooks") or {}).get(notebook) or {}
     values = {name: value for name, value in section.items() if not name.startswith("+")}
     values |= section.get(f"+{task}") or {}
-    if notebook == MADE_BY["student"] and variant not in (None, "gcka"):
-        known = {name: own for students in arms().values() for name, own in students.items()}
-        if variant not in known:
-            raise ValueError(f"unknown student {variant!r}: notebooks/arms.yml has gcka, {', '.join(known)}")
+    if notebook == MADE_BY["student"] and variant:
+        if variant not in (known := students()):
+            raise ValueError(f"unknown student {variant!r}: notebooks/arms.yml has {', '.join(known)}")
         values |= known[variant]
     return values | (section.get(f"+{variant}") or {})
 
@@ -156,6 +155,11 @@ def arms() -> dict[str, dict[str, dict[str, Any]]]:
     return yaml.safe_load((root() / "notebooks" / "arms.yml").read_text())
 
 
+def students() -> dict[str, dict[str, Any]]:
+    """Every student of `arms` by its name, and `gcka`, which nothing sets apart."""
+    return {"gcka": {}} | {name: own for found in arms().values() for name, own in found.items()}
+
+
 def ablations(preset: dict[str, Any], task: str) -> list[str]:
     """The students that only `make ablations` trains: those of `arms`, or of the preset's own list, that are no arms.
 
@@ -163,8 +167,8 @@ def ablations(preset: dict[str, Any], task: str) -> list[str]:
     """
     if task not in PAIRED_TASKS:
         return []
-    names = preset.get("ablations") or [name for students in arms().values() for name in students]
-    return [name for name in names if name not in variants(preset, task)[0]]
+    own = variants(preset, task)[0]
+    return [name for name in preset.get("ablations", students()) if name not in own]
 
 
 def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:

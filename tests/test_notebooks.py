@@ -97,9 +97,8 @@ def test_chapters_rules_and_contents_are_the_same():
 def test_presets_set_parameters_that_exist(preset):
     settings = runs.load_preset(str(preset))
     assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
-    students = {"gcka"} | {name for found in runs.arms().values() for name in found}
     for part in [settings, *(value for key, value in settings.items() if key.startswith("+"))]:
-        assert {*part.get("arms", ()), *part.get("ablations", ())} <= students
+        assert {*part.get("arms", ()), *part.get("ablations", ())} <= runs.students().keys()
     for name, section in (settings.get("notebooks") or {}).items():
         path = ROOT / "notebooks" / f"{name}.ipynb"
         for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
@@ -109,14 +108,15 @@ def test_presets_set_parameters_that_exist(preset):
 
 
 def test_every_student_is_set_apart_by_parameters_that_exist():
-    names = [name for students in runs.arms().values() for name in students]
-    assert len(set(names)) == len(names) and "gcka" not in names
-    defaults = {name: value for name, (_, value) in notebook_parameters(ROOT / "notebooks/04-distillation.ipynb").items()}
-    for students in runs.arms().values():
-        for name, own in students.items():
-            assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
-            assert check_parameters(ROOT / "notebooks" / "04-distillation.ipynb", own) == own
-            assert own and all(defaults[key] != value for key, value in own.items()), f"{name} is gcka again"
+    names = [name for found in runs.arms().values() for name in found]
+    assert sorted(["gcka", *names]) == sorted(runs.students()), "no name stands for two students"
+    path = ROOT / "notebooks" / "04-distillation.ipynb"
+    defaults = notebook_parameters(path)
+    for name, own in runs.students().items():
+        assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
+        assert check_parameters(path, own) == own
+        assert bool(own) == (name != "gcka")
+        assert all(defaults[key][1] != value for key, value in own.items()), f"{name} is gcka in that"
 
 
 def test_by_hand_means_lab():
