@@ -110,6 +110,7 @@ def test_presets_set_parameters_that_exist(preset):
 def test_every_student_is_set_apart_by_parameters_that_exist():
     names = [name for found in runs.arms().values() for name in found]
     assert sorted(["gcka", *names]) == sorted(runs.students()), "no name stands for two students"
+    assert not {"floor", "look-up", "teacher", "original"} & {*names}, "nor for another model of chapter 5"
     path = ROOT / "notebooks" / "04-distillation.ipynb"
     defaults = notebook_parameters(path)
     for name, own in runs.students().items():
