@@ -63,6 +63,18 @@ def test_distillation_moves_the_student_and_nothing_else(kind):
         assert last["distill"] < first["distill"]
 
 
+def test_the_distance_is_shared_between_the_truth_and_the_teachers_pictures():
+    teacher, student = generator(1, base=8), generator(2)
+    config = TrainConfig(20, recon=10.0, imitate=0.25)
+    distiller = PairedDistiller(student, teacher, discriminator(), config, "none")
+    batch = next(batches(0))
+    with torch.no_grad():
+        fake, image = student(batch.source), teacher(batch.source)
+    losses = distiller.step(batch)
+    torch.testing.assert_close(losses["recon"], 7.5 * F.l1_loss(fake, batch.target))
+    torch.testing.assert_close(losses["imitate"], 2.5 * F.l1_loss(fake, image))
+
+
 def test_gcka_of_a_step_is_that_of_the_features_it_saw():
     teacher, student = generator(1, base=8), generator(2)
     distiller = PairedDistiller(student, teacher, discriminator(), TrainConfig(20, distill=1.0), "gcka")
