@@ -26,7 +26,7 @@ if ABLATIONS and not any(ABLATIONS.values()):
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 # A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
 RECORDED = Path("book/recorded", RUN, "manifest.json")
-SHOWN = RECORDED.exists() and not Path("runs", RUN).exists() and os.environ.get("RECORDED") != "no"
+SHOWN = RECORDED.exists() and not (Path("runs", RUN).exists() or ABLATIONS or os.environ.get("RECORDED") == "no")
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
