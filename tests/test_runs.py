@@ -56,7 +56,11 @@ def test_sections_of_tasks_and_variants_add_to_a_notebook():
 def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     (top / "notebooks").mkdir()
     (top / "notebooks" / "arms.yml").write_text("loss:\n  mse: {index: mse, distill: 1.0}\n  none: {index: none}\n")
-    preset = {"arms": ["gcka", "none"], "notebooks": {"04-distillation": {"distill": 5.0, "+mse": {"lr": 2.0}}}}
+    preset = {
+        "arms": ["gcka", "none"],
+        "generators": [],
+        "notebooks": {"04-distillation": {"distill": 5.0, "+mse": {"lr": 2.0}}},
+    }
 
     def of(student: str) -> dict:
         return runs.preset_parameters(preset, "04-distillation", "earth", student)
