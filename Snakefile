@@ -111,7 +111,7 @@ LEFT = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/ablations.js
 rule all:
     input:
         "_build/html/index.html",
-        [] if SHOWN else ARTIFACTS,
+        [] if SHOWN else [*ARTIFACTS, *ABLATED],
 
 
 rule book:
