@@ -18,11 +18,15 @@ SEEDS = range(int(config.get("seeds", 1)))
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
+# `make ablations`: the book, with the students of chapter 10.
+ABLATIONS = {task: runs.ablations(SETTINGS, task) for task in TASKS} if os.environ.get("ABLATIONS") == "yes" else {}
+if ABLATIONS and not any(ABLATIONS.values()):
+    raise WorkflowError(f"no ablations for {', '.join(TASKS)}: they are of {', '.join(runs.PAIRED_TASKS)}")
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 # A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
 RECORDED = Path("book/recorded", RUN, "manifest.json")
-SHOWN = RECORDED.exists() and not Path("runs", RUN).exists() and os.environ.get("RECORDED") != "no"
+SHOWN = RECORDED.exists() and not (Path("runs", RUN).exists() or ABLATIONS or os.environ.get("RECORDED") == "no")
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
@@ -77,7 +81,10 @@ PAGES = [
     ),
     *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
     *(["runs/{}/earth/seed0/notebooks/07-deployment.ipynb".format(RUN)] if "earth" in TASKS else []),
-    *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
+    *[
+        f"runs/{RUN}/notebooks/{name}.ipynb"
+        for name in ("06-results", "08-paper-numbers", "09-search-cost", "10-ablations")
+    ],
 ]
 
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
@@ -88,7 +95,7 @@ MODELS = {
 }
 ARTIFACTS = [
     *each(f"{HOME}/{{name}}{{suffix}}", name=MODELS, suffix=same([".safetensors", ".json"])),
-    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval"])),
+    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval", "scales"])),
     *[f"runs/{RUN}/{name}" for name in ("results.jsonl", "headline.md")],
 ]
 
@@ -96,12 +103,15 @@ ARTIFACTS = [
 # What other tasks and seeds have left in this run stays in its table; asking for one task makes no other again.
 ASKED = each(f"{HOME}/eval.json")
 OTHERS = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/eval.json") if str(path) not in ASKED)
+# So does what was ablated: the book shows it, and only `make ablations` makes it.
+ABLATED = each(f"{HOME}/{{name}}.json", name={task: ["ablations"] if ABLATIONS.get(task) else [] for task in TASKS})
+LEFT = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/ablations.json") if str(path) not in ABLATED)
 
 
 rule all:
     input:
         "_build/html/index.html",
-        [] if SHOWN else ARTIFACTS,
+        [] if SHOWN else [*ARTIFACTS, *ABLATED],
 
 
 rule book:
@@ -142,6 +152,7 @@ rule search_space:
         notebook=f"{HOME}/notebooks/02-search-space.ipynb",
         teacher=multiext(f"{HOME}/teacher", ".safetensors", ".json"),
         discriminator=multiext(f"{HOME}/teacher-discriminator", ".safetensors", ".json"),
+        scales=f"{HOME}/scales.json",
     log:
         notebook=f"{HOME}/logs/02-search-space.ipynb",
     params:
@@ -206,6 +217,7 @@ rule distillation:
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         discriminator=rules.search_space.output.discriminator,
+        scales=rules.search_space.output.scales,
         plan=f"{HOME}/plan.json",
     output:
         notebook=f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb",
@@ -243,6 +255,23 @@ rule evaluation:
         gpu=SETTINGS["gpu"],
     shell:
         RUNNER
+
+
+use rule evaluation as ablation with:
+    input:
+        **source("05-evaluation"),
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        students=lambda w: expand(rules.distillation.output.student, arm=ABLATIONS[w.task], **w),
+    output:
+        notebook=f"{HOME}/notebooks/05-evaluation-ablations.ipynb",
+        results=f"{HOME}/ablations.json",
+    log:
+        notebook=f"{HOME}/logs/05-evaluation-ablations.ipynb",
+    params:
+        preset=parameters("05-evaluation"),
+        fixed=lambda w: SEEDED.format(**w)
+        + f" -p arms '{json.dumps(ABLATIONS[w.task])}' -p original no -p into ablations",
 
 
 rule deployment:
@@ -316,4 +345,22 @@ use rule paper_numbers as search_cost with:
         notebook=f"runs/{RUN}/logs/09-search-cost.ipynb",
     params:
         preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "09-search-cost", "")),
+        fixed="",
+
+
+use rule results as ablations with:
+    input:
+        **source("10-ablations"),
+        results=rules.collect.output,
+        evaluations=ASKED,
+        ablations=ABLATED,
+        scales=each(f"{HOME}/scales.json"),
+        arms="notebooks/arms.yml",
+    output:
+        notebook=f"runs/{RUN}/notebooks/10-ablations.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/10-ablations.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "10-ablations", "")),
+        left=LEFT,
         fixed="",

@@ -29,7 +29,7 @@ from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
-OF_ALL = ("06", "08", "09")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
+OF_ALL = ("06", "08", "09", "10")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>

@@ -129,7 +129,7 @@ class SpadeDistiller(Distiller[LabelGenerator, MultiscaleDiscriminator]):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         self.decay()
-        fake, features, wanted = self.features(batch.source)
+        (fake, features), (_, wanted) = self.look(batch.source)
         loss_d, losses = self.truth(self, batch, fake)
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)

@@ -357,11 +357,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not notebook.exists():
             raise NotebookError(f"no notebook {notebook}")
         given = dict(options.parameters)
-        preset: dict[str, Any] = {}
+        preset = runs.load_preset(options.preset) if options.preset else {}
         variant = given.get("arm") or given.get("generator")
-        if options.preset:
-            preset = runs.load_preset(options.preset)
-            given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
+        given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
         given["run"] = options.run
         log = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
         run_notebook(

@@ -29,6 +29,7 @@ class TrainConfig:
     gan: Literal["hinge", "lsgan"] | None = None  # None: least squares where there are no pairs, else hinge
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
+    imitate: float = 0.0  # share of the L1 distance that is to the teacher's image in place of a paired target
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     precision: Literal["bf16", "fp32"] = "fp32"
 

@@ -146,20 +146,17 @@ class UnpairedDistiller(Distiller[Generator, PatchDiscriminator]):
         kind: Distillation = "gcka",
     ) -> None:
         _check_judges_images(discriminator.config)
-        super().__init__(student, teacher, discriminator, replace(config, gan=config.gan or "lsgan"), kind)
+        config = replace(config, gan=config.gan or "lsgan", imitate=1.0)  # there is nothing else to be near to
+        super().__init__(student, teacher, discriminator, config, kind)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         c = self.config
         self.decay()
         source = batch.source
-        with autocast(source, c):
-            with torch.no_grad():
-                image, wanted = self.teacher.forward_features(source)
-            fake, features = self.student.forward_features(source)
-            fake = fake.float()
+        (fake, features), (image, wanted) = self.look(source)
         loss_d = self.discriminator_step(batch.target, fake)
-        losses = {"gan": self.adversarial(fake), "recon": c.recon * F.l1_loss(fake, image.float())}
+        losses = {"gan": self.adversarial(fake), "recon": c.recon * F.l1_loss(fake, image)}
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)
         return {"d": loss_d} | detached(losses | distilled | layers)

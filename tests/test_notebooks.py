@@ -97,12 +97,27 @@ def test_chapters_rules_and_contents_are_the_same():
 def test_presets_set_parameters_that_exist(preset):
     settings = runs.load_preset(str(preset))
     assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
+    for part in [settings, *(value for key, value in settings.items() if key.startswith("+"))]:
+        assert {*part.get("arms", ()), *part.get("ablations", ())} <= runs.students().keys()
     for name, section in (settings.get("notebooks") or {}).items():
         path = ROOT / "notebooks" / f"{name}.ipynb"
         for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
             given = {key: value for key, value in part.items() if not key.startswith("+")}
             assert check_parameters(path, given) == given, "written as the type that the notebook declares"
             assert not given.keys() & {"run", "upstream", "task", "seed", "arm", "generator"}
+
+
+def test_every_student_is_set_apart_by_parameters_that_exist():
+    names = [name for found in runs.arms().values() for name in found]
+    assert sorted(["gcka", *names]) == sorted(runs.students()), "no name stands for two students"
+    assert not {"floor", "look-up", "teacher", "original"} & {*names}, "nor for another model of chapter 5"
+    path = ROOT / "notebooks" / "04-distillation.ipynb"
+    defaults = notebook_parameters(path)
+    for name, own in runs.students().items():
+        assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
+        assert check_parameters(path, own) == own
+        assert bool(own) == (name != "gcka")
+        assert all(defaults[key][1] != value for key, value in own.items()), f"{name} is gcka in that"
 
 
 def test_by_hand_means_lab():

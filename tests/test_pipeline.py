@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
-BESIDE = {"deployment", "paper_numbers", "search_cost"}
+BESIDE = {"deployment", "paper_numbers", "search_cost", "ablations"}
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
 
 
@@ -48,11 +48,12 @@ class Project:
         assert process.returncode == 0, said
         return said
 
-    def pending(self, preset: str = "micro") -> set[str]:
+    def pending(self, preset: str = "micro", **environment: str) -> set[str]:
         """The rules of the chain of chapters 1 to 6 that `make book` would run; the chapters beside it are not made."""
         command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
         command += ["--config", f"preset={PRESETS[preset]}", "task=earth", "seeds=1"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=_environment())
+        env = _environment() | environment
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.M)) - {"total", "all"} - BESIDE
 
@@ -77,7 +78,7 @@ def quick(tmp_path_factory) -> Project:
     shutil.copy(project.folder / PRESETS["micro"], project.folder / PRESETS["other"])
     writes = {
         "01-data": ["data"],
-        "02-search-space": ["teacher", "teacher-discriminator"],
+        "02-search-space": ["teacher", "teacher-discriminator", "scales"],
         "03-pruning": ["plan"],
         "04-distillation": ["student-{arm}"],
         "05-evaluation": ["eval"],
@@ -114,6 +115,10 @@ def test_what_is_done_is_not_done_again(quick):
     assert quick.pending("other") == {"book"}
     said = quick.make("runs/micro/notebooks/06-results.ipynb")
     assert "Nothing to be done" in said
+
+
+def test_the_students_of_the_ablations_are_trained_only_if_asked_for(quick):
+    assert quick.pending(ABLATIONS="yes") == {"distillation", "ablation", "book"}
 
 
 def test_a_parameter_reruns_what_depends_on_it(quick):
