@@ -20,6 +20,8 @@ DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
+# A cluster stops a training a little later than its runner does, which says why.
+MINUTES = SETTINGS["minutes"] + 5
 # A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
 RECORDED = Path("book/recorded", RUN, "manifest.json")
 SHOWN = RECORDED.exists() and not Path("runs", RUN).exists() and os.environ.get("RECORDED") != "no"
@@ -150,6 +152,7 @@ rule search_space:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -218,6 +221,7 @@ rule distillation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -241,6 +245,7 @@ rule evaluation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 

@@ -50,7 +50,7 @@ class Described:
     discriminator: Any  # its config; or the path of a saved one to go on from
     training: TrainConfig
     batch_size: int  # of all processes together
-    teacher: str = ""  # path of the generator that a student learns from; none: this trains a teacher
+    teacher: str | None = None  # path of the generator that a student learns from; null: this trains a teacher
     distillation: Distillation = "gcka"
     seed: int = 0
     threads: int = 0  # of each process on a CPU, 0 for PyTorch's choice
@@ -81,7 +81,7 @@ def load_described(path: Path) -> Described:
 
 def train_described(path: Path) -> None:
     """Train as `path` says, together with the other processes of the launch; the first writes the result."""
-    described, folder = load_described(path), path.parent
+    described, folder = load_described(path), path.resolve().parent
     state = PartialState(cpu=not torch.cuda.is_available())  # forms the group: NCCL on GPUs, gloo on CPUs
     device = set_up(described.threads, described.training.precision)
     task = load_saved_task(folder / described.task)
@@ -94,7 +94,7 @@ def train_described(path: Path) -> None:
         device=device,
     )
     trainer = _trainer(described, folder, task, device)
-    run = TrainingRun(folder, trainer, _inputs(described, folder), path.parent.name, described.log_every)
+    run = TrainingRun(folder, trainer, _inputs(described, folder), folder.name, described.log_every)
     rows = fit(trainer.step, batches, run, described.training.steps)
     generator = trainer.result(batches)  # by all: statistics may be those of every process's batches
     if rank() == 0:
@@ -148,11 +148,9 @@ def _agreeing(network: nn.Module) -> nn.Module:
 
 def _inputs(described: Described, folder: Path) -> dict[str, Any]:
     """What tells this training from another: the description, and the content of the files that it names."""
-    files = [f"{described.task}.json"]
-    files += [f"{described.generator}.json"] if isinstance(described.generator, str) else []
-    files += [
-        f"{name}.safetensors" for name in (described.teacher, described.discriminator) if name and isinstance(name, str)
-    ]
+    named = {"task": "json", "generator": "json", "teacher": "safetensors", "discriminator": "safetensors"}
+    paths = {getattr(described, name): suffix for name, suffix in named.items()}
+    files = [f"{path}.{suffix}" for path, suffix in paths.items() if isinstance(path, str)]
     return asdict(described) | {file: sha256(folder / file) for file in files}
 
 

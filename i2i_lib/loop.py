@@ -171,7 +171,8 @@ class _Progress:
 def set_up(threads: int, precision: str) -> torch.device:
     """Bound PyTorch's threads (0 keeps its choice) and pick the device: the first GPU, else the CPU.
 
-    On the CPU, kernels that sum in varying order are refused, so that the same run gives the same bits.
+    On the CPU, kernels that sum in varying order are refused, so that the same run gives the same bits. Raises
+    RuntimeError where the runner says (I2I_GPU) that its preset counts on a GPU and there is none.
     """
     if precision not in ("bf16", "fp32"):
         raise ValueError(f"precision must be 'bf16' or 'fp32', got {precision!r}")
@@ -181,6 +182,11 @@ def set_up(threads: int, precision: str) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
+    if (wanted := os.environ.get("I2I_GPU", "0")) != "0":
+        raise RuntimeError(
+            f"this preset needs {wanted} GPU, and PyTorch {torch.__version__} sees none: choose PRESET=cpu, run it where"
+            " there is one, or set `gpu: 0` in the preset and wait for days"
+        )
     torch.use_deterministic_algorithms(True)
     # PyTorch would also overwrite all memory it allocates: a seventh of the time of a step, and nothing reads it unset.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

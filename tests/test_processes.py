@@ -1,4 +1,4 @@
-"""Several processes train as one does: the same losses, one that writes, an error that ends all, another number on resume.
+"""Several processes train as one does: the same losses, one that writes, a death that ends all, fewer on resume.
 
 All in float32 with instance norm, on gloo. Sums in another order differ by rounding, and training lets it grow: over
 these few steps the losses agree to 1 in 10,000.
