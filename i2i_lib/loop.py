@@ -184,8 +184,8 @@ def set_up(threads: int, precision: str) -> torch.device:
         return torch.device("cuda")
     if (wanted := os.environ.get("I2I_GPU", "0")) != "0":
         raise RuntimeError(
-            f"this preset needs {wanted} GPU, and PyTorch {torch.__version__} sees none: choose PRESET=cpu, run it where"
-            " there is one, or set `gpu: 0` in the preset and wait for days"
+            f"this preset needs {wanted} GPU, and PyTorch {torch.__version__} sees none: choose PRESET=cpu, or run it"
+            " where there is one, or set `gpu: 0` in the preset and wait for days"
         )
     torch.use_deterministic_algorithms(True)
     # PyTorch would also overwrite all memory it allocates: a seventh of the time of a step, and nothing reads it unset.
