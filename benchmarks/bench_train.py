@@ -264,7 +264,8 @@ class LibraryLoop:
         generator, judge, teacher = setting.networks(seed)
         training = replace(setting.training, compiled=compiled)
         nets: list[Any] = [generator, teacher, judge] if teacher else [generator, judge]
-        self.trainer = (PairedDistiller if teacher else PairedTrainer)(*nets, training)
+        made: Any = PairedDistiller if teacher else PairedTrainer
+        self.trainer = made(*nets, training)
         tiles = setting.task.train
         self.source = paired_batches(
             tiles, image_size=setting.size, batch_size=setting.batch_size, seed=seed, device=DEVICE

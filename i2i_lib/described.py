@@ -59,7 +59,8 @@ class Described:
 
     def save(self, path: Path) -> None:
         """Write the description as JSON; a network's config as its own file has it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)} | {"training": asdict(self.training)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["training"] = asdict(self.training)
         for name in ("generator", "discriminator"):
             if not isinstance(config := values[name], str):
                 kind = next(kind for kind, known in _KINDS.items() if type(config) is known)
@@ -109,7 +110,9 @@ def train_described(path: Path) -> None:
 def _trainer(described: Described, folder: Path, task: Task, device: torch.device) -> Any:
     gaugan = task.family == "gaugan"
     start: dict[str, Any] = {"scheme": "xavier", "gain": 1.0} if gaugan else {}
-    perceptual = {"perceptual": Vgg19Features(vgg).to(device)} if gaugan and (vgg := Vgg19Features.find()) else {}
+    perceptual: dict[str, Any] = {}
+    if gaugan and (vgg := Vgg19Features.find()):
+        perceptual["perceptual"] = Vgg19Features(vgg).to(device)
 
     def new(config: Any, seed: int) -> Any:
         network = build(config)
