@@ -37,9 +37,14 @@ def share(batch_size: int) -> slice:
 def parallel(module: nn.Module) -> Callable[..., Any]:
     """What to call in place of `module` for its gradients to become the mean over processes (DDP).
 
-    Buffers are not sent round: they are the same everywhere, since norms either keep none or agree on them (SyncBN).
+    Buffers are not sent round before every pass: they are the same everywhere, since norms either keep none or agree on
+    them (SyncBN).
     """
-    return DistributedDataParallel(module, broadcast_buffers=False) if together() else module
+    if not together():
+        return module
+    shared = DistributedDataParallel(module)
+    shared.broadcast_buffers = False  # as an argument deprecated since PyTorch 2.13, whose word 2.12 does not know
+    return shared
 
 
 def mean(values: Tensor) -> Tensor:
