@@ -181,12 +181,13 @@ def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
     environment = _environment() | {"RECORDED": "no"}
     said = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
     assert said.returncode == 0, said.stdout + said.stderr
-    jobs = dict(re.findall(r"^rule (\w+):\n(.+?)\n\n", said.stdout, flags=re.M | re.S))
+    _, *parts = re.split(r"^rule (\w+):\n", said.stdout, flags=re.M)
+    jobs = dict(zip(parts[::2], parts[1::2], strict=True))
     assert set(profile["set-resources"]) <= jobs.keys(), "rules that the Snakefile has"
     preset = yaml.safe_load((tmp_path / "presets" / "gpu.yml").read_text())
     for rule, job in jobs.items():
         if rule != "all":
-            given = dict(re.findall(r"(\w+)=(\d+)", job.split("resources:")[1]))
+            given = dict(re.findall(r"(\w+)=(\d+)", job.split("resources: ")[1].splitlines()[0]))
             trains = rule in profile["set-resources"]
             assert given.get("gpu") == (str(preset["gpu"]) if trains else None), rule
             assert given["runtime"] == str(preset["minutes"] + 5 if trains else 30), rule

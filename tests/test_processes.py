@@ -140,7 +140,7 @@ def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(described):
     processes = psutil.Process(launch.pid).children(recursive=True)
     second = next(p for p in processes if p.environ().get("RANK") == "1")
     second.send_signal(signal.SIGKILL)
-    said = launch.communicate(timeout=60)[0]
+    said = launch.communicate(timeout=200)[0]
     assert launch.returncode != 0 and "SIGKILL" in said, said
     assert not psutil.wait_procs(processes, timeout=10)[1], "nothing is left running"
     assert not described.with_name("generator.json").exists()
