@@ -7,15 +7,17 @@ and losses are those of chapters 2 (the teacher) and 4 (the student, by GCKA) at
 
 Every number of a table is from one run. The loops take turns, so that whatever else the machine does hits all, and on
 a CPU what is measured is the thread's own time, without its waiting for a core; on a GPU, that of the clock. A ratio is
-the median over rounds of the baseline's time over that of its neighbour in the same round.
+the median over rounds of the baseline's time over that of its neighbour in the same round. Freed memory is kept by the
+process, as a process with one loop in it does by itself; among many, some would pay for the pages that others gave back.
 """
 
 import argparse
+import ctypes
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -446,6 +448,9 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="STEPS", help="instead: does the process grow?")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            ctypes.CDLL(None).mallopt(option, 2**30)
     if CUDA:
         set_up(1, "fp32")
     where = torch.cuda.get_device_name() if CUDA else "one thread of a CPU"
