@@ -8,7 +8,7 @@ and losses are those of chapters 2 (the teacher) and 4 (the student, by GCKA) at
 Every number of a table is from one run. The loops take turns, so that whatever else the machine does hits all, and on
 a CPU what is measured is the thread's own time, without its waiting for a core; on a GPU, that of the clock. A ratio is
 the median over rounds of the baseline's time over that of its neighbour in the same round. Freed memory is kept by the
-process, as a process with one loop in it does by itself; among many, some would pay for the pages that others gave back.
+process, as a process with one loop in it does by itself; among many, some would pay for pages that others gave back.
 """
 
 import argparse
