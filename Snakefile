@@ -24,6 +24,8 @@ if ABLATIONS and not any(ABLATIONS.values()):
     raise WorkflowError(f"no ablations for {', '.join(TASKS)}: they are of {', '.join(runs.PAIRED_TASKS)}")
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
+# A cluster stops a training a little later than its runner does, which says why.
+MINUTES = SETTINGS["minutes"] + 5
 # A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
 RECORDED = Path("book/recorded", RUN, "manifest.json")
 SHOWN = RECORDED.exists() and not (Path("runs", RUN).exists() or ABLATIONS or os.environ.get("RECORDED") == "no")
@@ -161,6 +163,7 @@ rule search_space:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -230,6 +233,7 @@ rule distillation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -253,6 +257,7 @@ rule evaluation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 

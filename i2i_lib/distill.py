@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.losses import kernel_alignment
+from i2i_lib.processes import parallel, together
 from i2i_lib.steps import Adversaries, Judge, Network, TrainConfig, autocast
 
 Distillation = Literal["gcka", "gka", "cka", "ka", "mse", "none"]
@@ -50,6 +51,8 @@ class Distiller(Adversaries[Network, Judge]):
             widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)  # pyright: ignore
             self.adaptors.extend(nn.Conv2d(s, t, 1, device=device) for s, t in widths)
         super().__init__(student, discriminator, config, extra=self.adaptors.parameters(), **optimisers)
+        self.adapt = [parallel(adaptor) for adaptor in self.adaptors]
+        self.group = together()  # an alignment is that of the whole batch
 
     def parts(self) -> dict[str, Any]:
         return super().parts() | {"adaptors": self.adaptors}
@@ -61,7 +64,7 @@ class Distiller(Adversaries[Network, Judge]):
             if self.kind != "none" or self.config.imitate:
                 with torch.no_grad():
                     teacher = self.teacher.forward_features(source)  # pyright: ignore[reportCallIssue]
-            fake, features = self.student.forward_features(source)  # pyright: ignore[reportCallIssue]
+            fake, features = self.learning_generator(source, features=True)
         return (fake.float(), features), (teacher[0].float(), teacher[1])
 
     def distillation(
@@ -72,12 +75,12 @@ class Distiller(Adversaries[Network, Judge]):
             return {}, {}
         if self.kind == "mse":
             with autocast(features[0], self.config):
-                features = [adapt(f) for adapt, f in zip(self.adaptors, features, strict=True)]
+                features = [adapt(f) for adapt, f in zip(self.adapt, features, strict=True)]
             layers = [F.mse_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
             total = torch.stack(layers).sum()
         else:
             index = ALIGNMENTS[self.kind]
-            layers = [kernel_alignment(f, w, **index) for f, w in zip(features, wanted, strict=True)]
+            layers = [kernel_alignment(f, w, group=self.group, **index) for f, w in zip(features, wanted, strict=True)]
             # A constant offset keeps the term at 0 for perfect alignment; it changes no gradient.
             total = (1 - torch.stack(layers)).sum()
         named = {f"layer{i}": value for i, value in enumerate(layers, start=1)}

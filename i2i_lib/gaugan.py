@@ -99,7 +99,7 @@ class SpadeTrainer(Adversaries[LabelGenerator, MultiscaleDiscriminator]):
         """Update the discriminator, then the generator; return the detached losses by name."""
         self.decay()
         with autocast(batch.source, self.config):
-            fake = self.generator(batch.source).float()
+            fake = self.learning_generator(batch.source).float()
         loss_d, losses = self.truth(self, batch, fake)
         generator_step(losses, self)
         return {"d": loss_d} | detached(losses)

@@ -23,7 +23,7 @@ class PairedTrainer(Adversaries[Generator, PatchDiscriminator]):
         self.decay()
         source, target = batch.source, batch.target
         with autocast(source, c):
-            fake = self.generator(source).float()
+            fake = self.learning_generator(source).float()
         pair = torch.cat([source, fake], 1)
         loss_d = self.discriminator_step(torch.cat([source, target], 1), pair)
         losses = {"gan": self.adversarial(pair), "recon": c.recon * F.l1_loss(fake, target)}

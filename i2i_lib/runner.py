@@ -361,6 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
         variant = given.get("arm") or given.get("generator")
         given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
         given["run"] = options.run
+        os.environ["I2I_GPU"] = str(preset.get("gpu", 0))
         log = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
         run_notebook(
             notebook,

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -170,6 +171,32 @@ def test_a_failing_notebook_stops_the_book(quick):
     assert not (quick.seed / "notebooks" / "04-distillation-none.ipynb").exists()
     assert not (quick.folder / "_build" / "html").exists()
     path.write_bytes(before)
+
+
+def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
+    """As a plan, and without the plugin: its name is left out of a copy of the profile."""
+    project = Project(tmp_path)
+    shutil.copytree(root() / "presets", tmp_path / "presets")
+    profile = yaml.safe_load((root() / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile.pop("executor") == "slurm"
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "64", "--profile", "profile"]
+    command += ["--config", "preset=gpu", "task=all", "seeds=2"]
+    environment = _environment() | {"RECORDED": "no"}
+    said = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stdout + said.stderr
+    _, *parts = re.split(r"^rule (\w+):\n", said.stdout, flags=re.M)
+    jobs = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(profile["set-resources"]) <= jobs.keys(), "rules that the Snakefile has"
+    preset = yaml.safe_load((tmp_path / "presets" / "gpu.yml").read_text())
+    for rule, job in jobs.items():
+        if rule != "all":
+            given = dict(re.findall(r"(\w+)=(\d+)", job.split("resources: ")[1].splitlines()[0]))
+            trains = rule in profile["set-resources"]
+            assert given.get("gpu") == (str(preset["gpu"]) if trains else None), rule
+            assert given["runtime"] == str(preset["minutes"] + 5 if trains else 30), rule
+            assert given["mem_mb"] == ("24000" if trains else "8000"), rule
 
 
 @pytest.fixture(scope="module")
