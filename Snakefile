@@ -80,6 +80,9 @@ PAGES = [
     *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
 ]
 
+# Networks for the live demo. Its other task must have been asked for.
+DEMOS = [f"runs/{RUN}/{task}/seed0/demo/demo.json" for task in ("earth", "openmoji") if "gcka" in ARMS.get(task, [])]
+
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
 MODELS = {
     task: ["data", "teacher", "teacher-discriminator", *[f"student-{arm}" for arm in ARMS[task]]]
@@ -108,8 +111,9 @@ rule book:
     input:
         pages=[] if SHOWN else PAGES,
         results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
+        demos=[] if SHOWN else DEMOS,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
-        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
+        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "i2i_book/pages.py", "i2i_book/recorded.py"],
     output:
         "_build/html/index.html",
@@ -259,6 +263,18 @@ rule deployment:
         fixed=SEEDED,
     shell:
         RUNNER
+
+
+rule demo:
+    input:
+        modules=["i2i_book/demo.py", "i2i_lib/export.py", "i2i_lib/fuse.py"],
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        student=f"{HOME}/student-gcka.safetensors",
+    output:
+        f"{HOME}/demo/demo.json",
+    shell:
+        f"exec {sys.executable} -m i2i_book.demo runs/{RUN}/{{wildcards.task}}/seed{{wildcards.seed}}"
 
 
 rule collect:
