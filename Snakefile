@@ -114,7 +114,8 @@ rule book:
         demos=[] if SHOWN else DEMOS,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        library=sorted(str(path) for path in Path("i2i_lib").glob("*.py")),  # for its reference
     output:
         "_build/html/index.html",
     params:

@@ -26,6 +26,7 @@ import nbformat
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from i2i_book.api import reference
 from i2i_book.recorded import check, manifests, recordings, tables
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
@@ -106,6 +107,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     (book / "notebooks" / "headline.md").write_text(label + text)
     (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
     (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
+    (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
     return pages
 
 
