@@ -466,7 +466,7 @@ def _scripts(top: Path) -> None:
         for source, placed in files.items():
             content, target = (packages[name] / source).read_bytes(), top / "book" / "static" / placed
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(gzip.compress(content, mtime=0) if placed.endswith(".gzip") else content)
+            target.write_bytes(gzip.compress(content, 6, mtime=0) if placed.endswith(".gzip") else content)
 
 
 def _version(package: Path) -> str | None:

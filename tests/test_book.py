@@ -14,6 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from i2i_book.api import reference
 from i2i_book.pages import SCRIPTS, assemble, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,6 +213,13 @@ def test_the_scan_names_what_is_wrong(tmp_path: Path):
         assert part in found
     assert "a.css: loads the remote //fonts.invalid/x.woff" in found
     assert len(faults(tmp_path)) == 7
+
+
+def test_the_reference_holds_heads_comments_and_docstrings():
+    text = reference(ROOT / "i2i_lib")
+    assert all(f"## {path.stem}\n" in text for path in (ROOT / "i2i_lib").glob("[a-z]*.py"))
+    assert "def prune(\n    teacher" in text and "### ChannelPlan" in text and "# [N, 3, H, W] pictures" in text
+    assert "def _" not in text.replace("def __init__", "")
 
 
 def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):

@@ -56,29 +56,34 @@
     const pens = Object.fromEntries(Object.entries(canvases).map(([name, canvas]) => [
       name, canvas.getContext("2d", { willReadFrequently: name === "source" }),
     ]));
-    const state = { size: about.sizes[0], row: 0, column: 0, painting: false, brush: null };
+    const state = { size: about.sizes[1] ?? about.sizes[0], row: 0, column: 0, painting: false, brush: null };
 
     // --- what the networks make of it ---
 
+    const networks = Object.keys(about.networks);
     let waiting = false;
     let running = false;
     /** Bring the pictures up to date: always the student's, and the teacher's once the brush rests. */
     async function refresh() {
+      for (const name of networks) canvases[name].classList.add("demo-old");
       waiting = true;
       if (running) return;
       running = true;
-      while (waiting) {
-        waiting = false;
-        const planes = toPlanes(pens.source.getImageData(0, 0, state.size, state.size));
-        for (const name of state.painting ? ["student"] : Object.keys(about.networks)) {
+      try {
+        while (waiting) {
+          waiting = false;
           const size = state.size;
-          const { values, ms } = await ask("run", { name, planes, width: size, height: size });
-          if (size !== state.size) break; // the reader has chosen another one meanwhile
-          pens[name].putImageData(toPixels(values, size, size), 0, 0);
-          part(`${name}-time`).textContent = `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
-          canvases[name].classList.remove("demo-old");
+          const planes = toPlanes(pens.source.getImageData(0, 0, size, size));
+          for (const name of state.painting ? ["student"] : networks) {
+            const { values, ms } = await ask("run", { name, planes, width: size, height: size });
+            if (size !== state.size) break; // the reader has chosen another one meanwhile
+            pens[name].putImageData(toPixels(values, size, size), 0, 0);
+            part(`${name}-time`).textContent = `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+            if (!waiting) canvases[name].classList.remove("demo-old");
+          }
         }
-        canvases.teacher.classList.toggle("demo-old", waiting || state.painting);
+      } catch (error) {
+        say(`The networks stopped: ${error.message}. Reloading the page starts them again.`);
       }
       running = false;
     }
@@ -130,9 +135,12 @@
       pen.drawImage(sources, 0, 0, canvas.width, canvas.height);
       pen.fillStyle = "rgb(255 255 255 / 35%)";
       for (const left of bands) pen.fillRect(left * scale, 0, band * scale, height * scale);
-      for (const [colour, line] of [["white", 5], ["#d55e00", 2.5]]) {
-        Object.assign(pen, { strokeStyle: colour, lineWidth: line });
-        pen.strokeRect(state.column * scale, state.row * scale, state.size * scale, state.size * scale);
+      const point = canvas.width / (canvas.clientWidth || canvas.width); // what one pixel of the page is here
+      const side = Math.max(state.size * scale, 10 * point);
+      const [x, y] = [state.column, state.row].map((corner) => (corner + state.size / 2) * scale - side / 2);
+      for (const [colour, line] of [["white", 4], ["#d55e00", 2]]) {
+        Object.assign(pen, { strokeStyle: colour, lineWidth: line * point });
+        pen.strokeRect(x, y, side, side);
       }
       const north = 90 - (top + state.row + state.size / 2) * degrees;
       const east = (state.column + state.size / 2) * degrees - 180;
@@ -180,7 +188,7 @@
         const step = far ? state.size : state.size / 8;
         return go(state.row + dy * step, state.column + dx * step);
       });
-      part("size").append(...about.sizes.map((size) => new Option(`${size} × ${size} pixels`, size)));
+      part("size").append(...about.sizes.map((size) => new Option(`${size} × ${size} pixels`, size, false, size === state.size)));
       part("size").addEventListener("change", async ({ target }) => {
         const [row, column] = [state.row + state.size / 2, state.column + state.size / 2];
         state.size = Number(target.value);

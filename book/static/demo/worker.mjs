@@ -45,10 +45,15 @@ const tasks = {
   },
 };
 
-onmessage = async ({ data }) => {
+async function answer(data) {
   try {
     postMessage({ id: data.id, result: await tasks[data.task](data) });
   } catch (error) {
     postMessage({ id: data.id, error: error.message ?? String(error) });
   }
+}
+
+let before = Promise.resolve(); // one at a time: a network must not be run twice at once
+onmessage = ({ data }) => {
+  before = before.then(() => answer(data));
 };
