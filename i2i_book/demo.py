@@ -43,9 +43,9 @@ PLACES = {
 BRUSHES = {
     "sea": (20.0, -42.0),
     "forest": (-4.0, -66.0),
-    "grassland": (49.5, 62.0),
+    "grassland": (47.5, 33.0),
     "desert": (24.0, 5.0),
-    "mountains": (31.0, 84.0),
+    "mountains": (32.5, 50.0),
     "ice": (69.0, -40.0),
 }
 PATCH = 48  # side of such a patch in pixels of the full raster, 15 to the degree

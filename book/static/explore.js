@@ -1,16 +1,17 @@
 // What makes two kinds of output explorable. Both are complete without this script: pictures one below the other, and a
 // table.
 
-// Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins.
+// Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins. The
+// last two come first.
 for (const box of document.querySelectorAll(".compare")) {
   const images = [...box.querySelectorAll("img")];
   const names = images.map((image) => image.dataset.name);
   const frame = element("div", { className: "compare-frame" });
   const divider = element("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
   divider.setAttribute("aria-label", "Divider between the two pictures, in percent from the left");
-  const [left, right] = [names.length - 3, names.length - 2].map((chosen, side) => {
+  const [left, right] = [names.length - 2, names.length - 1].map((chosen, side) => {
     const select = element("select", {});
-    select.append(...names.map((name, i) => new Option(name, i, false, i === Math.max(chosen, 0))));
+    select.append(...names.map((name, i) => new Option(name, i, false, i === chosen)));
     select.setAttribute("aria-label", side ? "Picture on the right" : "Picture on the left");
     select.addEventListener("change", show);
     return select;

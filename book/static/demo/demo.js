@@ -122,7 +122,7 @@
       for (const canvas of Object.values(canvases)) if (canvas.width !== state.size) canvas.width = canvas.height = state.size;
       pens.source.drawImage(sources, -state.column, -state.row);
       pens.truth.drawImage(truths, -state.column, -state.row);
-      part("truth-name").textContent = `Truth: ${about.domains[1]}`;
+      part("truth-name").textContent = `: ${about.domains[1]}`;
       if (about.world) world();
       return refresh();
     }
@@ -198,7 +198,7 @@
     }
     part("sizes").hidden = about.sizes.length < 2;
     canvases.teacher.parentElement.hidden = !about.networks.teacher; // a recording may come without
-    part("source-name").innerHTML = `<strong>Source</strong>: ${about.domains[0]}`;
+    part("source-name").textContent = `: ${about.domains[0]}. Paint on it.`;
 
     // --- painting ---
 
@@ -228,7 +228,7 @@
     }
 
     function touched() {
-      part("truth-name").textContent = "Truth, before you painted";
+      part("truth-name").textContent = ", before you painted";
       refresh();
     }
 
