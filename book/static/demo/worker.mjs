@@ -17,9 +17,8 @@ const tasks = {
       files[`expected ${name}`] = new Float32Array(expected.buffer);
     }
     const planes = toPlanes(example);
-    const gpu = await navigator.gpu?.requestAdapter().catch(() => null);
     let found;
-    for (const provider of forced ? [forced] : gpu ? ["webgpu", "wasm"] : ["wasm"]) {
+    for (const provider of forced ? [forced] : (await hasGpu(about)) ? ["webgpu", "wasm"] : ["wasm"]) {
       try {
         const differences = {};
         for (const [name, { precision }] of Object.entries(about.networks)) {
@@ -44,6 +43,13 @@ const tasks = {
     return { values, ms: performance.now() - started };
   },
 };
+
+/** Whether there is a real GPU that can do the networks' arithmetic; one imitated in software is far slower than none. */
+async function hasGpu({ networks }) {
+  const gpu = await navigator.gpu?.requestAdapter().catch(() => null);
+  const half = Object.values(networks).some(({ precision }) => precision === "fp16");
+  return gpu && !gpu.info?.isFallbackAdapter && (!half || gpu.features.has("shader-f16"));
+}
 
 async function answer(data) {
   try {
