@@ -34,7 +34,7 @@ for (const table of document.querySelectorAll("table.budgets")) {
   const first = heads.indexOf("stem 1"); // facts before it, widths from it on
   const slider = element("input", { type: "range", min: 0, max: rows.length - 1, value: table.dataset.start ?? 0 });
   slider.setAttribute("aria-label", "Budget of the student");
-  const facts = element("dl", { className: "budget-facts" });
+  const facts = element("dl", { className: "budget-facts simple" });
   const layers = element("div", { className: "budget-layers" });
   const said = element("p", { className: "budget-said" });
   said.setAttribute("role", "status");

@@ -222,7 +222,7 @@
       Object.assign(pen, { strokeStyle: state.brush, lineWidth: part("radius").value * (state.size / 64), lineCap: "round" });
       pen.beginPath();
       pen.moveTo(x0, y0);
-      pen.lineTo(x1, y1);
+      pen.lineTo(x1 + 0.01, y1); // a canvas draws no line without a length
       pen.stroke();
       touched();
     }
