@@ -1,5 +1,5 @@
 // What makes two kinds of output explorable. Both are complete without this script: pictures one below the other, and a
-// table.
+// table. And what scrolls can be reached without a pointer.
 
 // Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins. The
 // last two come first.
@@ -74,6 +74,14 @@ for (const table of document.querySelectorAll("table.budgets")) {
   box.after(all);
   show();
 }
+
+// What scrolls within the page can be reached by keyboard; formulas are set late.
+addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise;
+  for (const part of document.querySelectorAll("article :is(mjx-container, pre, .output.text_html, .budget + details)")) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+  }
+});
 
 function element(tag, properties) {
   return Object.assign(document.createElement(tag), properties);

@@ -160,7 +160,8 @@ def test_no_serious_obstacle_for_anyone(scheme):
     found = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(color_scheme=scheme)
+        width = {"light": 1280, "dark": 390}[scheme]
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
         for name in JUDGED:
             page.goto((HTML / name).as_uri())
             page.add_script_tag(path=AXE)
