@@ -80,6 +80,7 @@ def make(home: Path, out: Path) -> None:
         about["world"] = _world(task, out)
     else:
         about["names"] = [task.info["test"][i]["name"] for i in chosen]
+        about["credit"] = task.info["credit"]
     write_json(out / "demo.json", about)
 
 

@@ -23,7 +23,7 @@ def test_the_files_of_a_demo_belong_together(tmp_path):
     pictures = torch.randint(0, 256, (2, 12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     box = torch.zeros(12, 2, dtype=torch.int64)
     tiles = Tiles(pictures[0], pictures[1], torch.arange(12), box, box)
-    info = {"domains": ["line", "colour"], "test": [{"name": f"drawing {i}"} for i in range(12)]}
+    info = {"domains": ["line", "colour"], "credit": "its maker", "test": [{"name": f"drawing {i}"} for i in range(12)]}
     save_task(Task("openmoji", "pix2pix", tiles, tiles, info), tmp_path / "data")
     save_generator(trained(CONFIG, 1), tmp_path / "student-gcka")
     make(tmp_path, tmp_path / "alone")

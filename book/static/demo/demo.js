@@ -168,8 +168,8 @@
         return go(row - state.size / 2, column - state.size / 2);
       }
       state.column = place.value * state.size; // beyond the last example there is nothing: a white sheet
+      canvases.truth.parentElement.hidden = Number(place.value) === about.examples;
       fill(pens.source, "white");
-      fill(pens.truth, "white");
       return show();
     };
     place.addEventListener("change", chosen);
@@ -195,6 +195,11 @@
         await go(row - state.size / 2, column - state.size / 2);
         await measure();
       });
+    }
+    if (!about.world) {
+      part("kind").textContent = "drawing";
+      part("where").textContent = about.credit;
+      part("radius").value = 2; // as thick as the lines of the drawings
     }
     part("sizes").hidden = about.sizes.length < 2;
     canvases.teacher.parentElement.hidden = !about.networks.teacher; // a recording may come without
