@@ -89,6 +89,9 @@ PAGES = [
     ],
 ]
 
+# Networks for the live demo. Its other task must have been asked for.
+DEMOS = [f"runs/{RUN}/{task}/seed0/demo/demo.json" for task in ("earth", "openmoji") if "gcka" in ARMS.get(task, [])]
+
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
 MODELS = {
     task: ["data", "teacher", "teacher-discriminator", *[f"student-{arm}" for arm in ARMS[task]]]
@@ -120,9 +123,11 @@ rule book:
     input:
         pages=[] if SHOWN else PAGES,
         results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
+        demos=[] if SHOWN else DEMOS,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
-        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        library=sorted(str(path) for path in Path("i2i_lib").glob("*.py")),  # for its reference
     output:
         "_build/html/index.html",
     params:
@@ -293,6 +298,18 @@ rule deployment:
         fixed=SEEDED,
     shell:
         RUNNER
+
+
+rule demo:
+    input:
+        modules=["i2i_book/demo.py", "i2i_lib/export.py", "i2i_lib/fuse.py"],
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        student=f"{HOME}/student-gcka.safetensors",
+    output:
+        f"{HOME}/demo/demo.json",
+    shell:
+        f"exec {sys.executable} -m i2i_book.demo runs/{RUN}/{{wildcards.task}}/seed{{wildcards.seed}}"
 
 
 rule collect:

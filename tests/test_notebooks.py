@@ -145,6 +145,10 @@ def test_the_environment_has_one_set_of_pins():
         assert re.sub(r"[-_.]+", "-", name).lower() in canonical, f"{name} is not pinned"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert "python=3.11" in conda and project["requires-python"] == ">=3.11"
+    # What is checked at a commit is checked by the same versions.
+    for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
+        name = {"ruff-pre-commit": "ruff"}.get(tool := repo["repo"].rsplit("/", 1)[1], tool)
+        assert f"{name}=={repo['rev'].removeprefix('v')}" in (ROOT / "constraints.txt").read_text().splitlines()
     # conda installs through pip with the very same constraints, so that there is no second list to drift.
     assert conda[-1]["pip"] == ["--constraint constraints.txt", "--editable .[dev]"]
     assert not re.search(r"://", (ROOT / "constraints.txt").read_text() + Path(ROOT / "package-lock.json").read_text())

@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
-BESIDE = {"deployment", "paper_numbers", "search_cost", "ablations"}
+BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
 
 
@@ -31,7 +31,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
-            ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax")
+            ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax", "models", "onnxruntime")
             shutil.copytree(root() / name, folder / name, ignore=ignored)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
             shutil.copy(root() / name, folder)
