@@ -6,12 +6,13 @@ DATA ?=
 LAYOUT ?=
 PYTHON ?= python3
 PORT ?= 8000
+N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: book test check verify lab serve clean help
+.PHONY: book test check verify stress audit lab serve clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +32,12 @@ check: $(READY)  ## lint, formatting, types, notebooks without outputs
 
 verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1 [FROM=data]
 	@$(PY) -m i2i_book.verify $(PRESET) "$(NUMBER)" --from "$(FROM)"
+
+stress: $(READY)  ## hours: kill the pipeline N=50 times, 100,000 hostile inputs, 5,000 steps in bfloat16
+	@$(PY) tests/stress.py --kills $(N)
+
+audit: $(READY)  ## known vulnerabilities of the pinned packages; needs the network
+	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lab: $(READY)  ## explore the notebooks in JupyterLab
 	$(PY) -m jupyterlab --notebook-dir=.

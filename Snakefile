@@ -2,11 +2,11 @@
 # `make book` calls it as: snakemake --config preset=cpu task=earth seeds=1
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 
+from i2i_book.make import shown
 from i2i_lib import runs
 from i2i_lib.runner import imported_modules
 
@@ -20,9 +20,7 @@ DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
-# A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
-RECORDED = Path("book/recorded", RUN, "manifest.json")
-SHOWN = RECORDED.exists() and not Path("runs", RUN).exists() and os.environ.get("RECORDED") != "no"
+SHOWN = shown(RUN)
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"

@@ -1,10 +1,13 @@
 """Public data sets, fetched into data/: resumed after a cut, verified, unpacked as a whole or not at all."""
 
+import errno
 import gzip
 import json
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -27,6 +30,7 @@ TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
 MAX_UNPACKED = 8 << 30  # bytes; a bomb unpacks to more
 MAX_FILES = 500_000
+MAX_HEADER = 1 << 20  # bytes that an entry of a tar file may hold beside a file's content: long names, mostly
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,10 @@ def listing() -> str:
 
 def _download(source: Source, folder: Path, name: str) -> Path:
     record = folder / f"{name}.json"
-    known = source.sha256 or (json.loads(record.read_text())["sha256"] if record.exists() else None)
+    try:
+        known = source.sha256 or (json.loads(record.read_text())["sha256"] if record.exists() else None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{record} holds no checksum ({error!r}): delete it, to trust the next download") from error
     archive = folder / Path(source.url).name
     try:
         pooch.get_logger().setLevel("ERROR")
@@ -192,11 +199,25 @@ def _bar(what: str, total: int | None, done: int = 0) -> tqdm:
 # --- unpacking -------------------------------------------------------------------------------------------------------
 
 
+# What the readers raise on damage, and for ways to compress or lock that they do not know.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGED = (*_DAMAGED, UnicodeError, OverflowError, RuntimeError)
+
+
 class _Member(NamedTuple):
     name: str
     size: int
     kind: str  # "file", "folder", or what else it is
     content: IO[bytes] | None
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+        made = super().frombuf(buf, encoding, errors)
+        if made.size < 0 or (made.size > MAX_HEADER and not made.isreg()):  # such headers are read whole, to memory
+            raise tarfile.ReadError(f"a header of {made.size:,} bytes")
+        return made
 
 
 def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
@@ -228,7 +249,11 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
                 bar.update(member.size)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{archive} holds {error.filename} twice: refused") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except OSError as error:
+        if error.errno in (None, errno.ENAMETOOLONG):  # a decompressor's, or a name that no disk takes
+            raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
+        raise
+    except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
 
 
@@ -251,7 +276,8 @@ def _members(archive: Path) -> Iterator[_Member]:
                     kind = "locked file"
                 yield _Member(info.filename, info.file_size, kind, zipped.open(info) if kind == "file" else None)
     else:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tape:
+        # "r|": a member that claims a negative size would send a tape that can be wound back round for ever.
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tape:
             for info in tape:
                 kind = "folder" if info.isdir() else "file" if info.isreg() else "link or device"
                 content = tape.extractfile(info) if kind == "file" else None

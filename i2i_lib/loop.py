@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from i2i_lib.batches import Batch
+from i2i_lib.diagnosis import first_bad, naming_memory, not_finite
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.runs import exclusive
 from i2i_lib.sources import library_modules
@@ -51,14 +53,16 @@ def fit(
     """Call `step` until `steps` are done, from the last checkpoint if there is one; return the loss log.
 
     Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before.
-    Raises FloatingPointError, with the last good checkpoint kept, when a loss is not finite, and RuntimeError when
-    another process trains in the same folder.
+    Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
+    ValueError for a damaged checkpoint, and RuntimeError when another process trains in the same folder.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     with exclusive(run.folder / "lock", f"the training folder {run.folder}"):
         fingerprint = _fingerprint(run, steps)
         done, rows = _resume(run, fingerprint)
+        if not done:  # so that there is always a state to go back to
+            _save(run, {"fingerprint": fingerprint, "step": 0, "trainer": run.trainer.state_dict()})
         if 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
         started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
@@ -67,26 +71,32 @@ def fit(
         # Line by line, so that a killed run leaves at most one torn line behind.
         with open(run.folder / "losses.jsonl", "a", buffering=1) as log, _Progress(run, steps, done) as report:
             for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
-                losses = step(batch)
+                with naming_memory(run.what):
+                    losses = step(batch)
                 # Sums stay on the device: reading a value every step would make a GPU wait for the host.
                 sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
                 counted += 1
                 if index % run.log_every == 0 or index == steps:
                     row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
                     row |= {name: (total / counted).item() for name, total in sums.items()}
-                    bad = [name for name, value in row.items() if not math.isfinite(value)]
-                    if bad:
+                    ends = index % (5 * run.log_every) == 0 or index == steps
+                    state = run.trainer.state_dict() if ends else {}
+                    bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)]
+                    if bad := bad or not_finite(state):
+                        done, _ = _resume(run, fingerprint)
+                        where = first_bad(step, batches(done), run.trainer, range(done + 1, index + 2))
                         raise FloatingPointError(
-                            f"{run.what}: loss {', '.join(bad)} is not finite at step {index}; lower the learning rate"
-                            f" or use precision='fp32'. The checkpoint before it is kept in {run.folder}"
+                            f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where or 'not found'}"
+                            f"); lower the learning rate or use precision='fp32'. The checkpoint of step {done} is kept"
+                            f" in {run.folder}"
                         )
                     rows.append(row)
                     log.write(json.dumps(row) + "\n")
                     sums, counted = {}, 0
                     report(index)
-                if index % (5 * run.log_every) == 0 or index == steps:
-                    log.flush()
-                    _save(run, {"fingerprint": fingerprint, "step": index, "trainer": run.trainer.state_dict()})
+                    if ends:
+                        log.flush()
+                        _save(run, {"fingerprint": fingerprint, "step": index, "trainer": state})
     return rows
 
 
@@ -110,12 +120,16 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
     checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
     done, rows = 0, []
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        if state["fingerprint"] == fingerprint:
-            run.trainer.load_state_dict(state["trainer"])
-            done = state["step"]
-        else:
-            checkpoint.unlink()
+        try:
+            state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+            if state["fingerprint"] == fingerprint:
+                run.trainer.load_state_dict(state["trainer"])
+                done = state["step"]
+            else:
+                checkpoint.unlink()
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
     if done and log.exists():
         for line in log.read_text().splitlines():
             try:
