@@ -18,6 +18,7 @@ import stat
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ import nbformat
 
 from i2i_lib.claims import over_seeds
 from i2i_lib.commands import plainly
+from i2i_lib.downloads import DAMAGED
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.results import collect, load_evaluation, load_table
 from i2i_lib.runs import root
@@ -346,15 +348,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _extract(source: Path, target: Path) -> None:
+    contents: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
-            names = [info.orig_filename for info in infos]
-            for info, name in zip(infos, names, strict=True):
-                kind = stat.S_IFMT(info.external_attr >> 16)
+            names = Counter(info.orig_filename for info in infos)
+            for info in infos:
+                name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
                 if (name != MANIFEST and not NAMES.fullmatch(name)) or kind not in (0, stat.S_IFREG):
                     raise ValueError(f"{source} holds {name!r}, which no recording holds: nothing was imported")
-                if names.count(name) > 1:
+                if names[name] > 1:
                     raise ValueError(f"{source} holds {name!r} twice: nothing was imported")
             if MANIFEST not in names:
                 raise ValueError(f"{source} has no {MANIFEST}: it is not a recording")
@@ -362,12 +365,13 @@ def _extract(source: Path, target: Path) -> None:
                 raise ValueError(f"{source} unpacks to more than {LIMIT // 2**20} MiB: nothing was imported")
             for info in infos:
                 with archive.open(info) as file:
-                    data = file.read(info.file_size + 1)  # an archive can lie about a size
-                if len(data) != info.file_size:
+                    contents[info.filename] = file.read(info.file_size + 1)  # an archive can lie about a size
+                if len(contents[info.filename]) != info.file_size:
                     raise ValueError(f"{source}: {info.filename} is larger than the archive says")
-                atomic_write(target / info.filename, data)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise ValueError(f"{source} cannot be read as a .zip archive: {error}") from error
+    for name, data in contents.items():
+        atomic_write(target / name, data)
 
 
 # --- show ------------------------------------------------------------------------------------------------------------

@@ -152,7 +152,8 @@ def _resumed(url: str, output_file: str, _: object) -> None:
         except requests.HTTPError as error:
             raise ConnectionError(f"{url} could not be downloaded: {error}") from error
         except requests.RequestException as error:
-            problem = str(error)
+            reason = getattr(error.args[0] if error.args else None, "reason", error)
+            problem = str(reason).rpartition(": ")[2]  # before it stand objects of the library
         now = part.stat().st_size if part.exists() else 0
         vain = vain + 1 if now <= have else 0
         if vain == ATTEMPTS or not now:
@@ -200,8 +201,8 @@ def _bar(what: str, total: int | None, done: int = 0) -> tqdm:
 
 
 # What the readers raise on damage, and for ways to compress or lock that they do not know.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error)
-_DAMAGED = (*_DAMAGED, UnicodeError, OverflowError, RuntimeError)
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error)
+DAMAGED = (*DAMAGED, UnicodeError, OverflowError, RuntimeError)
 
 
 class _Member(NamedTuple):
@@ -253,7 +254,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
         if error.errno in (None, errno.ENAMETOOLONG):  # a decompressor's, or a name that no disk takes
             raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
 
 

@@ -33,7 +33,7 @@ from i2i_lib.checkpoint import from_cat_state_dict, load_generator, load_plan, s
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.downloads import Source
-from i2i_lib.features import InceptionFeatures
+from i2i_lib.features import inception
 from i2i_lib.files import atomic_write
 from i2i_lib.generators import InceptionGenerator, init_weights
 from i2i_lib.losses import kernel_alignment
@@ -332,7 +332,7 @@ def _(folder: Path) -> str:
 
 @case(DOWNLOADS, "weights of the literature's measures that are not at hand")
 def _(folder: Path) -> str:
-    return raised(InceptionFeatures, folder / "weights.pth")
+    return raised(inception, "cat", weights=folder / "weights.pth")
 
 
 @case(DOWNLOADS, "a full disk")

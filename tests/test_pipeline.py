@@ -216,6 +216,9 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
         seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = project.start(target)
         _wait_for(lambda seen=seen: checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen, 120)
+        if not seen:
+            second = project.start(target)
+            assert "this checkout is in use by process" in second.communicate(timeout=60)[0] and second.returncode == 1
         killed = [p for p in project.processes() if any(victim in part for part in p.cmdline()[:4])]
         assert len(killed) == 1, [p.cmdline() for p in project.processes()]
         killed[0].send_signal(signal.SIGKILL)
