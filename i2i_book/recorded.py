@@ -318,7 +318,10 @@ def take_in(source: Path, recorded: Path, *, replace: bool = False) -> Path:
             _copy(source, new)
         else:
             _extract(source, new)
-        manifest = check(new)
+        try:
+            manifest = check(new)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(new), str(source))) from error
         target = recorded / manifest["preset"]
         if target.exists():
             if not replace:

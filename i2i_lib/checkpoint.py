@@ -450,5 +450,6 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str
     foreign = next((name for name in tensors if name not in known), None)
     if foreign is not None:
         raise ValueError(f"{foreign!r} in {where} is foreign: expected no such tensor in a {type(net).__name__}")
-    net.to_empty(device="cpu")
-    net.load_state_dict({name: tensors[given] for name, given in names.items()}, strict=True)
+    own = net.state_dict()
+    values = {name: tensors[given].to("cpu", own[name].dtype, copy=True).contiguous() for name, given in names.items()}
+    net.load_state_dict(values, strict=True, assign=True)

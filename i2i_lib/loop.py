@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -127,8 +126,8 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
                 done = state["step"]
             else:
                 checkpoint.unlink()
-        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-            said = str(error).splitlines()[0]
+        except Exception as error:  # a pickle meets damage in as many ways as it has commands
+            said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
             raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
     if done and log.exists():
         for line in log.read_text().splitlines():

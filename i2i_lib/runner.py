@@ -237,7 +237,7 @@ def run_notebook(
     progress.unlink(missing_ok=True)
     listing.unlink(missing_ok=True)
     if failure:
-        raise NotebookError(f"{notebook.name} failed: {failure}. The executed copy is {log}")
+        raise NotebookError(f"{notebook.name} failed: {failure.rstrip('.')}. The executed copy is {log}")
     if publish:
         publish.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(publish, log.read_bytes())

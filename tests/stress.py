@@ -34,6 +34,7 @@ RECORD = root() / "book" / "stress.json"
 TARGET = "runs/micro/notebooks/06-results.ipynb"
 VICTIMS = {"Snakemake": "snakemake", "runner": "i2i_lib.runner", "kernel": "ipykernel_launcher"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE = 3600  # seconds for a chain, on a machine that does other things too
 MOST = 3  # kills of one chain before it may end
 # What no rerun repeats: times, memory, and the folder that another chain lay in.
 TIMES = {"seconds", "train_seconds", "latency_ms", "latency_p95_ms", "peak_memory_mib"}
@@ -67,7 +68,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
         project = Project(Path(folder).resolve() / "project")
         run = project.folder / "runs" / "micro"
         started = time.monotonic()
-        project.make(TARGET)
+        project.make(TARGET, seconds=PATIENCE)
         length = time.monotonic() - started
         wanted = artifacts(run)
         print(f"an unbroken chain: {length:.0f} s, {len(wanted)} files", flush=True)
@@ -77,7 +78,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
             for _ in range(min(chance.randint(1, MOST), count - len(done))):
                 done.append(_kill(project, chance, chance.uniform(0, length)))
                 print(f"kill {len(done)} of {count}: {done[-1]}", flush=True)
-            project.make(TARGET)
+            project.make(TARGET, seconds=PATIENCE)
             chains += 1
             found = artifacts(run)
             if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
@@ -104,7 +105,7 @@ def _kill(project: Project, chance: random.Random, delay: float) -> dict[str, An
                 with suppress(psutil.Error):
                     chance.choice(sorted(named, key=lambda p: p.pid)).send_signal(code)
                     met = True
-    process.communicate(timeout=300)
+    process.communicate(timeout=PATIENCE)
     end = time.monotonic() + 60
     while left := project.processes():
         if time.monotonic() > end:

@@ -42,9 +42,9 @@ class Project:
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
         )
 
-    def make(self, *targets: str, preset: str = "micro") -> str:
+    def make(self, *targets: str, preset: str = "micro", seconds: float = 200) -> str:
         process = self.start(*targets, preset=preset)
-        said = process.communicate(timeout=200)[0]
+        said = process.communicate(timeout=seconds)[0]
         assert process.returncode == 0, said
         return said
 
