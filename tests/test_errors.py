@@ -180,7 +180,7 @@ def _(folder: Path) -> str:
 @case(PICTURES, "a picture too large for the memory")
 def _(folder: Path) -> str:
     with instead(translate.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10_000})):
-        return raised(translate.translate, network(), torch.zeros(3, 400, 600, dtype=torch.uint8))
+        return raised(translate.translate, network(), torch.zeros(3, 4000, 6000, dtype=torch.uint8))
 
 
 @case(PICTURES, "results that would overwrite their inputs")
@@ -515,7 +515,11 @@ def _(folder: Path) -> str:
         os.kill(os.getpid(), signal.SIGINT)
 
     wait = f"import time; open({str(folder / 'begun')!r}, 'w'); time.sleep(99)"
-    return run(folder, cell=wait, before=press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
+    try:
+        return run(folder, cell=wait, before=press)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
