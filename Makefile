@@ -19,7 +19,7 @@ help:  ## list the targets
 	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
-	@$(PY) -m i2i_book.make $(PRESET) $(TASK) $(SEEDS) "$(DATA)" "$(LAYOUT)"
+	@$(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 test: $(READY)  ## run the tests
 	@$(PY) -m pytest
@@ -31,7 +31,7 @@ check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1 [FROM=data]
-	@$(PY) -m i2i_book.verify $(PRESET) "$(NUMBER)" --from "$(FROM)"
+	@$(PY) -m i2i_book.verify "$(PRESET)" "$(NUMBER)" --from "$(FROM)"
 
 stress: $(READY)  ## hours: kill the pipeline N=50 times, 100,000 hostile inputs, 5,000 steps in bfloat16
 	@$(PY) tests/stress.py --kills $(N)

@@ -23,8 +23,8 @@ HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 SHOWN = shown(RUN)
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
-    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
-    " --log {log.notebook} --publish {output.notebook}"
+    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {shlex.quote(PRESET)} --run {shlex.quote(RUN)}"
+    " {params.fixed} --log {log.notebook} --publish {output.notebook}"
 )
 SEEDED = "-p task {task} -p seed {seed}"
 

@@ -116,10 +116,10 @@ def _stress(record: Path) -> str:
     said = {}
     if kills := found.get("kills"):
         victims = ", ".join(f"{name} {count}" for name, count in kills["victims"].items())
-        end = f"**{kills['differing']} did not**" if kills["differing"] else "all of them"
+        end = f"**{kills['differing']} did not** end" if kills["differing"] else "all of them ended"
         said["kills"] = (
             f"A process of the pipeline was killed {kills['kills']} times ({victims}) at random moments of"
-            f" {kills['chains']} runs, which were then started again: {end} ended with the {kills['files']} files of an"
+            f" {kills['chains']} runs, which were then started again: {end} with the {kills['files']} files of an"
             " unbroken run, bit for bit but for times"
         )
     if fuzz := found.get("fuzz"):

@@ -115,10 +115,9 @@ def load_saved_task(path: str | Path) -> Task:
         name, info, wanted = described["name"], described["info"], described["sha256"]
         if tensors.exists():
             return _saved_task(described, tensors, record)
-        how = {"image_size": info["image_size"], "direction": info["direction"], **info["options"]}
+        task = load_task(name, image_size=info["image_size"], direction=info["direction"], **info["options"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{record} is not a task record ({error!r}): delete it and run notebook 01 again") from error
-    task = load_task(name, **how)
     if hashlib.sha256(_task_bytes(task)).hexdigest() != wanted:
         raise ValueError(f"{tensors} is missing, and tiles cut anew do not match {record}: run notebook 01 again")
     return task
