@@ -134,8 +134,8 @@ def _saved_task(described: dict[str, Any], tensors: Path, record: Path) -> Task:
     for part, files in described.get("files", {}).items():
         key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
         flat[part] = FileImages(**files, cache=record.with_name(f"{record.stem}.{key}.tiles"))
-    parts = ({f: flat[f"{part}.{f}"] for f in _TENSORS} | described[part] for part in ("train", "test"))
-    return Task(described["name"], described["family"], *(Tiles(**part) for part in parts), described["info"])
+    train, test = (Tiles(**{f: flat[f"{part}.{f}"] for f in _TENSORS} | described[part]) for part in ("train", "test"))
+    return Task(described["name"], described["family"], train, test, described["info"])
 
 
 _TENSORS = ("source", "target", "block", "box", "target_box")

@@ -11,7 +11,8 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -214,7 +215,7 @@ class _Member(NamedTuple):
 
 class _Header(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         made = super().frombuf(buf, encoding, errors)
         if made.size < 0 or (made.size > MAX_HEADER and not made.isreg()):  # such headers are read whole, to memory
             raise tarfile.ReadError(f"a header of {made.size:,} bytes")
@@ -231,8 +232,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
     folder.mkdir(parents=True)
     total = 0
     try:
-        with _bar(f"unpacking {archive.name}", None) as bar:
-            for number, member in enumerate(_members(archive)):
+        with _bar(f"unpacking {archive.name}", None) as bar, closing(_members(archive)) as members:
+            for number, member in enumerate(members):
                 total += member.size
                 if number >= MAX_FILES or total > max_bytes:
                     raise ValueError(
@@ -243,8 +244,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
                     path.mkdir(parents=True, exist_ok=True)
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with member.content as content, open(path, "xb") as file:
-                    shutil.copyfileobj(content, file, CHUNK)
+                with open(path, "xb") as file:
+                    shutil.copyfileobj(member.content, file, CHUNK)
                     if file.tell() != member.size:
                         raise EOFError(f"{member.name} is cut short")
                 bar.update(member.size)
@@ -267,7 +268,7 @@ def _inside(folder: Path, member: _Member, archive: Path) -> Path:
     return folder.joinpath(*parts)
 
 
-def _members(archive: Path) -> Iterator[_Member]:
+def _members(archive: Path) -> Generator[_Member, None, None]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
@@ -275,7 +276,8 @@ def _members(archive: Path) -> Iterator[_Member]:
                 kind = "folder" if info.is_dir() else "file" if mode in (0, stat.S_IFREG) else "link or device"
                 if info.flag_bits & 1:
                     kind = "locked file"
-                yield _Member(info.filename, info.file_size, kind, zipped.open(info) if kind == "file" else None)
+                with zipped.open(info) if kind == "file" else nullcontext() as content:
+                    yield _Member(info.filename, info.file_size, kind, content)
     else:
         # "r|": a member that claims a negative size would send a tape that can be wound back round for ever.
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tape:

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import torch
-from test_pipeline import Project
+from test_pipeline import PRESETS, Project
 from test_train import batches, discriminator, generator
 
 from i2i_lib.diagnosis import not_finite
@@ -67,6 +67,8 @@ def kills(count: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="i2i-stress-") as folder:
         project = Project(Path(folder).resolve() / "project")
         run = project.folder / "runs" / "micro"
+        preset = project.folder / PRESETS["micro"]
+        preset.write_text(preset.read_text().replace("minutes: 5", "minutes: 60"))  # as patient as this script
         started = time.monotonic()
         project.make(TARGET, seconds=PATIENCE)
         length = time.monotonic() - started

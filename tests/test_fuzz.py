@@ -13,6 +13,7 @@ import stat
 import struct
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def cases(percent: int) -> Callable:
         derandomize="I2I_CASES" not in os.environ,
         database=None,
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
         phases=[Phase.generate, Phase.shrink],  # explaining a failure would trace every line of every case
     )
 
@@ -421,7 +422,8 @@ def test_archives(data):
     members = data.draw(st.lists(st.tuples(MEMBERS, st.binary(max_size=60)), min_size=1, max_size=4))
     file, is_zip = io.BytesIO(), data.draw(st.booleans())
     if is_zip:
-        with zipfile.ZipFile(file, "w") as zipped:
+        with zipfile.ZipFile(file, "w") as zipped, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a name given twice
             for name, content in members:
                 info = zipfile.ZipInfo(name or "x")
                 info.filename = name
