@@ -6,22 +6,23 @@ DATA ?=
 LAYOUT ?=
 PYTHON ?= python3
 PORT ?= 8000
+N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: book ablations test check verify lab serve clean help
+.PHONY: book ablations test check verify stress audit lab serve clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo "Knobs: PRESET=smoke|cpu|gpu|paper  TASK=earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
-	@$(PY) -m i2i_book.make $(PRESET) $(TASK) $(SEEDS) "$(DATA)" "$(LAYOUT)"
+	@$(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 ablations: $(READY)  ## the same with the students of chapter 10, which take longer than the book
-	@ABLATIONS=yes $(PY) -m i2i_book.make $(PRESET) $(TASK) $(SEEDS) "$(DATA)" "$(LAYOUT)"
+	@ABLATIONS=yes $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 test: $(READY)  ## run the tests
 	@$(PY) -m pytest
@@ -33,7 +34,13 @@ check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1 [FROM=data]
-	@$(PY) -m i2i_book.verify $(PRESET) "$(NUMBER)" --from "$(FROM)"
+	@$(PY) -m i2i_book.verify "$(PRESET)" "$(NUMBER)" --from "$(FROM)"
+
+stress: $(READY)  ## hours: kill the pipeline N=50 times, 100,000 hostile inputs, 5,000 steps in bfloat16
+	@$(PY) tests/stress.py --kills $(N)
+
+audit: $(READY)  ## known vulnerabilities of the pinned packages; needs the network
+	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lab: $(READY)  ## explore the notebooks in JupyterLab
 	$(PY) -m jupyterlab --notebook-dir=.

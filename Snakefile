@@ -2,11 +2,11 @@
 # `make book` calls it as: snakemake --config preset=cpu task=earth seeds=1
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 
+from i2i_book.make import shown
 from i2i_lib import runs
 from i2i_lib.runner import imported_modules
 
@@ -26,13 +26,11 @@ if ABLATIONS and not any(ABLATIONS.values()):
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 # A cluster stops a training a little later than its runner does, which says why.
 MINUTES = SETTINGS["minutes"] + 5
-# A preset that another machine has recorded is shown, not run, unless it was begun here or RECORDED=no says so.
-RECORDED = Path("book/recorded", RUN, "manifest.json")
-SHOWN = RECORDED.exists() and not (Path("runs", RUN).exists() or ABLATIONS or os.environ.get("RECORDED") == "no")
+SHOWN = shown(RUN) and not ABLATIONS
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
-    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {PRESET} --run {RUN} {{params.fixed}}"
-    " --log {log.notebook} --publish {output.notebook}"
+    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {shlex.quote(PRESET)} --run {shlex.quote(RUN)}"
+    " {params.fixed} --log {log.notebook} --publish {output.notebook}"
 )
 SEEDED = "-p task {task} -p seed {seed}"
 

@@ -13,7 +13,15 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     Exits with a sentence where something cannot be as asked.
     """
     try:
-        gpu = runs.load_preset(preset)["gpu"]
+        settings = runs.load_preset(preset)
+        if missing := sorted(runs.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "ablations", "notebooks"}):
+            raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
+        gpu = settings["gpu"]
+        if gpu and not shown(Path(preset).stem) and not _gpu_here():
+            raise ValueError(
+                f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
+                f" presets/{preset}.yml with gpu: 0, which would take days"
+            )
         runs.tasks(task)
         if not seeds.isdigit() or int(seeds) < 1:
             raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
@@ -34,8 +42,20 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
             command += [f"layout={layout}"] if layout else []
             command += ["--", *targets] if targets else []
             os.execv(sys.executable, command)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def shown(run: str) -> bool:
+    """Whether a preset that another machine has recorded is shown, not run: unless begun here or RECORDED=no."""
+    recorded = (runs.root() / "book" / "recorded" / run / "manifest.json").exists()
+    return recorded and not (runs.root() / "runs" / run).exists() and os.environ.get("RECORDED") != "no"
+
+
+def _gpu_here() -> bool:
+    import torch  # seconds, which only the presets for a GPU need
+
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

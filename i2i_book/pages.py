@@ -28,6 +28,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_book.api import reference
 from i2i_book.recorded import check, manifests, recordings, tables
+from i2i_lib.commands import plainly
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
@@ -108,6 +109,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
     (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
     (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
+    (book / "notebooks" / "stress.md").write_text(_stress(book / "stress.json"))
     return pages
 
 
@@ -144,6 +146,43 @@ def _demos(preset: str, book: Path, runs: Path) -> str:
         )
     script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
     return "\n".join([_smoke("These networks were") if preset == "smoke" else "", *shown, script])
+
+
+def _stress(record: Path) -> str:
+    """What `make stress` last found: included by the page on errors."""
+    if not record.exists():
+        return "`make stress` has not been run yet.\n"
+    found = json.loads(record.read_text())
+    said = {}
+    if kills := found.get("kills"):
+        victims = ", ".join(f"{name} {count}" for name, count in kills["victims"].items())
+        end = f"**{kills['differing']} did not** end" if kills["differing"] else "all of them ended"
+        said["kills"] = (
+            f"A process of the pipeline was killed {kills['kills']} times ({victims}) at random moments of"
+            f" {kills['chains']} runs, which were then started again: {end} with the {kills['files']} files of an"
+            " unbroken run, bit for bit but for times"
+        )
+    if fuzz := found.get("fuzz"):
+        end = (
+            "each was read as a whole or refused by a documented error"
+            if fuzz["passed"]
+            else "**not all were refused**"
+        )
+        said["fuzz"] = f"{fuzz['cases']:,} damaged or hostile files, folders and archives: {end}"
+    if half := found.get("bfloat16"):
+        end = "every number stayed finite" if half["finite"] else "**not every number stayed finite**"
+        said["bfloat16"] = f"{half['steps']:,} steps of training in bfloat16: {end}"
+    rows = [
+        [
+            text,
+            found[name]["date"],
+            _took(found[name]["seconds"]),
+            _device(found[name]),
+            f"PyTorch {found[name]['torch']}",
+        ]
+        for name, text in said.items()
+    ]
+    return _table("What `make stress` did, When, Took, Where, With", rows) + "\n"
 
 
 def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
@@ -535,6 +574,7 @@ def faults(html: Path) -> list[str]:
     return found
 
 
+@plainly
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.pages", description=(__doc__ or "").split("\n\n")[0])
@@ -544,17 +584,13 @@ def main(arguments: list[str] | None = None) -> int:
     filling.add_argument("--runs", type=Path, default=root() / "runs")
     steps.add_parser("build", help="render the pages into _build/html")
     options = parser.parse_args(arguments)
-    try:
-        if options.step == "assemble":
-            from i2i_lib.runner import code_digest
+    if options.step == "assemble":
+        from i2i_lib.runner import code_digest
 
-            pages = assemble(options.preset, code_digest, book=root() / "book", runs=options.runs)
-            print(f"assembled {sum(p.executed is not None for p in pages)} of {len(pages)} pages, the rest as stubs")
-        else:
-            print(f"the book: {build(root()) / 'index.html'}")
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        pages = assemble(options.preset, code_digest, book=root() / "book", runs=options.runs)
+        print(f"assembled {sum(p.executed is not None for p in pages)} of {len(pages)} pages, the rest as stubs")
+    else:
+        print(f"the book: {build(root()) / 'index.html'}")
     return 0
 
 

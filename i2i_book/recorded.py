@@ -10,6 +10,7 @@ it is found out by `make verify`, which runs the recorded weights again.
 
 import argparse
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import stat
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,8 @@ from typing import Any
 import nbformat
 
 from i2i_lib.claims import over_seeds
+from i2i_lib.commands import plainly
+from i2i_lib.downloads import DAMAGED
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.results import collect, load_evaluation, load_table
 from i2i_lib.runs import root
@@ -60,7 +64,8 @@ def pack(run: Path, out: Path, *, teachers: bool = False) -> Path:
         raise ValueError(f"{out} exists already: delete it first, or pack under another name")
     if not (run / "results.jsonl").exists():
         raise ValueError(f"{run}/results.jsonl is missing: expected the folder of a finished run, such as runs/gpu")
-    with tempfile.TemporaryDirectory(prefix="i2i-") as temporary:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as temporary:
         folder = Path(temporary) / "packed"
         for path in sorted(p for p in run.rglob("*") if p.is_file()):
             name = path.relative_to(run).as_posix()
@@ -73,12 +78,13 @@ def pack(run: Path, out: Path, *, teachers: bool = False) -> Path:
         write_json(folder / MANIFEST, {"format": FORMAT, "preset": run.name, "packed": packed, "files": files})
         check(folder)
         if out.suffix == ".zip":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            packed_file = io.BytesIO()
+            with zipfile.ZipFile(packed_file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name in _names(folder):
                     archive.write(folder / name, name)
+            atomic_write(out, packed_file.getvalue())
         else:
-            shutil.copytree(folder, out)
+            folder.rename(out)
     return out
 
 
@@ -102,12 +108,15 @@ def pack_models(home: Path, target: Path) -> None:
     They let chapters 3 to 5 open at once when run by hand: the teacher with its discriminator and the GCKA student in
     bfloat16, the plan, the record of the tiles (which are cut again from the source pictures), and a model card.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    for name in ("teacher", "teacher-discriminator", "student-gcka"):
-        _pack_weights(home / f"{name}.safetensors", target / f"{name}.safetensors")
-    for name in ("plan.json", "data.json"):
-        atomic_write(target / name, (home / name).read_bytes())
-    atomic_write(target / "MODEL_CARD.md", _model_card(home).encode())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".models-", dir=target.parent) as temporary:
+        new = Path(temporary) / "new"
+        for name in ("teacher", "teacher-discriminator", "student-gcka"):
+            _pack_weights(home / f"{name}.safetensors", new / f"{name}.safetensors")
+        for name in ("plan.json", "data.json"):
+            atomic_write(new / name, (home / name).read_bytes())
+        atomic_write(new / "MODEL_CARD.md", _model_card(home).encode())
+        _place(new, target)
 
 
 def _model_card(home: Path) -> str:
@@ -309,14 +318,29 @@ def take_in(source: Path, recorded: Path, *, replace: bool = False) -> Path:
             _copy(source, new)
         else:
             _extract(source, new)
-        manifest = check(new)
+        try:
+            manifest = check(new)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(new), str(source))) from error
         target = recorded / manifest["preset"]
         if target.exists():
             if not replace:
                 raise ValueError(f"{target} exists already: pass --replace to put this recording in its place")
-            target.rename(Path(temporary) / "old")
-        new.rename(target)
+        _place(new, target)
     return target
+
+
+def _place(new: Path, target: Path) -> None:
+    """Put the folder `new` where `target` is, which goes beside the place of `new`, or comes back if that fails."""
+    old = new.with_name("old")
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -327,15 +351,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _extract(source: Path, target: Path) -> None:
+    contents: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
-            names = [info.orig_filename for info in infos]
-            for info, name in zip(infos, names, strict=True):
-                kind = stat.S_IFMT(info.external_attr >> 16)
+            names = Counter(info.orig_filename for info in infos)
+            for info in infos:
+                name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
                 if (name != MANIFEST and not NAMES.fullmatch(name)) or kind not in (0, stat.S_IFREG):
                     raise ValueError(f"{source} holds {name!r}, which no recording holds: nothing was imported")
-                if names.count(name) > 1:
+                if names[name] > 1:
                     raise ValueError(f"{source} holds {name!r} twice: nothing was imported")
             if MANIFEST not in names:
                 raise ValueError(f"{source} has no {MANIFEST}: it is not a recording")
@@ -343,12 +368,13 @@ def _extract(source: Path, target: Path) -> None:
                 raise ValueError(f"{source} unpacks to more than {LIMIT // 2**20} MiB: nothing was imported")
             for info in infos:
                 with archive.open(info) as file:
-                    data = file.read(info.file_size + 1)  # an archive can lie about a size
-                if len(data) != info.file_size:
+                    contents[info.filename] = file.read(info.file_size + 1)  # an archive can lie about a size
+                if len(contents[info.filename]) != info.file_size:
                     raise ValueError(f"{source}: {info.filename} is larger than the archive says")
-                atomic_write(target / info.filename, data)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise ValueError(f"{source} cannot be read as a .zip archive: {error}") from error
+    for name, data in contents.items():
+        atomic_write(target / name, data)
 
 
 # --- show ------------------------------------------------------------------------------------------------------------
@@ -383,6 +409,7 @@ def manifests(folder: Path) -> list[tuple[str, Any]]:
     return [(path.stem, notebook.metadata["i2i"]) for path, notebook in _notebooks(folder)]
 
 
+@plainly
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.recorded", description=(__doc__ or "").split("\n\n")[0])
@@ -397,23 +424,17 @@ def main(arguments: list[str] | None = None) -> int:
     importing.add_argument("source", type=Path)
     importing.add_argument("--replace", action="store_true", help="in place of the recording of the same preset")
     options = parser.parse_args(arguments)
-    try:
-        if options.step == "pack":
-            out = pack(options.run, options.out, teachers=options.teachers)
-            size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
-            print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
-        elif options.step == "models":
-            target = root() / "book" / "recorded" / options.home.resolve().parent.name
-            pack_models(options.home, target)
-            print(f"{target.relative_to(root())}: kept")
-        else:
-            target = take_in(options.source, root() / "book" / "recorded", replace=options.replace)
-            print(
-                f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again"
-            )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if options.step == "pack":
+        out = pack(options.run, options.out, teachers=options.teachers)
+        size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
+        print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
+    elif options.step == "models":
+        target = root() / "book" / "recorded" / options.home.resolve().parent.name
+        pack_models(options.home, target)
+        print(f"{target.relative_to(root())}: kept")
+    else:
+        target = take_in(options.source, root() / "book" / "recorded", replace=options.replace)
+        print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
     return 0
 
 

@@ -19,9 +19,10 @@ import nbformat
 
 from i2i_book.recorded import check
 from i2i_lib import runs
+from i2i_lib.commands import plainly
 from i2i_lib.files import sha256
 from i2i_lib.results import load_evaluation
-from i2i_lib.runner import NotebookError, code_digest, machine, run_notebook
+from i2i_lib.runner import code_digest, machine, run_notebook
 
 SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
 TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_mib", "train_seconds")
@@ -181,6 +182,7 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
     return RETRAINED, "trained on another kind of machine, or on a GPU, where trainings part ways"
 
 
+@plainly
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the numbers agree."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.verify", description=(__doc__ or "").split("\n\n")[0])
@@ -188,13 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("number", help="task/seed/model/measure")
     parser.add_argument("--from", dest="start", choices=("artifacts", "data"), default="artifacts")
     options = parser.parse_args(arguments)
-    try:
-        number = find(options.preset, options.number)
-        allowed, why = tolerance(number, options.start)
-        again = rerun(number, options.start)
-    except (ValueError, RuntimeError, OSError, NotebookError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    number = find(options.preset, options.number)
+    allowed, why = tolerance(number, options.start)
+    again = rerun(number, options.start)
     difference = abs(again - number.value) / (abs(number.value) or 1.0)
     agree = difference <= allowed
     print(f"{number.name} on record: {number.value!r}, from {number.home / 'eval.json'}")

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.files import atomic_write, write_json
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.latency import LatencyTable
-from i2i_lib.prune import ChannelPlan
+from i2i_lib.prune import ChannelPlan, ranked_widths
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
 FORMAT = 1
@@ -111,15 +112,24 @@ def load_plan(path: Path | str) -> ChannelPlan:
         plan["keep"] = {name: tuple(channels) for name, channels in plan["keep"].items()}
         config_type, _ = GENERATORS[values.get("network", "inception")]  # the first plans were of no other
         plan["config"] = config_type(**plan["config"])
+        widths = {name: len(channels) for name, channels in plan["keep"].items() if channels}
+        if widths != ranked_widths(plan["config"]):
+            raise ValueError("the channels that it keeps are not as many as its config's widths")
+        if any([*c] != sorted({i for i in c if type(i) is int and i >= 0}) for c in plan["keep"].values()):
+            raise ValueError("kept channels are numbers in ascending order")
         return ChannelPlan(**plan)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file} is not a channel plan: {error}") from error
 
 
 def load_latency(path: Path | str) -> LatencyTable | None:
-    """The latency table saved with a plan, or None if its cost was another."""
-    values = _read_json(_named(path, "json")).get("latency")
-    return LatencyTable.from_dict(values) if values else None
+    """The latency table saved with a plan, or None if its cost was another; ValueError where it is damaged."""
+    file = _named(path, "json")
+    values = _read_json(file).get("latency")
+    try:
+        return LatencyTable.from_dict(values) if values else None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file} holds no latency table: {error!r}") from error
 
 
 def _save(net: nn.Module, path: Path | str, kinds: Mapping[str, Any], provenance: Mapping[str, Any] | None) -> None:
@@ -144,9 +154,10 @@ def _load(path: Path | str, kinds: Mapping[str, Any]) -> Any:
     _check(kind in kinds, file, f"holds kind {kind!r}, expected {' or '.join(map(repr, kinds))}")
     config_type, network_type = kinds[kind]
     try:
-        net = network_type(config_type(**values["config"]))
+        with torch.device("meta"):  # what a damaged config asks for is not allocated before the tensors agree
+            net = network_type(config_type(**values["config"]))
         digest = values["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{file} does not describe a network: {error}") from error
     data = tensor_file.read_bytes()
     _check(
@@ -156,7 +167,7 @@ def _load(path: Path | str, kinds: Mapping[str, Any]) -> Any:
     )
     try:
         tensors = safetensors.load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # the second for a type of number that PyTorch does not have
         raise ValueError(f"{tensor_file} is not a safetensors file: {error}") from error
     _fill(net, tensors, {name: name for name in net.state_dict()}, str(tensor_file))
     return net
@@ -175,7 +186,7 @@ def _check(condition: bool, file: Path, problem: str) -> None:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON, or was cut short: {error}") from error
     _check(isinstance(values, dict) and values.get("format") == FORMAT, file, f"is not of format {FORMAT}")
     return values
@@ -196,21 +207,27 @@ def from_cat_state_dict(state: Mapping[str, Tensor], *, upsamplings: int = 6) ->
 
     Raises ValueError naming the first key that is missing, foreign or of another shape, and what was expected.
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
+    if not isinstance(state, Mapping):
+        raise ValueError(f"expected a state dict, got a {type(state).__name__}: pass what `.state_dict()` returns")
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}  # of DataParallel
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name!r} holds a {type(value).__name__}, expected a tensor: pass the state dict itself")
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise ValueError(f"{name!r} is sparse, quantised, complex or without data: expected plain real numbers")
     if any(name.startswith(("down_sampling.", "features.", "up_sampling.")) for name in state):
-        net, names = _official_inception(state)
+        read = _official_inception
     elif any(name.startswith(("fc.", "head_0.", "conv_img.")) for name in state):
-        net, names = _official_spade(state, upsamplings)
+        read = partial(_official_spade, upsamplings=upsamplings)
     elif any(name.startswith("model.") for name in state):
-        net, names = _official_resnet(state)
+        read = _official_resnet
     else:
         raise ValueError(
             f"not an official generator: expected 'down_sampling.1.weight' (inception), 'fc.weight' (SPADE) or"
             f" 'model.1.weight' (ResNet), the first key is {next(iter(state), None)!r}"
         )
+    with torch.device("meta"):  # as in `_load`
+        net, names = read(state)
     for name in names.values():
         if name.endswith(".num_batches_tracked"):  # unused here, and files from before PyTorch 0.4.1 have none
             state.setdefault(name, torch.tensor(0))
@@ -322,7 +339,8 @@ def _official_resnet(state: dict[str, Tensor]) -> tuple[ResnetGenerator, dict[st
         for name in [name for name in state if name.endswith(unused)]:
             del state[name]
         ours = net.state_dict()
-        state |= {names[name]: torch.full_like(ours[name], float(name.endswith(".weight"))) for name in norms}
+        starts = {name: float(name.endswith(".weight")) for name in norms}
+        state |= {names[name]: torch.full(ours[name].shape, value, device="cpu") for name, value in starts.items()}
     return net, names
 
 
@@ -416,15 +434,22 @@ def _named_by_prefix(net: nn.Module, prefixes: Mapping[str, str]) -> dict[str, s
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: str) -> None:
-    """Load `tensors`, where our tensor `name` is called `names[name]`: all of them, and nothing else."""
+    """Load `tensors`, where our tensor `name` is called `names[name]`: all of them, and nothing else.
+
+    `net` is on the device "meta" and comes to the CPU.
+    """
     for name, own in net.state_dict().items():
         expected, given = tuple(own.shape), names[name]
         if given not in tensors:
             raise ValueError(f"{given!r} is missing from {where}: expected shape {expected}")
         if tuple(tensors[given].shape) != expected:
             raise ValueError(f"{given!r} in {where} has shape {tuple(tensors[given].shape)}: expected {expected}")
+        if tensors[given].is_floating_point() < own.is_floating_point():
+            raise ValueError(f"{given!r} in {where} is of {tensors[given].dtype}: expected floating-point numbers")
     known = set(names.values())
     foreign = next((name for name in tensors if name not in known), None)
     if foreign is not None:
         raise ValueError(f"{foreign!r} in {where} is foreign: expected no such tensor in a {type(net).__name__}")
-    net.load_state_dict({name: tensors[given] for name, given in names.items()}, strict=True)
+    own = net.state_dict()
+    values = {name: tensors[given].to("cpu", own[name].dtype, copy=True).contiguous() for name, given in names.items()}
+    net.load_state_dict(values, strict=True, assign=True)

@@ -8,6 +8,9 @@ from typing import Literal
 Norm = Literal["batch", "instance", "sync_batch"]
 Upsample = Literal["transpose", "resize"]
 
+# Counts that no picture needs more of: a damaged file must not ask for millions of layers.
+MOST_BLOCKS, MOST_SCALES = 999, 16
+
 
 @dataclass(frozen=True, slots=True)
 class BlockWidths:
@@ -214,8 +217,8 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self.norm)
-        if min(self.in_channels, self.base) < 1 or self.n_layers < 0:
-            raise ValueError(f"expected positive widths and n_layers of at least 0, got {self}")
+        if min(self.in_channels, self.base) < 1 or not 0 <= self.n_layers <= MOST_SCALES:
+            raise ValueError(f"expected positive widths and n_layers of 0 to {MOST_SCALES}, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +231,9 @@ class MultiscaleDiscriminatorConfig:
     n_scales: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.in_channels, self.base, self.n_layers, self.n_scales) < 1:
-            raise ValueError(f"expected positive widths, layers and scales, got {self}")
+        parts = (self.n_layers, self.n_scales)
+        if min(self.in_channels, self.base, *parts) < 1 or max(parts) > MOST_SCALES:
+            raise ValueError(f"expected positive widths, and 1 to {MOST_SCALES} layers and scales, got {self}")
 
 
 def cat_teacher(base: int = 64, n_blocks: int = 9, norm: Norm = "instance") -> GeneratorConfig:
@@ -303,6 +307,8 @@ def _check_kernels(kernel_sizes: tuple[int, ...], blocks: Sequence[BlockWidths])
 def _check_blocks(n_blocks: int) -> None:
     if n_blocks < 3:
         raise ValueError(f"expected at least 3 blocks, got {n_blocks}: features are read after each third of them")
+    if n_blocks > MOST_BLOCKS:
+        raise ValueError(f"expected at most {MOST_BLOCKS} blocks, got {n_blocks}")
 
 
 def _check_choices(norm: str, upsample: str = "transpose") -> None:

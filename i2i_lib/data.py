@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
 from i2i_lib.cityscapes import load_cityscapes
+from i2i_lib.commands import plainly
 from i2i_lib.downloads import fetch, listing
 from i2i_lib.earth import load_earth, load_earth_unpaired
 from i2i_lib.earth_labels import load_earth_labels
@@ -109,25 +111,31 @@ def load_saved_task(path: str | Path) -> Task:
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
-            found = f"{described['kind']!r} in format {described['format']}"
-            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: run notebook 01 again")
-        wanted, name, info = described["sha256"], described["name"], described["info"]
-        family, plain = described["family"], {part: described[part] for part in ("train", "test")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{record} is not a task record ({error!r}): delete it and run notebook 01 again") from error
-    if not tensors.exists():
+            raise TypeError(f"it holds {described['kind']!r} in format {described['format']!r}")
+        name, info, wanted = described["name"], described["info"], described["sha256"]
+        if tensors.exists():
+            return _saved_task(described, tensors, record)
         task = load_task(name, image_size=info["image_size"], direction=info["direction"], **info["options"])
-        if hashlib.sha256(_task_bytes(task)).hexdigest() != wanted:
-            raise ValueError(f"{tensors} is missing, and tiles cut anew do not match {record}: run notebook 01 again")
-        return task
-    if sha256(tensors) != wanted:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{record} is not a task record ({error!r}): delete it and run notebook 01 again") from error
+    if hashlib.sha256(_task_bytes(task)).hexdigest() != wanted:
+        raise ValueError(f"{tensors} is missing, and tiles cut anew do not match {record}: run notebook 01 again")
+    return task
+
+
+def _saved_task(described: dict[str, Any], tensors: Path, record: Path) -> Task:
+    data = tensors.read_bytes()
+    if hashlib.sha256(data).hexdigest() != described["sha256"]:
         raise ValueError(f"{tensors} does not match the checksum in {record}: delete both and run notebook 01 again")
-    flat: dict[str, Any] = load(tensors.read_bytes())
+    try:
+        flat: dict[str, Any] = load(data)
+    except SafetensorError as error:
+        raise TypeError(f"{tensors.name} is not a safetensors file: {error}") from error
     for part, files in described.get("files", {}).items():
         key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
         flat[part] = FileImages(**files, cache=record.with_name(f"{record.stem}.{key}.tiles"))
-    parts = {part: {f: flat[f"{part}.{f}"] for f in _TENSORS} | plain[part] for part in plain}
-    return Task(name, family, Tiles(**parts["train"]), Tiles(**parts["test"]), info)
+    train, test = (Tiles(**{f: flat[f"{part}.{f}"] for f in _TENSORS} | described[part]) for part in ("train", "test"))
+    return Task(described["name"], described["family"], train, test, described["info"])
 
 
 _TENSORS = ("source", "target", "block", "box", "target_box")
@@ -159,22 +167,19 @@ _USAGE = """usage:
 """
 
 
+@plainly
 def main(arguments: Sequence[str]) -> int:
     """Run one of the two commands; returns the exit status."""
-    try:
-        match arguments:
-            case ["fetch", name]:
-                print(fetch(name))
-            case ["check", folder]:
-                problems = list(check_pictures(folder))
-                print("\n".join(problems) or "every picture can be read")
-                return int(bool(problems))
-            case _:
-                print(_USAGE + listing(), file=sys.stderr)
-                return 2
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    match arguments:
+        case ["fetch", name]:
+            print(fetch(name))
+        case ["check", folder]:
+            problems = list(check_pictures(folder))
+            print("\n".join(problems) or "every picture can be read")
+            return int(bool(problems))
+        case _:
+            print(_USAGE + listing(), file=sys.stderr)
+            return 2
     return 0
 
 

@@ -1,14 +1,18 @@
 """Public data sets, fetched into data/: resumed after a cut, verified, unpacked as a whole or not at all."""
 
+import errno
 import gzip
 import json
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -27,6 +31,7 @@ TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
 MAX_UNPACKED = 8 << 30  # bytes; a bomb unpacks to more
 MAX_FILES = 500_000
+MAX_HEADER = 1 << 20  # bytes that an entry of a tar file may hold beside a file's content: long names, mostly
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,10 @@ def listing() -> str:
 
 def _download(source: Source, folder: Path, name: str) -> Path:
     record = folder / f"{name}.json"
-    known = source.sha256 or (json.loads(record.read_text())["sha256"] if record.exists() else None)
+    try:
+        known = source.sha256 or (json.loads(record.read_text())["sha256"] if record.exists() else None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{record} holds no checksum ({error!r}): delete it, to trust the next download") from error
     archive = folder / Path(source.url).name
     try:
         pooch.get_logger().setLevel("ERROR")
@@ -145,7 +153,8 @@ def _resumed(url: str, output_file: str, _: object) -> None:
         except requests.HTTPError as error:
             raise ConnectionError(f"{url} could not be downloaded: {error}") from error
         except requests.RequestException as error:
-            problem = str(error)
+            reason = getattr(error.args[0] if error.args else None, "reason", error)
+            problem = str(reason).rpartition(": ")[2]  # before it stand objects of the library
         now = part.stat().st_size if part.exists() else 0
         vain = vain + 1 if now <= have else 0
         if vain == ATTEMPTS or not now:
@@ -192,11 +201,25 @@ def _bar(what: str, total: int | None, done: int = 0) -> tqdm:
 # --- unpacking -------------------------------------------------------------------------------------------------------
 
 
+# What the readers raise on damage, and for ways to compress or lock that they do not know.
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error)
+DAMAGED = (*DAMAGED, UnicodeError, OverflowError, RuntimeError)
+
+
 class _Member(NamedTuple):
     name: str
     size: int
     kind: str  # "file", "folder", or what else it is
     content: IO[bytes] | None
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        made = super().frombuf(buf, encoding, errors)
+        if made.size < 0 or (made.size > MAX_HEADER and not made.isreg()):  # such headers are read whole, to memory
+            raise tarfile.ReadError(f"a header of {made.size:,} bytes")
+        return made
 
 
 def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
@@ -209,8 +232,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
     folder.mkdir(parents=True)
     total = 0
     try:
-        with _bar(f"unpacking {archive.name}", None) as bar:
-            for number, member in enumerate(_members(archive)):
+        with _bar(f"unpacking {archive.name}", None) as bar, closing(_members(archive)) as members:
+            for number, member in enumerate(members):
                 total += member.size
                 if number >= MAX_FILES or total > max_bytes:
                     raise ValueError(
@@ -221,14 +244,18 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
                     path.mkdir(parents=True, exist_ok=True)
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with member.content as content, open(path, "xb") as file:
-                    shutil.copyfileobj(content, file, CHUNK)
+                with open(path, "xb") as file:
+                    shutil.copyfileobj(member.content, file, CHUNK)
                     if file.tell() != member.size:
                         raise EOFError(f"{member.name} is cut short")
                 bar.update(member.size)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{archive} holds {error.filename} twice: refused") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except OSError as error:
+        if error.errno in (None, errno.ENAMETOOLONG):  # a decompressor's, or a name that no disk takes
+            raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
+        raise
+    except DAMAGED as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
 
 
@@ -241,7 +268,7 @@ def _inside(folder: Path, member: _Member, archive: Path) -> Path:
     return folder.joinpath(*parts)
 
 
-def _members(archive: Path) -> Iterator[_Member]:
+def _members(archive: Path) -> Generator[_Member, None, None]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
@@ -249,9 +276,11 @@ def _members(archive: Path) -> Iterator[_Member]:
                 kind = "folder" if info.is_dir() else "file" if mode in (0, stat.S_IFREG) else "link or device"
                 if info.flag_bits & 1:
                     kind = "locked file"
-                yield _Member(info.filename, info.file_size, kind, zipped.open(info) if kind == "file" else None)
+                with zipped.open(info) if kind == "file" else nullcontext() as content:
+                    yield _Member(info.filename, info.file_size, kind, content)
     else:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tape:
+        # "r|": a member that claims a negative size would send a tape that can be wound back round for ever.
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tape:
             for info in tape:
                 kind = "folder" if info.isdir() else "file" if info.isreg() else "link or device"
                 content = tape.extractfile(info) if kind == "file" else None

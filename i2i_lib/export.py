@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from i2i_lib.checkpoint import load_generator, load_info
+from i2i_lib.commands import plainly
 from i2i_lib.data import encode, load_saved_task
 from i2i_lib.files import atomic_write
 from i2i_lib.fuse import FusedGenerator, fuse
@@ -278,7 +279,9 @@ def _quantised(model: onnx.ModelProto, tiles: Tensor) -> onnx.ModelProto:
         logging.disable(quiet)
 
 
-def main(arguments: list[str] | None = None) -> None:
+@plainly
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m i2i_lib.export", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("student", help="path of a saved student, without suffix")
     parser.add_argument("--to", choices=["onnx"], default="onnx")
@@ -287,18 +290,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", help="the file to write; by default STUDENT-PRECISION.onnx")
     parser.add_argument("--calibrate", metavar="DATA", help="a saved task, without suffix; by default data beside it")
     given = parser.parse_args(arguments)
-    try:
-        if given.size != "dynamic" and not given.size.isdigit():
-            raise ValueError(f"--size is a number of pixels or dynamic, got {given.size!r}")
-        size = None if given.size == "dynamic" else int(given.size)
-        done = export_onnx(given.student, given.out, precision=given.precision, size=size, calibrate=given.calibrate)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if given.size != "dynamic" and not given.size.isdigit():
+        raise ValueError(f"--size is a number of pixels or dynamic, got {given.size!r}")
+    size = None if given.size == "dynamic" else int(given.size)
+    done = export_onnx(given.student, given.out, precision=given.precision, size=size, calibrate=given.calibrate)
     print(
         f"{done.path}: {done.precision}, {done.size / 1e3:,.0f} kB; against PyTorch: largest difference"
         f" {done.largest:.2g}, PSNR {done.psnr:.1f} dB"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -315,7 +315,7 @@ def load_stats(path: Path | str, *, images: str, protocol: Protocol) -> FeatureS
         kind = described["format"], described["kind"]
         count, wanted = int(described["count"]), described["sha256"]
         facts = {"protocol": (described["protocol"], protocol.id), "pictures": (described["images"], images)}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{record} does not describe statistics ({error!r}): delete it and build them again"
         ) from error

@@ -12,7 +12,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds the old content or the new, whenever the process or the machine stops.
 
     Missing folders are made. A temporary file in the same folder is written, synced and renamed; it is removed if
-    that fails (a full disk, say), and the error passes through.
+    that fails. Raises OSError naming `path`, on a full disk for instance.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,8 +24,10 @@ def atomic_write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"{error.strerror} (nothing was written)", str(path)) from error
         raise
     # The rename itself lasts only once the folder is synced.
     folder = os.open(path.parent, os.O_RDONLY)

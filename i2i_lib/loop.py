@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from i2i_lib.batches import Batch
+from i2i_lib.diagnosis import first_bad, naming_memory, not_finite
 from i2i_lib.files import atomic_write, sha256, write_json
-from i2i_lib.processes import first_first, mean, rank
+from i2i_lib.processes import first_first, mean, rank, together
 from i2i_lib.runs import exclusive
 from i2i_lib.sources import library_modules
 from i2i_lib.steps import Batches
@@ -56,8 +57,8 @@ def fit(
     Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before. Of
     several processes that train together the first alone writes, and the log is that of the whole batch.
 
-    Raises FloatingPointError, with the last good checkpoint kept, when a loss is not finite, and RuntimeError when
-    another process trains in the same folder.
+    Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
+    ValueError for a damaged checkpoint, and RuntimeError when another process trains in the same folder.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -66,6 +67,8 @@ def fit(
         fingerprint = _fingerprint(run, steps)
         with first_first():
             done, rows = _resume(run, fingerprint)
+            if first and not done:  # so that there is always a state to go back to
+                atomic_write(run.folder / "checkpoint.pt", _checkpoint(fingerprint, 0, run.trainer.state_dict()))
         if first and 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
         started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
@@ -79,7 +82,8 @@ def fit(
             ThreadPoolExecutor(1) as disk,  # training does not wait for it
         ):
             for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
-                losses = step(batch)
+                with naming_memory(run.what):
+                    losses = step(batch)
                 # Sums stay on the device: reading a value every step would make a GPU wait for the host.
                 sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
                 counted += 1
@@ -87,21 +91,29 @@ def fit(
                     row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
                     means = mean(torch.stack([total / counted for total in sums.values()])).tolist()
                     row |= dict(zip(sums, means, strict=True))
-                    bad = [name for name, value in row.items() if not math.isfinite(value)]
-                    if bad:
+                    ends = index % (5 * run.log_every) == 0 or index == steps
+                    state = run.trainer.state_dict() if ends else {}
+                    if saving and ends:
+                        saving.result()  # a full disk is told of here
+                    bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)]
+                    if bad := bad or not_finite(state):
+                        wait([saving] if saving else [])
+                        done, _ = _resume(run, fingerprint)
+                        # Of several processes each would stop the search at a place of its own.
+                        again = range(done + 1, index + 2) if together() is None else range(0)
+                        where = first_bad(step, batches(done), run.trainer, again)
                         raise FloatingPointError(
-                            f"{run.what}: loss {', '.join(bad)} is not finite at step {index}; lower the learning rate"
-                            f" or use precision='fp32'. The checkpoint before it is kept in {run.folder}"
+                            f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where or 'not found'}"
+                            f"); lower the learning rate or use precision='fp32'. The checkpoint of step {done} is kept"
+                            f" in {run.folder}"
                         )
                     rows.append(row)
                     log.write(json.dumps(row) + "\n")
                     sums, counted = {}, 0
                     report(index)
-                if first and (index % (5 * run.log_every) == 0 or index == steps):
-                    if saving:
-                        saving.result()  # a full disk is told of here
-                    state = {"fingerprint": fingerprint, "step": index, "trainer": run.trainer.state_dict()}
-                    saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", _serialised(state))
+                    if first and ends:
+                        checkpoint = _checkpoint(fingerprint, index, state)
+                        saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
             if saving:
                 saving.result()
     return rows
@@ -116,9 +128,9 @@ def _fingerprint(run: TrainingRun, steps: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _serialised(state: dict[str, Any]) -> bytes:
+def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"fingerprint": fingerprint, "step": step, "trainer": trainer}, buffer)
     return buffer.getvalue()
 
 
@@ -127,12 +139,16 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
     checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
     done, rows = 0, []
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        if state["fingerprint"] == fingerprint:
-            run.trainer.load_state_dict(state["trainer"])
-            done = state["step"]
-        else:
-            checkpoint.unlink()
+        try:
+            state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+            if state["fingerprint"] == fingerprint:
+                run.trainer.load_state_dict(state["trainer"])
+                done = state["step"]
+            else:
+                checkpoint.unlink()
+        except Exception as error:  # a pickle meets damage in as many ways as it has commands
+            said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+            raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
     if done and log.exists():
         for line in log.read_text().splitlines():
             try:

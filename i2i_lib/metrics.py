@@ -98,6 +98,8 @@ def feature_distance(features: Sequence[Tensor], truth: Sequence[Tensor]) -> Ten
     for a, b in zip(features, truth, strict=True):
         if a.shape != b.shape:
             raise ValueError(f"feature maps differ: {tuple(a.shape)} and {tuple(b.shape)}")
+        if not (a.isfinite().all() and b.isfinite().all()):
+            raise ValueError(_NOT_FINITE)
         difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
         distances.append(difference.square().sum(1).mean((1, 2)).double())
     return torch.stack(distances).mean(0)
@@ -261,8 +263,11 @@ def _finite(features: Tensor) -> Tensor:
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"need feature vectors [N, D], got a tensor of shape {tuple(features.shape)}")
     if not features.isfinite().all():
-        raise ValueError("the features contain NaN or infinity: look at the images that they come from")
+        raise ValueError(_NOT_FINITE)
     return features.double()
+
+
+_NOT_FINITE = "the features contain NaN or infinity: look at the images that they come from"
 
 
 # --- how sure --------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def norm_scales(teacher: Prunable) -> dict[str, list[float]]:
     if not isinstance(teacher, Prunable):
         raise ValueError(f"only an inception generator can be pruned, got {type(teacher).__name__}")
     scales = {}
-    for name in _ranked_widths(teacher.config):
+    for name in ranked_widths(teacher.config):
         norm = teacher.get_submodule(f"{name}.expand.norm" if name.startswith("blocks") else f"{name}.norm")
         scales[name] = norm.get_parameter("weight").detach().abs().double().tolist()
     return scales
@@ -139,7 +139,7 @@ def prune(
             f" image size {image_size}: raise the budget or lower min_width"
         )
     student = _narrowed(config, widths_at(thresholds[index]))
-    widths = _ranked_widths(student)
+    widths = ranked_widths(student)
     keep = {name: _largest(layer, widths.get(name, 0)) for name, layer in scales.items()}
     threshold = thresholds[index] if index else None
     return ChannelPlan(keep, student, threshold, costs[index], generator_macs(student, image_size))
@@ -197,7 +197,7 @@ def start_student(
     return student
 
 
-def _ranked_widths(config: PrunableConfig) -> dict[str, int]:
+def ranked_widths(config: PrunableConfig) -> dict[str, int]:
     """The width of every layer whose channels can go, in the order of the forward pass."""
     if isinstance(config, SpadeConfig):
         widths = {"stem": config.stem}
@@ -302,7 +302,7 @@ def _copy(
 ) -> None:
     """Fill the student's `wanted` modules with the teacher's kept channels, running statistics included or not."""
     widths = {name: len(channels) for name, channels in plan.keep.items()}
-    if set(_ranked_widths(teacher.config)) != set(widths) or _narrowed(teacher.config, widths) != plan.config:
+    if set(ranked_widths(teacher.config)) != set(widths) or _narrowed(teacher.config, widths) != plan.config:
         raise ValueError("the plan is not of this teacher: its layers or widths differ")
     with torch.no_grad():
         for name, outputs, inputs in _channels(plan):

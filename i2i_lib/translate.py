@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from i2i_lib.batches import encode
 from i2i_lib.checkpoint import Generator, load_generator
+from i2i_lib.commands import plainly
 from i2i_lib.config import GeneratorConfig, ResnetConfig
 from i2i_lib.metrics import quantise
 from i2i_lib.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
@@ -123,6 +124,7 @@ def _inputs(source: str) -> list[Path]:
     )
 
 
+@plainly
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 1 if any picture was not translated."""
     parser = argparse.ArgumentParser(prog="python -m i2i_lib.translate", description="Translate pictures.")
@@ -133,17 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or mps")
     options = parser.parse_args(arguments)
     failed = 0
+    if options.max_side is not None and options.max_side < 1:
+        raise ValueError(f"--max-side must be at least 1, got {options.max_side}")
     try:
-        if options.max_side is not None and options.max_side < 1:
-            raise ValueError(f"--max-side must be at least 1, got {options.max_side}")
-        path = options.student.removesuffix(".safetensors").removesuffix(".json")
-        generator = load_generator(path, device=options.device)
-        for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
-            tqdm.write(f"error: {problem}", file=sys.stderr)
-            failed += 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {options.device} cannot be used here ({reason}): leave it out") from error
+    path = options.student.removesuffix(".safetensors").removesuffix(".json")
+    generator = load_generator(path, device=options.device)
+    for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
+        tqdm.write(f"error: {problem}", file=sys.stderr)
+        failed += 1
     if failed:
         print(f"{failed} picture{'s' if failed > 1 else ''} could not be translated (see above)", file=sys.stderr)
     return int(bool(failed))

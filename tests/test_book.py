@@ -109,6 +109,22 @@ def test_the_contents_are_the_committed_pages_and_the_notebooks():
     assert {Path(name).name for name in listed if "/" in name} >= set(CHAPTERS) - {"03-pruning-gaugan"}
 
 
+def test_what_stress_found_is_shown(book: Path):
+    record = book / "stress.json"
+    record.unlink(missing_ok=True)
+    fill(book, "cpu")
+    assert "has not been run yet" in (book / "notebooks/stress.md").read_text()
+    made = {"date": "2026-11-22", "seconds": 3700, "torch": "2.15.0", "machine": {"cpu": "A Processor", "cores": 2}}
+    made["machine"]["gpu"] = None
+    kills = {"kills": 50, "chains": 25, "differing": 0, "files": 31, "victims": {"kernel": 30, "runner": 20}}
+    for differing, said in ((0, "all of them ended with the 31 files"), (2, "**2 did not** end")):
+        record.write_text(json.dumps({"kills": kills | made | {"differing": differing}}))
+        fill(book, "cpu")
+        shown = (book / "notebooks/stress.md").read_text()
+        assert "50 times (kernel 30, runner 20)" in shown and said in shown
+        assert "2026-11-22 | 1 h 1 min | 2 cores of A Processor | PyTorch 2.15.0" in shown
+
+
 def test_the_config_loads_nothing_from_afar_and_executes_nothing():
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert config["execute"]["execute_notebooks"] == "off"

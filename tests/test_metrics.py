@@ -110,6 +110,37 @@ def test_statistics_of_degenerate_sets():
         FeatureStats.from_batches([torch.ones(4, 3), torch.tensor([[1, math.nan, 1]])])
 
 
+def test_sets_of_one_colour_have_plain_results(random):
+    """Nothing varies in them, so that every distance is that of their means, and equal ones are at 0."""
+    a, b = torch.zeros(6, 4), torch.full((6, 4), 0.5)
+    assert frechet_distance(FeatureStats.from_batches([a]), FeatureStats.from_batches([b])) == pytest.approx(4 * 0.25)
+    assert kernel_distance(a, a) == kernel_distance(b, b, paired=True) == 0
+    assert kernel_distance(a, b) == pytest.approx(1 + (0.25 + 1) ** 3 - 2)
+    interval = kernel_distance_interval(a, b, torch.arange(6) // 2, paired=True, resamples=50)
+    assert interval.low == pytest.approx(interval.value) == pytest.approx(interval.high)
+    grey, white = (torch.full((2, 3, 16, 16), value) for value in (0.0, 1.0))
+    assert ssim(grey, grey).tolist() == pytest.approx([1, 1]) and (ssim(grey, white) < 0.01).all()
+    for images in (grey, white):
+        for baseline in (ColourLookup(grey, images), ColourTransfer(grey, images)):
+            assert (baseline(grey) - images).abs().max() < 0.02
+
+
+def test_measures_refuse_what_is_not_finite(random):
+    good, image = torch.rand(4, 3, generator=random), torch.zeros(1, 3, 16, 16)
+    for value in (math.nan, math.inf):
+        bad = good.clone()
+        bad[2, 1] = value
+        for measure in (kernel_distance, lambda a, b: feature_distance([a[..., None, None]], [b[..., None, None]])):
+            for pair in ((good, bad), (bad, good)):
+                with pytest.raises(ValueError, match="NaN or infinity"):
+                    measure(*pair)
+        with pytest.raises(ValueError, match="one finite number"):
+            paired_bootstrap(bad[:, 1], torch.arange(4))
+    for measure in (l1, ssim):
+        with pytest.raises(ValueError, match="NaN"):
+            measure(image, image * math.nan)
+
+
 def test_frechet_distance_of_known_gaussians(random):
     def gaussian(mean, cov):
         return FeatureStats(torch.tensor(mean, dtype=torch.float64), torch.tensor(cov, dtype=torch.float64), 9)

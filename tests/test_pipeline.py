@@ -43,9 +43,9 @@ class Project:
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
         )
 
-    def make(self, *targets: str, preset: str = "micro") -> str:
+    def make(self, *targets: str, preset: str = "micro", seconds: float = 200) -> str:
         process = self.start(*targets, preset=preset)
-        said = process.communicate(timeout=200)[0]
+        said = process.communicate(timeout=seconds)[0]
         assert process.returncode == 0, said
         return said
 
@@ -247,6 +247,12 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
     for victim in ("snakemake", "i2i_lib.runner", "ipykernel_launcher"):
         seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = project.start(target)
+        if not seen:  # a second one at the same time stops at once
+            lock = project.folder / ".snakemake" / "make.lock"
+            _wait_for(lambda lock=lock, process=process: lock.read_text() == f"{process.pid}\n", 60)
+            second = project.start(target)
+            said = second.communicate(timeout=60)[0]
+            assert second.returncode == 1 and f"this checkout is in use by process {process.pid}: wait" in said
         _wait_for(lambda seen=seen: checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen, 120)
         killed = [p for p in project.processes() if any(victim in part for part in p.cmdline()[:4])]
         assert len(killed) == 1, [p.cmdline() for p in project.processes()]

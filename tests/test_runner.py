@@ -1,6 +1,7 @@
 """The strict runner: what it refuses, what it keeps, and that nothing outlives it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,6 +127,37 @@ def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     parent.wait(10)
 
 
+def test_notebooks_side_by_side_share_neither_ports_nor_files(tmp_path):
+    """Two at once of one source end as one alone does, and listen to this machine only; a third is refused."""
+    wait = f"""
+import pathlib, time
+folder = pathlib.Path({str(tmp_path)!r})
+(folder / name / "begun").touch()
+while not (folder / "go").exists(): time.sleep(0.05)
+print(name)"""
+    path = notebook(tmp_path, wait)
+
+    def start(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "i2i_lib.runner", str(path), "-p", "name", name]
+        command += ["--log", f"{tmp_path}/{name}/log.ipynb", "--publish", f"{tmp_path}/{name}/page.ipynb"]
+        return subprocess.Popen(command, cwd=runner.runs.root(), stderr=subprocess.PIPE, text=True)
+
+    both = {name: start(name) for name in ("a", "b")}
+    _wait_for(lambda: all((tmp_path / name / "begun").exists() for name in both), 200)
+    below = [kernel for p in both.values() for kernel in psutil.Process(p.pid).children(recursive=True)]
+    # Messages go through files; ipykernel opens a port of its own, any free one, for what forked processes print.
+    ports = [connection.laddr for kernel in below for connection in kernel.net_connections("inet")]
+    assert len(below) >= 2 and {port.ip for port in ports} <= {"127.0.0.1"} and len(set(ports)) == len(ports) <= 2
+    third = start("a")
+    assert f"in use by process {both['a'].pid}" in third.communicate(timeout=200)[1] and third.returncode == 1
+    (tmp_path / "go").touch()
+    for name, process in both.items():
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, said
+        published = nbformat.read(tmp_path / name / "page.ipynb", as_version=4)
+        assert published.cells[-1].outputs[0].text == f"{name}\n"
+
+
 def _wait_for(condition, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -136,6 +168,29 @@ def _wait_for(condition, seconds: float) -> None:
 def test_imports_are_followed_through_the_library(tmp_path):
     found = {p.stem for p in imported_modules(notebook(tmp_path, "%matplotlib inline\nfrom i2i_lib import macs"))}
     assert found == {"macs", "config"}
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ("{", r"made\.ipynb is not a notebook, or was cut short"),
+        ("[]", r"made\.ipynb is not a notebook"),
+        ('{"cells": [{"cell_type": "code"}]}', r"made\.ipynb is not a notebook"),
+        ('{"cells": []}', "made.ipynb has 0 cells tagged `parameters`"),
+        ("x = 3", "`x = 3` is not of the form `name: type = value`"),
+        ("x: int = 3 +", r"`x: int = 3 \+` is not Python"),
+        ("x: int = len('abc')", "is not of the form `name: type = value`"),
+        ("x: tuple = ()", "is not of the form `name: type = value`"),
+    ],
+)
+def test_what_is_no_notebook_says_so(content, sentence, tmp_path, capsys):
+    path = tmp_path / "made.ipynb"
+    if content[0] in "{[":
+        path.write_text(content)
+    else:
+        notebook(tmp_path, parameters=content)
+    assert runner.main([str(path), "--log", str(tmp_path / "log.ipynb")]) == 1
+    assert re.search(f"error: .*{sentence}", capsys.readouterr().err)
 
 
 def test_help_and_a_missing_notebook(capsys):

@@ -1,9 +1,16 @@
 """Where artifacts are looked for, and what a preset may say."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from i2i_lib import runs
 from i2i_lib.runs import Run
+
+LIBRARY = Path(runs.__file__).parents[1]
 
 
 @pytest.fixture
@@ -37,6 +44,25 @@ def test_what_is_written_goes_to_the_run_alone(top):
     assert Run("lab", "earth", 3).out("plan") == top / "runs" / "lab" / "earth" / "seed3" / "plan"
 
 
+def test_a_lock_outlives_nobody(tmp_path):
+    """What a killed process leaves behind hinders nobody; what a living one holds names it and the way out."""
+    lock = tmp_path / "lock"
+    hold = "import sys, time; from pathlib import Path; from i2i_lib.runs import exclusive\n"
+    hold += f"with exclusive(Path({str(lock)!r}), 'it'): print('held', flush=True); time.sleep(99)"
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True, cwd=LIBRARY)
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    with pytest.raises(
+        RuntimeError, match=rf"the run is in use by process {holder.pid}: wait for it or stop it \(lock"
+    ):
+        with runs.exclusive(lock, "the run"):
+            pass
+    holder.kill()
+    holder.communicate()
+    assert lock.read_text() == f"{holder.pid}\n", "the file is still there"
+    with runs.exclusive(lock, "the run"):
+        assert lock.read_text() == f"{os.getpid()}\n"
+
+
 def test_presets_are_read_or_refused_by_name(top):
     (top / "presets").mkdir()
     (top / "presets" / "quick.yml").write_text("threads: 1\nspeed: 9\n")
@@ -44,6 +70,29 @@ def test_presets_are_read_or_refused_by_name(top):
         runs.load_preset("slow")
     with pytest.raises(ValueError, match=r"presets/quick\.yml: unknown entries \['speed'\]"):
         runs.load_preset("quick")
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("threads: [1", "is not YAML: while parsing a flow sequence"),
+        ("", "holds None: expected entries such as `threads: 1`"),
+        ("when: 2001-99-99", "is not YAML: month must be in"),
+        ("arms: gcka", "arms is 'gcka', expected a list of names"),
+        ("arms: [1]", r"arms is \[1\], expected a list of names"),
+        ("threads: many", "threads is 'many', expected a whole number"),
+        ("minutes: soon", "minutes is 'soon', expected a number"),
+        ("+earth: [gcka]", r"\+earth is \['gcka'\], expected a section"),
+        ("+earth: {arms: gcka}", r"\+earth, arms is 'gcka', expected a list"),
+        ("notebooks: {01-data: 3}", "notebooks, 01-data is 3, expected a section"),
+        ("notebooks: {01-data: {+earth: 3}}", r"notebooks, 01-data, \+earth is 3, expected a section"),
+        ("notebooks: {01-data: {3: 4}}", r"notebooks, 01-data is \{3: 4\}, expected a section of named entries"),
+    ],
+)
+def test_presets_that_are_none_say_where(text, sentence, tmp_path):
+    (tmp_path / "mine.yml").write_text(text)
+    with pytest.raises(ValueError, match=rf"mine\.yml:? {sentence}"):
+        runs.load_preset(str(tmp_path / "mine.yml"))
 
 
 def test_sections_of_tasks_and_variants_add_to_a_notebook():

@@ -1,6 +1,7 @@
 """One step of each trainer on toy networks, and the loop's promises: resume, refusal, averages."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data import Batch
+from i2i_lib.diagnosis import not_finite
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.distill import ALIGNMENTS
 from i2i_lib.generators import InceptionGenerator, init_weights
@@ -137,9 +139,63 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
         return losses | {"gan": losses["gan"] * float("nan")} if t.count > 12 else losses
 
     t = trainer()
-    with pytest.raises(FloatingPointError, match=r"toy: loss gan is not finite at step 14"):
+    with pytest.raises(
+        FloatingPointError, match=r"toy: loss gan is not finite at step 14 \(first: the loss gan at step 13"
+    ):
         fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 10
+
+
+@pytest.mark.parametrize("layer", ["generator.blocks.1.conv.k3.expand.norm", "discriminator.model.2"])
+@pytest.mark.parametrize("after", [0, 13])
+def test_the_layer_whose_numbers_went_bad_is_named(layer, after, tmp_path):
+    """All layers are bad a step later; the first is found by going back to a checkpoint, the initial one if need be."""
+    part, name = layer.split(".", 1)
+
+    def step(batch):
+        if t.count == after:
+            with torch.no_grad():
+                getattr(t, part).get_parameter(f"{name}.weight")[0] = float("inf")
+        return t.step(batch)
+
+    t = trainer()
+    said = rf"is not finite at step .*\(first: the output of {re.escape(layer)} at step {after + 1}\).*kept"
+    with pytest.raises(FloatingPointError, match=said):
+        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == (10 if after else 0) and not not_finite(kept["trainer"])
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_its_weights_are_not_kept(tmp_path):
+    """At the last step before a checkpoint every loss is still finite."""
+
+    def step(batch):
+        if t.count == 9:
+            t.generator.head.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return t.step(batch)
+
+    t = trainer()
+    with pytest.raises(
+        FloatingPointError, match=r"generator\.head\.weight is not finite at step 10 .*gradient of generator"
+    ):
+        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 0
+
+
+def test_a_damaged_checkpoint_says_so(tmp_path):
+    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 2)
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    for damage in (whole[:-500], whole[:40], b"", b"\x80\x04 pickle", b"text"):
+        checkpoint.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged \(.*delete it, to train from the beginning"):
+            fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {}, "toy", log_every=2), 2)
+
+
+def test_too_little_memory_names_what_to_lower(tmp_path):
+    t = trainer()
+    with pytest.raises(MemoryError, match=r"toy: out of memory, lower batch_size, image_size or base \(.*allocate"):
+        fit(lambda batch: {"a": torch.empty(10**15)}, batches, TrainingRun(tmp_path, t, {}, "toy"), 2)
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path):

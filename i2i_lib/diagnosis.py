@@ -1,0 +1,67 @@
+"""What stopped a training, in the training's own terms: the layer whose numbers went bad, the setting to lower."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from i2i_lib.batches import Batch
+
+
+@contextmanager
+def naming_memory(what: str) -> Iterator[None]:
+    """Raise MemoryError with the way out where PyTorch says in its own words that memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # a GPU's is a RuntimeError too
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        said = str(error).splitlines()[0] if str(error) else "no more is said"
+        raise MemoryError(f"{what}: out of memory, lower batch_size, image_size or base ({said})") from error
+
+
+def not_finite(state: Any, name: str = "") -> list[str]:
+    """The name of the first tensor in nested containers that holds NaN or infinity, alone in a list; or nothing."""
+    if isinstance(state, Tensor):
+        return [] if state.isfinite().all() else [name]
+    inside = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
+    return next((found for key, value in inside if (found := not_finite(value, f"{name}.{key}".lstrip(".")))), [])
+
+
+def first_bad(
+    step: Callable[[Batch], dict[str, Tensor]], batches: Iterator[Batch], trainer: Any, steps: range
+) -> str | None:
+    """Which number first was NaN or infinite, and at which of `steps`, which are taken again from the trainer's state.
+
+    Every layer's output is looked at, in the order in which they are computed, then the losses, then the gradients in
+    their order, from the last layer backwards. That takes much longer than training, which therefore does not do it.
+    None if nothing is found: on a GPU, the same step need not give the same numbers again.
+    """
+    named = dict(_modules(trainer))
+    names = {id(module): name for name, module in reversed(named.items())}
+    found: list[str] = []
+
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not found and not_finite(output):
+            found.append(f"the output of {names.get(id(module), type(module).__name__)}")
+
+    with register_module_forward_hook(watch):
+        for index, batch in zip(steps, batches, strict=False):
+            found += [f"the loss {name}" for name in not_finite(step(batch))]
+            for name, module in reversed(named.items()) if not found else ():
+                gradients = {p: g.grad for p, g in module.named_parameters(recurse=False) if g.grad is not None}
+                found += [f"the gradient of {name}.{parameter}" for parameter in not_finite(gradients)]
+            if found:
+                return f"{found[0]} at step {index}"
+    return None
+
+
+def _modules(trainer: Any, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every layer that a trainer holds, by its path, those of a trainer inside it too."""
+    for name, value in vars(trainer).items():
+        if isinstance(value, nn.Module):
+            yield from ((f"{prefix}{name}.{inner}".rstrip("."), module) for inner, module in value.named_modules())
+        elif hasattr(value, "state_dict"):
+            yield from _modules(value, f"{prefix}{name}.")

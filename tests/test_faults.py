@@ -1,0 +1,374 @@
+"""Every write, broken in every way: what is read afterwards is the old artifact, the new one, or a documented error."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_notebook
+from test_downloads import CYCLEGAN, Server, server, zipped  # noqa: F401
+from test_export import CONFIGS, trained
+from test_recorded import finished_run
+
+from i2i_book.recorded import check, pack, pack_models, take_in
+from i2i_lib import results
+from i2i_lib.batches import Task, Tiles
+from i2i_lib.checkpoint import (
+    load_discriminator,
+    load_generator,
+    load_plan,
+    save_discriminator,
+    save_generator,
+    save_plan,
+)
+from i2i_lib.config import DiscriminatorConfig, cat_teacher
+from i2i_lib.data import load_saved_task, save_task
+from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.downloads import fetch
+from i2i_lib.export import export_onnx
+from i2i_lib.features import load_stats, save_stats
+from i2i_lib.files import sha256, write_json
+from i2i_lib.generators import InceptionGenerator, init_weights
+from i2i_lib.metrics import FeatureStats, Protocol
+from i2i_lib.pictures import FileImages, list_pictures, read_picture, write_picture
+from i2i_lib.prune import prune
+from i2i_lib.results import EvalResult, load_evaluation, load_table, save_evaluation
+from i2i_lib.runner import run_notebook
+from i2i_lib.train import TrainingRun, fit
+
+DOCUMENTED = (ValueError, OSError)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def failing(call: str, at: int, code: int) -> Iterator[list[int]]:
+    """The `at`-th call of `os.<call>` fails; yields a list that grows by 1 with each call."""
+    real, calls = getattr(os, call), []
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) - 1 == at:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **options)
+
+    setattr(os, call, wrapped)
+    try:
+        yield calls
+    finally:
+        setattr(os, call, real)
+
+
+@contextmanager
+def short_writes(limit: int) -> Iterator[None]:
+    """The system writes files up to `limit` bytes: what crosses it is written in part, and the next write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+CALLS = {"fsync": errno.ENOSPC, "replace": errno.EIO, "rename": errno.EACCES}
+
+
+def faults(write: Callable[[], Any], files: Callable[[], list[Path]]) -> list[Any]:
+    """Every fault that can meet `write`, by an unbroken call: the first, middle and last call, and some lengths."""
+    counts = {}
+    with failing("fsync", -1, 0) as a, failing("replace", -1, 0) as b, failing("rename", -1, 0) as c:
+        write()
+        counts = dict(zip(CALLS, map(len, (a, b, c)), strict=True))
+    found: list[Any] = []
+    for call, count in counts.items():
+        found += [(failing, call, at, CALLS[call]) for at in sorted({0, count // 2, count - 1} & set(range(count)))]
+    size = max(path.stat().st_size for path in files())
+    return found + [(short_writes, limit) for limit in (0, size // 2, size - 1)]
+
+
+# --- artifacts --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """`write(folder, version)` makes one of two versions; `read(folder)` gives what tells them apart."""
+
+    write: Callable[[Path, int], Any]
+    read: Callable[[Path], Any]
+
+
+def generator(version: int) -> InceptionGenerator:
+    made = InceptionGenerator(cat_teacher(4 + 2 * version, 3, "batch"))
+    init_weights(made, seed=version)
+    return made
+
+
+def tiles(version: int) -> Task:
+    pictures, numbers = torch.full((2, 3, 8, 8), version, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.int64)
+    made = Tiles(pictures, pictures, torch.arange(2), numbers, numbers)
+    return Task("earth", "pix2pix", made, made, {"version": version})
+
+
+def judge(version: int) -> PatchDiscriminator:
+    return PatchDiscriminator(DiscriminatorConfig(base=4 + version, n_layers=1))
+
+
+def evaluation(folder: Path, version: int) -> Path:
+    numbers: Any = dict.fromkeys(("l1", "ssim", "feature_distance", "kd", "kd_low", "kd_high", "fd"), float(version))
+    row = EvalResult("earth", 0, "gcka", "a protocol", 2, 2, **numbers)
+    save_evaluation(folder / "eval.json", [row], {"l1": {"gcka": [0.1] * (1 + version)}})
+    return folder / "eval.json"
+
+
+def collect(folder: Path, version: int) -> None:
+    made = evaluation(folder.parent, version)
+    results.main(["collect", str(folder / "results.jsonl"), str(made)])
+
+
+def statistics(version: int) -> FeatureStats:
+    return FeatureStats(torch.full((9,), float(version)).double(), torch.eye(9).double(), 3)
+
+
+PROTOCOL = Protocol("an extractor", "a stage", "none", "none", "test", 3)
+
+
+def publish(folder: Path, version: int) -> None:
+    """A notebook that the runner publishes; what executes it is a stand-in."""
+    cells = [new_code_cell("x: int = 1", metadata={"tags": ["parameters"]}), new_code_cell(f"{version}")]
+    source = folder.parent / "made.ipynb"
+    nbformat.write(new_notebook(cells=cells), source)
+
+    def execute(source: str, target: str, **options: Any) -> None:
+        notebook: Any = nbformat.read(source, as_version=4)
+        for cell in notebook.cells:
+            cell.execution_count = 1
+        nbformat.write(notebook, target)
+
+    real, papermill.execute_notebook = papermill.execute_notebook, execute
+    try:
+        run_notebook(source, {}, log=folder.parent / "logs" / "made.ipynb", publish=folder / "made.ipynb")
+    except RuntimeError as error:  # which NotebookError is: here, that the copy could not be kept
+        raise OSError(str(error)) from error
+    finally:
+        papermill.execute_notebook = real
+
+
+def published(folder: Path) -> str:
+    notebook: Any = nbformat.read(folder / "made.ipynb", as_version=4)
+    assert notebook.metadata.i2i.status == "ok"
+    return notebook.cells[1].source
+
+
+def run_of(folder: Path, version: int) -> Path:
+    """A finished run, and another whose weights are the other way round."""
+    made = folder.parent / f"there{version}"
+    if not made.exists():
+        finished_run(made)
+        for name in ("teacher", "teacher-discriminator"):
+            for suffix in (".json", ".safetensors"):
+                source = made / f"runs/gpu/earth/seed{version}/student-gcka{suffix}"
+                shutil.copy(source, made / f"runs/gpu/earth/seed0/{name}{suffix}")
+    return made / "runs" / "gpu"
+
+
+def packed(folder: Path, version: int, name: str) -> Any:
+    (folder / name).unlink() if (folder / name).is_file() else shutil.rmtree(folder / name, ignore_errors=True)
+    return pack(run_of(folder, version), folder / name)
+
+
+def taken_in(folder: Path, version: int) -> None:
+    archive = folder.parent / f"{version}.zip"
+    if not archive.exists():
+        with suppress(OSError):
+            pack(run_of(folder, version), archive)
+    take_in(archive, folder, replace=True)
+
+
+ARTIFACTS = {
+    "JSON": Artifact(lambda f, v: write_json(f / "a.json", [v] * 99), lambda f: json.loads((f / "a.json").read_text())),
+    "generator": Artifact(
+        lambda f, v: save_generator(generator(v), f / "net"), lambda f: load_generator(f / "net").config
+    ),
+    "discriminator": Artifact(
+        lambda f, v: save_discriminator(judge(v), f / "net"), lambda f: load_discriminator(f / "net").config
+    ),
+    "plan": Artifact(
+        lambda f, v: save_plan(prune(generator(v), 1e9, image_size=16), f / "plan"), lambda f: load_plan(f / "plan")
+    ),
+    "task": Artifact(
+        lambda f, v: save_task(tiles(v), f / "data"),
+        lambda f: (load_saved_task(f / "data").info, load_saved_task(f / "data").test.source.max().item()),
+    ),
+    "evaluation": Artifact(evaluation, lambda f: load_evaluation(f / "eval.json")),
+    "table": Artifact(collect, lambda f: load_table(f / "results.jsonl").to_dict("records")),
+    "statistics": Artifact(
+        lambda f, v: save_stats(statistics(v), f / "stats", images="i", protocol=PROTOCOL),
+        lambda f: load_stats(f / "stats", images="i", protocol=PROTOCOL).mean.tolist(),
+    ),
+    "picture": Artifact(
+        lambda f, v: write_picture(torch.full((3, 40, 40), v, dtype=torch.uint8), f / "a.png"),
+        lambda f: read_picture(f / "a.png").tolist(),
+    ),
+    "page": Artifact(publish, published),
+    "ONNX file": Artifact(
+        lambda f, v: export_onnx(student(f.parent, v), f / "a.onnx", size=16), lambda f: sha256(f / "a.onnx")
+    ),
+    "models": Artifact(
+        lambda f, v: pack_models(run_of(f, v) / "earth" / "seed0", f / "kept"),
+        lambda f: load_generator(f / "kept" / "teacher").state_dict()["head.bias"].tolist(),
+    ),
+    "import": Artifact(taken_in, lambda f: [check(f / "gpu")["files"]["earth/seed0/plan.json"]]),
+}
+
+
+def student(folder: Path, version: int) -> Path:
+    path = folder / f"student{version}"
+    if not path.with_suffix(".json").exists():
+        save_generator(trained(CONFIGS["batch"], version), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
+    artifact, folder = ARTIFACTS[name], tmp_path / "here"
+    monkeypatch.setattr("i2i_book.recorded._model_card", lambda home: "a card")
+    monkeypatch.setattr("i2i_lib.export._difference", lambda *_: (0.0, 99.0))  # slow, and before anything is written
+    folder.mkdir()
+
+    def files() -> list[Path]:
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+
+    artifact.write(folder, 1)
+    new = artifact.read(folder)
+    artifact.write(folder, 0)
+    old, names = artifact.read(folder), files()
+    if name != "import":
+        assert old != new
+    for fault, *arguments in faults(lambda: artifact.write(folder, 0), files):
+        artifact.write(folder, 0)
+        done = True
+        try:
+            with fault(*arguments):
+                artifact.write(folder, 1)
+        except OSError:
+            done = False
+        try:
+            found = artifact.read(folder)
+        except DOCUMENTED:
+            assert not done
+        else:
+            assert found == new if done else found in (old, new)
+        assert set(files()) <= set(names), f"{fault.__name__} {arguments} left something behind"
+        artifact.write(folder, 1)
+        assert artifact.read(folder) == new, "the same command again repairs it"
+
+
+@pytest.mark.parametrize("name", ["recording.zip", "recording"])
+def test_a_recording_is_packed_whole_or_not_at_all(name, tmp_path):
+    folder = tmp_path / "here"
+    run = run_of(folder, 0)
+
+    def again() -> Path:
+        shutil.rmtree(folder, ignore_errors=True)
+        return pack(run, folder / name)
+
+    def files() -> list[Path]:
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+    for fault, *arguments in faults(again, files):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError), fault(*arguments):
+            pack(run, folder / name)
+        if files():
+            take_in(folder / name, tmp_path / "taken", replace=True)
+        assert {path.name for path in folder.iterdir()} <= {name}
+
+
+class Toy:
+    """A trainer of one number."""
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(2000)
+
+    def step(self, batch: Any) -> dict[str, torch.Tensor]:
+        self.weight = self.weight * 0.9 + batch
+        return {"loss": self.weight.mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weight = state["weight"]
+
+
+def numbers(first: int) -> Iterator[Any]:
+    while True:
+        yield first
+        first += 1
+
+
+def test_a_training_outlives_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("i2i_lib.loop._fingerprint", lambda run, steps: "the same")  # reading all sources takes long
+
+    def train(folder: Path) -> tuple[list[Any], torch.Tensor]:
+        toy = Toy()
+        rows = fit(toy.step, numbers, TrainingRun(folder, toy, {}, "toy", log_every=2), 40)  # pyright: ignore
+        return [(row["step"], row["loss"]) for row in rows], toy.weight
+
+    wanted = train(tmp_path / "whole")
+
+    def files() -> list[Path]:
+        return list((tmp_path / "whole").iterdir())
+
+    again = iter(range(100))
+    for number, (fault, *arguments) in enumerate(faults(lambda: train(tmp_path / f"count{next(again)}"), files)):
+        folder = tmp_path / str(number)
+        with suppress(OSError), fault(*arguments):
+            train(folder)
+        rows, weight = train(folder)
+        assert rows == wanted[0] and torch.equal(weight, wanted[1]), (fault, arguments)
+        logged = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+        assert [(row["step"], row["loss"]) for row in logged] == rows
+        assert {path.name for path in folder.iterdir()} == {"checkpoint.pt", "losses.jsonl", "lock"}
+
+
+def test_decoded_pictures_are_whole_or_decoded_again(tmp_path):
+    for i in range(4):
+        write_picture(torch.full((3, 9, 9), 50 * i, dtype=torch.uint8), tmp_path / "in" / f"{i}.png")
+    listed = list_pictures(tmp_path / "in")
+    for limit in (0, 100, 300, 700):
+        cache = tmp_path / f"cache{limit}"
+        with short_writes(limit), pytest.raises(OSError, match=r"File too large|takes no more decoded pictures"):
+            FileImages(tmp_path / "in", listed, 8, cache=cache)[:]
+        whole = FileImages(tmp_path / "in", listed, 8, cache=cache)[:]
+        assert whole.amax((1, 2, 3)).tolist() == [0, 50, 100, 150]
+
+
+def test_a_data_set_arrives_whole_after_any_fault(server, tmp_path):  # noqa: F811
+    server.content = zipped(CYCLEGAN)
+    again = iter(range(100))
+
+    def files() -> list[Path]:
+        return [path for path in (tmp_path / "0").rglob("*") if path.is_file()]
+
+    for number, (fault, *arguments) in enumerate(
+        faults(lambda: fetch("horse2zebra", tmp_path / str(next(again))), files)
+    ):
+        folder = tmp_path / f"broken{number}"
+        folder.mkdir()
+        with suppress(OSError), fault(*arguments):
+            fetch("horse2zebra", folder)
+        target = fetch("horse2zebra", folder)
+        assert {str(p.relative_to(folder)): p.read_bytes() for p in target.rglob("*.png")} == CYCLEGAN
+        assert {p.name for p in folder.iterdir()} == {"horse2zebra", "horse2zebra.json", ".horse2zebra.lock"}
