@@ -49,7 +49,9 @@ class Distiller(Adversaries[Network, Judge]):
         if kind == "mse":  # only the MSE needs the student's channels to be as many as the teacher's
             device = next(student.parameters()).device
             widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)  # pyright: ignore
-            self.adaptors.extend(nn.Conv2d(s, t, 1, device=device) for s, t in widths)
+            with torch.random.fork_rng(devices=[]):  # the same start, whatever was drawn before
+                torch.manual_seed(0)
+                self.adaptors.extend(nn.Conv2d(s, t, 1).to(device) for s, t in widths)
         super().__init__(student, discriminator, config, extra=self.adaptors.parameters(), **optimisers)
         self.adapt = [parallel(adaptor) for adaptor in self.adaptors]
         self.group = together()  # an alignment is that of the whole batch
