@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -50,6 +52,14 @@ def test_training_lowers_the_distance_to_the_target(tmp_path):
     rows = fit(t.step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=10), 80)
     assert rows[-1]["recon"] < 0.8 * rows[0]["recon"]
     assert t.opt_g.param_groups[0]["lr"] == pytest.approx(1e-2 / 40)  # the last of forty steps of decay
+
+
+def test_compiled_networks_train_alike_and_are_saved_bare(monkeypatch):
+    # Traced, but not built, which would take a minute.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = (trainer(replace(CONFIG, compiled=choice)) for choice in (False, True))
+    torch.testing.assert_close(compiled.step(next(batches(0))), plain.step(next(batches(0))))
+    assert compiled.state_dict()["generator"].keys() == plain.state_dict()["generator"].keys()
 
 
 @pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
