@@ -53,7 +53,7 @@ for (const table of document.querySelectorAll("table.budgets")) {
       const whole = numbers(teacher[first + i]);
       const bars = element("div", { className: "budget-bars" });
       bars.append(...numbers(row[first + i]).map((width, branch) => {
-        const bar = element("span", { textContent: width || "–", className: width ? "" : "gone" });
+        const bar = element("span", { textContent: width || "–" });
         bar.style.setProperty("--share", width / whole[branch]);
         bar.title = `${width} of ${whole[branch]}`;
         return bar;
