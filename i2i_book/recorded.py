@@ -39,8 +39,8 @@ LIMIT = 200 * 2**20  # bytes of a whole recording: the repository holds it
 PRESET = re.compile(r"[a-z0-9-]+")
 # All that a recording may hold. No name that matches leads out of the folder.
 NAMES = re.compile(
-    r"results\.jsonl|headline\.md|notebooks/06-results\.ipynb|"
-    r"[a-z0-9-]+/seed[0-9]+/(?:eval\.json|plan\.json|data\.json|(?:student-[a-z]+|teacher|original)\.(?:json|safetensors)"
+    r"results\.jsonl|headline\.md|notebooks/(?:06-results|10-ablations)\.ipynb|"
+    r"[a-z0-9-]+/seed[0-9]+/(?:(?:eval|plan|data|scales|ablations)\.json|(?:student-[a-z]+|teacher|original)\.(?:json|safetensors)"
     r"|notebooks/[a-z0-9-]+\.ipynb)"
 )
 # What a page could do in a reader's browser: no notebook of this book does any of it.

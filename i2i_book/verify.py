@@ -81,9 +81,10 @@ def find(preset: str, name: str, *, top: Path | None = None) -> Number:
     if places[found[0]]:
         check(found[0])
     home = found[0] / task / f"seed{seed}"
-    rows = {row.model: row for row in load_evaluation(home / "eval.json")["results"]}
+    evaluations = [path for name in ("ablations", "eval") if (path := home / f"{name}.json").exists()]
+    rows = {row.model: row for path in evaluations for row in load_evaluation(path)["results"]}
     if model not in rows:
-        raise ValueError(f"no model {model!r} in {home / 'eval.json'}: it has {', '.join(rows)}")
+        raise ValueError(f"no model {model!r} in {evaluations[-1]}: it has {', '.join(rows)}")
     value = getattr(rows[model], measure, None)
     if not isinstance(value, int | float):
         known = [key for key, found in asdict(rows[model]).items() if isinstance(found, float) and key not in TIMED]

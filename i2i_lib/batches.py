@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2i_lib.processes import share
+
 Family = Literal["pix2pix", "cyclegan", "gaugan"]
 
 
@@ -89,7 +91,8 @@ def paired_batches(
     Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
     half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
     batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. The
-    tiles are moved to `device` once (those still in files, when they are drawn) and augmented there.
+    tiles are moved to `device` once (those still in files, when they are drawn) and augmented there. Of several
+    processes that train together, each gets its share of the batch.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
@@ -133,6 +136,7 @@ def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
         raise ValueError(f"cannot crop image_size {image_size} from tiles of {size}: load the task with that size")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    share(batch_size)
 
 
 def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
@@ -158,11 +162,13 @@ def _draw(
     mirrored = rng.random((batch_size, 1)) < 0.5
     rows = top + np.arange(image_size)
     columns = left + np.where(mirrored, np.arange(crop_width)[::-1], np.arange(crop_width))
+    own = share(batch_size)
+    index, rows, columns = index[own], rows[own], columns[own]
 
     def crop(images: Tensor) -> Tensor:
         i, r, c = (
             torch.from_numpy(a).to(images.device)
-            for a in (np.arange(batch_size)[:, None, None], rows[:, :, None], columns[:, None])
+            for a in (np.arange(len(index))[:, None, None], rows[:, :, None], columns[:, None])
         )
         # Indices on both sides of the channel axis put it last: [N, h, w, C].
         return images[i, :, r, c].permute(0, 3, 1, 2).contiguous()

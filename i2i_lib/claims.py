@@ -20,7 +20,7 @@ Verdict = Literal[
     "one seed: no claim about another training",
     "two seeds: no claim about another training",
 ]
-MORE_IS_BETTER = ("ssim",)
+MORE_IS_BETTER = ("ssim", "miou")
 SEEDS_OF_A_CLAIM = 3
 
 
@@ -57,7 +57,7 @@ class Comparison:
     high: float
     seeds: int
     images: int
-    blocks: int
+    blocks: int  # 0: the interval is over seeds alone
 
     @property
     def verdict(self) -> Verdict:
@@ -81,7 +81,8 @@ class Comparison:
             "worse": f"{self.model} is worse than {self.against}",
             "no difference shown": f"no difference between {self.model} and {self.against} is shown",
         }[self.verdict]
-        return f"In {self.measure}, {said} ({numbers}; {self.seeds} seeds, {self.blocks} blocks)."
+        places = f"{self.blocks} blocks" if self.blocks else "on these test pictures"
+        return f"In {self.measure}, {said} ({numbers}; {self.seeds} seeds, {places})."
 
 
 def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:
@@ -158,11 +159,7 @@ def compare_models(evaluations: Sequence[Mapping[str, Any]], measure: str, model
 
     Raises ValueError if the evaluations are not of one task, one protocol and the same places, or lack a model.
     """
-    for what in ("task", "protocol"):
-        if len(found := {getattr(row, what) for e in evaluations for row in e["results"]}) != 1:
-            raise ValueError(f"seeds compare only within one {what}, got {', '.join(map(repr, sorted(found)))}")
-    if len({row.seed for e in evaluations for row in e["results"]}) != len(evaluations):
-        raise ValueError("expected one evaluation per seed: a seed that is counted twice is no second training")
+    _check_seeds(evaluations)
     if any(e["blocks"] != evaluations[0]["blocks"] for e in evaluations):
         raise ValueError("the seeds were measured on different places: they have no images in common to pair")
     try:
@@ -172,3 +169,29 @@ def compare_models(evaluations: Sequence[Mapping[str, Any]], measure: str, model
         raise ValueError(f"no per-image values of {error} for every seed: the first has {known}") from error
     pair = np.asarray(values, dtype=np.float64)  # [seeds, 2, images]
     return compare(pair[:, 0] - pair[:, 1], evaluations[0]["blocks"], measure=measure, model=model, against=against)
+
+
+def compare_sets(evaluations: Sequence[Mapping[str, Any]], measure: str, model: str, against: str) -> Comparison:
+    """Compare two models in a measure of whole sets ("kd", "fd" or "miou"), which no single place has a value of.
+
+    The interval is Student's over the seeds' differences: it is about other trainings, on the same test pictures.
+    Raises ValueError for fewer than 2 seeds, and as `compare_models` does.
+    """
+    _check_seeds(evaluations)
+    if len(evaluations) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2, got {len(evaluations)}")
+    by_name = [{row.model: getattr(row, measure) for row in e["results"]} for e in evaluations]
+    if any(found.get(name) is None for found in by_name for name in (model, against)):
+        raise ValueError(f"no {measure} of both {model} and {against} for every seed")
+    d = np.asarray([found[model] - found[against] for found in by_name], dtype=np.float64)
+    half = float(student_t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
+    mean, images = float(d.mean()), evaluations[0]["results"][0].images
+    return Comparison(measure, model, against, mean, mean - half, mean + half, len(d), images, blocks=0)
+
+
+def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:
+    for what in ("task", "protocol"):
+        if len(found := {getattr(row, what) for e in evaluations for row in e["results"]}) != 1:
+            raise ValueError(f"seeds compare only within one {what}, got {', '.join(map(repr, sorted(found)))}")
+    if len({row.seed for e in evaluations for row in e["results"]}) != len(evaluations):
+        raise ValueError("expected one evaluation per seed: a seed that is counted twice is no second training")

@@ -8,16 +8,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.losses import kernel_alignment
+from i2i_lib.processes import parallel, together
 from i2i_lib.steps import Adversaries, Judge, Network, TrainConfig, autocast
 
-Distillation = Literal["gcka", "ka", "mse", "none"]
+Distillation = Literal["gcka", "gka", "cka", "ka", "mse", "none"]
+# Kernel alignments by what they compare and whether they centre it. G, "global": every pixel is a row, not every
+# sample. C: centred. "gcka" is the index that the paper's abstract names, "ka" that of the authors' code.
+ALIGNMENTS: dict[str, dict[str, Any]] = {
+    "gcka": {"rows": "pixels", "centered": True},
+    "gka": {"rows": "pixels", "centered": False},
+    "cka": {"rows": "samples", "centered": True},
+    "ka": {"rows": "samples", "centered": False},
+}
+
+Look = tuple[Tensor, tuple[Tensor, ...]]  # images [N, 3, H, W], float32, and the feature maps behind them
 
 
 class Distiller(Adversaries[Network, Judge]):
     """A student learns from the discriminator and the teacher's features (paper section 3.3, eq. 5).
 
-    `kind` says what "like the teacher" means at each tapped layer: "gcka" (centred kernel alignment over pixels),
-    "ka" (uncentred over samples, as the authors' code), "mse" through learned 1 x 1 adaptors, or "none".
+    `kind` says what "like the teacher" means at each tapped layer: one of `ALIGNMENTS`, "mse" through learned 1 x 1
+    adaptors, or "none".
     """
 
     def __init__(
@@ -29,8 +40,8 @@ class Distiller(Adversaries[Network, Judge]):
         kind: Distillation = "gcka",
         **optimisers: Any,
     ) -> None:
-        if kind not in ("gcka", "ka", "mse", "none"):
-            raise ValueError(f"unknown distillation {kind!r}: expected gcka, ka, mse or none")
+        if kind not in (*ALIGNMENTS, "mse", "none"):
+            raise ValueError(f"unknown distillation {kind!r}: expected {', '.join(ALIGNMENTS)}, mse or none")
         self.kind = kind
         self.student = student
         self.teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -40,19 +51,21 @@ class Distiller(Adversaries[Network, Judge]):
             widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)  # pyright: ignore
             self.adaptors.extend(nn.Conv2d(s, t, 1, device=device) for s, t in widths)
         super().__init__(student, discriminator, config, extra=self.adaptors.parameters(), **optimisers)
+        self.adapt = [parallel(adaptor) for adaptor in self.adaptors]
+        self.group = together()  # an alignment is that of the whole batch
 
     def parts(self) -> dict[str, Any]:
         return super().parts() | {"adaptors": self.adaptors}
 
-    def features(self, source: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The student's image, float32, its features and the teacher's; the latter empty for the kind "none"."""
+    def look(self, source: Tensor) -> tuple[Look, Look]:
+        """What the student makes of the sources, and the teacher: its part is empty if nothing is learnt from it."""
+        teacher: Look = source.new_empty(0), ()
         with autocast(source, self.config):
-            wanted: tuple[Tensor, ...] = ()
-            if self.kind != "none":
+            if self.kind != "none" or self.config.imitate:
                 with torch.no_grad():
-                    wanted = self.teacher.forward_features(source)[1]  # pyright: ignore[reportCallIssue]
-            fake, features = self.student.forward_features(source)  # pyright: ignore[reportCallIssue]
-        return fake.float(), features, wanted
+                    teacher = self.teacher.forward_features(source)  # pyright: ignore[reportCallIssue]
+            fake, features = self.learning_generator(source, features=True)
+        return (fake.float(), features), (teacher[0].float(), teacher[1])
 
     def distillation(
         self, features: Sequence[Tensor], wanted: Sequence[Tensor]
@@ -62,12 +75,12 @@ class Distiller(Adversaries[Network, Judge]):
             return {}, {}
         if self.kind == "mse":
             with autocast(features[0], self.config):
-                features = [adapt(f) for adapt, f in zip(self.adaptors, features, strict=True)]
+                features = [adapt(f) for adapt, f in zip(self.adapt, features, strict=True)]
             layers = [F.mse_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
             total = torch.stack(layers).sum()
         else:
-            index: dict[str, Any] = {} if self.kind == "gcka" else {"rows": "samples", "centered": False}
-            layers = [kernel_alignment(f, w, **index) for f, w in zip(features, wanted, strict=True)]
+            index = ALIGNMENTS[self.kind]
+            layers = [kernel_alignment(f, w, group=self.group, **index) for f, w in zip(features, wanted, strict=True)]
             # A constant offset keeps the term at 0 for perfect alignment; it changes no gradient.
             total = (1 - torch.stack(layers)).sum()
         named = {f"layer{i}": value for i, value in enumerate(layers, start=1)}

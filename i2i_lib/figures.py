@@ -1,19 +1,25 @@
 """The book's figure style, and the pictures that several chapters draw. Colours: Okabe and Ito's palette."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import partial
+from html import escape
+from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeBlockWidths
 from i2i_lib.macs import Convention, layer_macs, layers
@@ -73,6 +79,22 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mappin
     for index, title in (columns or {}).items():
         axes[0][index].set_title(title, fontsize=9)
     return figure
+
+
+def compare(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
+    """Pictures of the same places, as one mosaic for each name; in the book a divider goes between any two of them.
+
+    `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
+    """
+    shown = []
+    for name, images in layers.items():
+        file = BytesIO()
+        mosaic = make_grid(as_uint8(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
+        Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
+        data = b64encode(file.getvalue()).decode()
+        alt = escape(f"{len(images)} places: {name}")
+        shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
+    return HTML(f'<div class="compare">{"".join(shown)}</div>')
 
 
 def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:

@@ -99,7 +99,7 @@ class SpadeTrainer(Adversaries[LabelGenerator, MultiscaleDiscriminator]):
         """Update the discriminator, then the generator; return the detached losses by name."""
         self.decay()
         with autocast(batch.source, self.config):
-            fake = self.generator(batch.source).float()
+            fake = self.learning_generator(batch.source).float()
         loss_d, losses = self.truth(self, batch, fake)
         generator_step(losses, self)
         return {"d": loss_d} | detached(losses)
@@ -129,7 +129,7 @@ class SpadeDistiller(Distiller[LabelGenerator, MultiscaleDiscriminator]):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         self.decay()
-        fake, features, wanted = self.features(batch.source)
+        (fake, features), (_, wanted) = self.look(batch.source)
         loss_d, losses = self.truth(self, batch, fake)
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)

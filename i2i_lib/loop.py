@@ -8,6 +8,8 @@ import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ from tqdm.auto import tqdm
 from i2i_lib.batches import Batch
 from i2i_lib.diagnosis import first_bad, naming_memory, not_finite
 from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.processes import first_first, mean, rank, together
 from i2i_lib.runs import exclusive
 from i2i_lib.sources import library_modules
 from i2i_lib.steps import Batches
@@ -51,24 +54,33 @@ def fit(
 ) -> list[dict[str, float]]:
     """Call `step` until `steps` are done, from the last checkpoint if there is one; return the loss log.
 
-    Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before.
+    Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before. Of
+    several processes that train together the first alone writes, and the log is that of the whole batch.
+
     Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
     ValueError for a damaged checkpoint, and RuntimeError when another process trains in the same folder.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    with exclusive(run.folder / "lock", f"the training folder {run.folder}"):
+    first = rank() == 0
+    with exclusive(run.folder / "lock", f"the training folder {run.folder}") if first else nullcontext():
         fingerprint = _fingerprint(run, steps)
-        done, rows = _resume(run, fingerprint)
-        if not done:  # so that there is always a state to go back to
-            _save(run, {"fingerprint": fingerprint, "step": 0, "trainer": run.trainer.state_dict()})
-        if 0 < done < steps:
+        with first_first():
+            done, rows = _resume(run, fingerprint)
+            if first and not done:  # so that there is always a state to go back to
+                atomic_write(run.folder / "checkpoint.pt", _checkpoint(fingerprint, 0, run.trainer.state_dict()))
+        if first and 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
         started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
         sums: dict[str, Tensor] = {}
         counted = 0
-        # Line by line, so that a killed run leaves at most one torn line behind.
-        with open(run.folder / "losses.jsonl", "a", buffering=1) as log, _Progress(run, steps, done) as report:
+        saving: Future[None] | None = None
+        with (
+            # Line by line, so that a killed run leaves at most one torn line behind.
+            open(run.folder / "losses.jsonl" if first else os.devnull, "a", buffering=1) as log,
+            _Progress(run, steps, done) as report,
+            ThreadPoolExecutor(1) as disk,  # training does not wait for it
+        ):
             for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
                 with naming_memory(run.what):
                     losses = step(batch)
@@ -77,13 +89,19 @@ def fit(
                 counted += 1
                 if index % run.log_every == 0 or index == steps:
                     row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
-                    row |= {name: (total / counted).item() for name, total in sums.items()}
+                    means = mean(torch.stack([total / counted for total in sums.values()])).tolist()
+                    row |= dict(zip(sums, means, strict=True))
                     ends = index % (5 * run.log_every) == 0 or index == steps
                     state = run.trainer.state_dict() if ends else {}
+                    if saving and ends:
+                        saving.result()  # a full disk is told of here
                     bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)]
                     if bad := bad or not_finite(state):
+                        wait([saving] if saving else [])
                         done, _ = _resume(run, fingerprint)
-                        where = first_bad(step, batches(done), run.trainer, range(done + 1, index + 2))
+                        # Of several processes each would stop the search at a place of its own.
+                        again = range(done + 1, index + 2) if together() is None else range(0)
+                        where = first_bad(step, batches(done), run.trainer, again)
                         raise FloatingPointError(
                             f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where or 'not found'}"
                             f"); lower the learning rate or use precision='fp32'. The checkpoint of step {done} is kept"
@@ -93,9 +111,11 @@ def fit(
                     log.write(json.dumps(row) + "\n")
                     sums, counted = {}, 0
                     report(index)
-                    if ends:
-                        log.flush()
-                        _save(run, {"fingerprint": fingerprint, "step": index, "trainer": state})
+                    if first and ends:
+                        checkpoint = _checkpoint(fingerprint, index, state)
+                        saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
+            if saving:
+                saving.result()
     return rows
 
 
@@ -108,10 +128,10 @@ def _fingerprint(run: TrainingRun, steps: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _save(run: TrainingRun, state: dict[str, Any]) -> None:
+def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write(run.folder / "checkpoint.pt", buffer.getvalue())
+    torch.save({"fingerprint": fingerprint, "step": step, "trainer": trainer}, buffer)
+    return buffer.getvalue()
 
 
 def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
@@ -137,7 +157,8 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
                 break
             if row["step"] <= done:
                 rows.append(row)
-    atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    if rank() == 0:
+        atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return done, rows
 
 
@@ -146,9 +167,9 @@ class _Progress:
 
     def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
         self.what, self.steps, self.done = run.what, steps, done
-        self.path = os.environ.get("I2I_PROGRESS", "")
+        self.path = "" if rank() else os.environ.get("I2I_PROGRESS", "")
         self.started = time.monotonic()
-        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path))
+        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path or rank()))
 
     def __enter__(self) -> Callable[[int], None]:
         return self._report
@@ -166,7 +187,8 @@ class _Progress:
 def set_up(threads: int, precision: str) -> torch.device:
     """Bound PyTorch's threads (0 keeps its choice) and pick the device: the first GPU, else the CPU.
 
-    On the CPU, kernels that sum in varying order are refused, so that the same run gives the same bits.
+    On the CPU, kernels that sum in varying order are refused, so that the same run gives the same bits. Raises
+    RuntimeError where the runner says (I2I_GPU) that its preset counts on a GPU and there is none.
     """
     if precision not in ("bf16", "fp32"):
         raise ValueError(f"precision must be 'bf16' or 'fp32', got {precision!r}")
@@ -176,6 +198,11 @@ def set_up(threads: int, precision: str) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
+    if (wanted := os.environ.get("I2I_GPU", "0")) != "0":
+        raise RuntimeError(
+            f"this preset needs {wanted} GPU, and PyTorch {torch.__version__} sees none: choose PRESET=cpu, or run it"
+            " where there is one, or set `gpu: 0` in the preset and wait for days"
+        )
     torch.use_deterministic_algorithms(True)
     # PyTorch would also overwrite all memory it allocates: a seventh of the time of a step, and nothing reads it unset.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -23,7 +23,7 @@ class PairedTrainer(Adversaries[Generator, PatchDiscriminator]):
         self.decay()
         source, target = batch.source, batch.target
         with autocast(source, c):
-            fake = self.generator(source).float()
+            fake = self.learning_generator(source).float()
         pair = torch.cat([source, fake], 1)
         loss_d = self.discriminator_step(torch.cat([source, target], 1), pair)
         losses = {"gan": self.adversarial(pair), "recon": c.recon * F.l1_loss(fake, target)}
@@ -32,17 +32,22 @@ class PairedTrainer(Adversaries[Generator, PatchDiscriminator]):
 
 
 class PairedDistiller(Distiller[Generator, PatchDiscriminator]):
-    """A student of the targets, the conditional discriminator and the teacher's features: see `Distiller`."""
+    """A student of the targets, the conditional discriminator and the teacher's features: see `Distiller`.
+
+    With `config.imitate` it also learns the teacher's pictures, as in distillation at several depths (Ren et al. 2021).
+    """
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         c = self.config
         self.decay()
         source, target = batch.source, batch.target
-        fake, features, wanted = self.features(source)
+        (fake, features), (image, wanted) = self.look(source)
         pair = torch.cat([source, fake], 1)
         loss_d = self.discriminator_step(torch.cat([source, target], 1), pair)
-        losses = {"gan": self.adversarial(pair), "recon": c.recon * F.l1_loss(fake, target)}
+        losses = {"gan": self.adversarial(pair), "recon": c.recon * (1 - c.imitate) * F.l1_loss(fake, target)}
+        if c.imitate:
+            losses["imitate"] = c.recon * c.imitate * F.l1_loss(fake, image)
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)
         return {"d": loss_d} | detached(losses | distilled | layers)

@@ -386,12 +386,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebook.is_file():
         raise NotebookError(f"no notebook {notebook}")
     given = dict(options.parameters)
-    preset: dict[str, Any] = {}
+    preset = runs.load_preset(options.preset) if options.preset else {}
     variant = given.get("arm") or given.get("generator")
-    if options.preset:
-        preset = runs.load_preset(options.preset)
-        given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
+    given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
     given["run"] = options.run
+    os.environ["I2I_GPU"] = str(preset.get("gpu", 0))
     log: Path = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
     # Two runs of one notebook would write the same copy, progress and list of files.
     with runs.exclusive(log.with_name(f".{log.name}.lock"), f"{log}, the executed copy,"):

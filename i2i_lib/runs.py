@@ -19,6 +19,7 @@ MADE_BY = {
     "data": "01-data",
     "teacher": "02-search-space",
     "original": "02-search-space",
+    "scales": "02-search-space",
     "plan": "03-pruning",
     "student": "04-distillation",
     "eval": "05-evaluation",
@@ -28,10 +29,13 @@ MADE_BY = {
 EMBEDDED_TASKS = ("earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those whose data is downloaded, or the user's own.
 OTHER_TASKS = ("horse2zebra", "zebra2horse", "maps", "cityscapes", "folder")
+# Those of pictures in pairs (the user's own may be).
+PAIRED_TASKS = ("earth", "openmoji", "maps", "folder")
 
 # What a preset may hold, beside sections `+<task>` with arms and generators of their own.
 PRESET_ENTRIES: dict[str, Any] = {
-    "threads": int, "gpu": int, "minutes": (int, float), "arms": list, "generators": list, "notebooks": dict
+    "threads": int, "gpu": int, "minutes": (int, float), "arms": list, "ablations": list, "generators": list,
+    "notebooks": dict,
 }  # fmt: skip
 
 # Pages that building the book writes beside the committed ones.
@@ -164,12 +168,37 @@ def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant:
     """What a preset sets for a notebook: its own section, then that of `<task>`, then that of `<variant>`, later wins.
 
     A section holds parameters; the sections of a task or a variant are marked by a leading `+`, as in `+openmoji`.
+    Where the variant is a student, what sets it apart comes before the preset's section for it.
     """
     section = (preset.get("notebooks") or {}).get(notebook) or {}
     values = {name: value for name, value in section.items() if not name.startswith("+")}
-    for key in (task, variant):
-        values |= section.get(f"+{key}") or {}
-    return values
+    values |= section.get(f"+{task}") or {}
+    if notebook == MADE_BY["student"] and variant:
+        if variant not in (known := students()):
+            raise ValueError(f"unknown student {variant!r}: notebooks/arms.yml has {', '.join(known)}")
+        values |= known[variant]
+    return values | (section.get(f"+{variant}") or {})
+
+
+def arms() -> dict[str, dict[str, dict[str, Any]]]:
+    """The students of `notebooks/arms.yml`: question -> name -> the parameters that set it apart from `gcka`."""
+    return yaml.safe_load((root() / "notebooks" / "arms.yml").read_text())
+
+
+def students() -> dict[str, dict[str, Any]]:
+    """Every student of `arms` by its name, and `gcka`, which nothing sets apart."""
+    return {"gcka": {}} | {name: own for found in arms().values() for name, own in found.items()}
+
+
+def ablations(preset: dict[str, Any], task: str) -> list[str]:
+    """The students that only `make ablations` trains: those of `arms`, or of the preset's own list, that are no arms.
+
+    None for tasks without paired pictures: what the ablations compare is the distance of each picture to its truth.
+    """
+    if task not in PAIRED_TASKS:
+        return []
+    own = variants(preset, task)[0]
+    return [name for name in preset.get("ablations", students()) if name not in own]
 
 
 def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:

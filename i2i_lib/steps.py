@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from i2i_lib.batches import Batch
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
+from i2i_lib.processes import parallel
 
 Batches = Callable[[int], Iterator[Batch]]
 Generator = InceptionGenerator | ResnetGenerator
@@ -29,8 +30,10 @@ class TrainConfig:
     gan: Literal["hinge", "lsgan"] | None = None  # None: least squares where there are no pairs, else hinge
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
+    imitate: float = 0.0  # share of the L1 distance that is to the teacher's image in place of a paired target
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     precision: Literal["bf16", "fp32"] = "fp32"
+    compiled: bool = False  # by torch.compile: other bits, and the first step takes minutes; for long trainings
 
 
 class Resumable:
@@ -79,6 +82,11 @@ class Adversaries(Resumable, Generic[Network, Judge]):
         # It starts as the weights after the first step: what it keeps of them fades by `average` with every step.
         average = get_ema_multi_avg_fn(config.average)
         self.average = AveragedModel(self.generator, multi_avg_fn=average) if config.average else None
+        # What is called wherever their own weights learn; elsewhere, and for saving, there are the bare networks.
+        self.learning_generator, self.learning_discriminator = (
+            torch.compile(call) if config.compiled else call
+            for call in (parallel(self.generator), parallel(self.discriminator))
+        )
 
     def parts(self) -> dict[str, Any]:
         parts = {"generator": self.generator, "discriminator": self.discriminator}
@@ -94,16 +102,16 @@ class Adversaries(Resumable, Generic[Network, Judge]):
             for group in optimiser.param_groups:
                 group["lr"] = optimiser.defaults["lr"] * factor
 
-    def judge(self, image: Tensor) -> list[list[Tensor]]:
+    def judge(self, image: Tensor, *, learning: bool = False) -> list[list[Tensor]]:
         """The discriminator's feature maps at each of its scales, its logits last; a PatchGAN shows only these."""
-        judged = self.discriminator(image)
+        judged = (self.learning_discriminator if learning else self.discriminator)(image)
         return judged if isinstance(judged, list) else [[judged]]
 
     def discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real images up, fake ones down; each stands behind its source where the discriminator is conditional."""
         self.discriminator.requires_grad_(True)
         with autocast(real, self.config):
-            scales = zip(self.judge(real), self.judge(fake.detach()), strict=True)
+            scales = zip(self.judge(real, learning=True), self.judge(fake.detach(), learning=True), strict=True)
         logits = [(r[-1], f[-1]) for r, f in scales]
         if self.config.gan == "lsgan":
             losses = [0.5 * (lsgan(r, real=True) + lsgan(f, real=False)) for r, f in logits]

@@ -1,4 +1,9 @@
-"""Everything that trains, by one name: the loop and the trainers of each family."""
+"""Everything that trains, by one name: the loop and the trainers of each family.
+
+As a command, it runs a described training: `accelerate launch -m i2i_lib.train RUN/config.json`.
+"""
+
+import sys
 
 from i2i_lib.distill import Distillation
 from i2i_lib.gaugan import SpadeDistiller, SpadeTrainer, Vgg19Features
@@ -25,3 +30,8 @@ __all__ = [
     "set_up",
     "swapped",
 ]
+
+if __name__ == "__main__":
+    from i2i_lib.described import main
+
+    sys.exit(main(sys.argv[1:]))

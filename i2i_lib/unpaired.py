@@ -16,6 +16,7 @@ from i2i_lib.batches import Batch
 from i2i_lib.config import DiscriminatorConfig
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.distill import Distillation, Distiller
+from i2i_lib.processes import gather, share
 from i2i_lib.steps import (
     Adversaries,
     Batches,
@@ -41,19 +42,19 @@ class ImagePool:
         self.images: list[Tensor] = []  # [C, H, W] each
 
     def exchange(self, fakes: Tensor, step: int) -> Tensor:
-        """As many images [N, C, H, W] as there are fakes, some of them from the pool."""
+        """As many images [N, C, H, W] as there are fakes, some of them from the pool, which all processes share."""
         if not self.size:
             return fakes
         rng = np.random.default_rng((self.stream, step))
         shown = []
-        for fake in fakes.detach().contiguous():
+        for fake in gather(fakes.detach().contiguous()):
             if len(self.images) < self.size:
                 self.images.append(fake.clone())  # a slice would keep the whole batch alive
             elif rng.random() < 0.5:
                 slot = int(rng.integers(self.size))
                 self.images[slot], fake = fake.clone(), self.images[slot].to(fake.device)
             shown.append(fake)
-        return torch.stack(shown)
+        return torch.stack(shown)[share(len(shown))]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"images": torch.stack(self.images)} if self.images else {}
@@ -98,18 +99,18 @@ class UnpairedTrainer(Resumable):
         ba.decay()
         a, b = batch.source, batch.target
         with autocast(a, c):
-            fake_b, fake_a = ab.generator(a).float(), ba.generator(b).float()
+            fake_b, fake_a = ab.learning_generator(a).float(), ba.learning_generator(b).float()
         judged = {
             "d_a": ba.discriminator_step(a, self.pool_a.exchange(fake_a, self.count)),
             "d_b": ab.discriminator_step(b, self.pool_b.exchange(fake_b, self.count)),
         }
         losses = {"gan_a": ba.adversarial(fake_a), "gan_b": ab.adversarial(fake_b)}
         with autocast(a, c):
-            back_a, back_b = ba.generator(fake_b).float(), ab.generator(fake_a).float()
+            back_a, back_b = ba.learning_generator(fake_b).float(), ab.learning_generator(fake_a).float()
         losses |= {"cycle_a": self.cycle * F.l1_loss(back_a, a), "cycle_b": self.cycle * F.l1_loss(back_b, b)}
         if self.identity:
             with autocast(a, c):
-                same_a, same_b = ba.generator(a).float(), ab.generator(b).float()
+                same_a, same_b = ba.learning_generator(a).float(), ab.learning_generator(b).float()
             weight = self.cycle * self.identity
             losses |= {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
         generator_step(losses, ab, ba)
@@ -146,20 +147,17 @@ class UnpairedDistiller(Distiller[Generator, PatchDiscriminator]):
         kind: Distillation = "gcka",
     ) -> None:
         _check_judges_images(discriminator.config)
-        super().__init__(student, teacher, discriminator, replace(config, gan=config.gan or "lsgan"), kind)
+        config = replace(config, gan=config.gan or "lsgan", imitate=1.0)  # there is nothing else to be near to
+        super().__init__(student, teacher, discriminator, config, kind)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
         c = self.config
         self.decay()
         source = batch.source
-        with autocast(source, c):
-            with torch.no_grad():
-                image, wanted = self.teacher.forward_features(source)
-            fake, features = self.student.forward_features(source)
-            fake = fake.float()
+        (fake, features), (image, wanted) = self.look(source)
         loss_d = self.discriminator_step(batch.target, fake)
-        losses = {"gan": self.adversarial(fake), "recon": c.recon * F.l1_loss(fake, image.float())}
+        losses = {"gan": self.adversarial(fake), "recon": c.recon * F.l1_loss(fake, image)}
         distilled, layers = self.distillation(features, wanted)
         generator_step(losses | distilled, self)
         return {"d": loss_d} | detached(losses | distilled | layers)

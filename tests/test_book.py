@@ -1,6 +1,7 @@
 """Assembling and building the book, on made-up runs: no notebook is executed here."""
 
 import base64
+import gzip
 import io
 import json
 import re
@@ -13,11 +14,16 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from i2i_book.pages import assemble, build, faults
+from i2i_book.api import reference
+from i2i_book.pages import SCRIPTS, assemble, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
 CHAPTERS = tuple(path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+
+
+WASM = "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip"
+PACKED = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm"
 
 
 def picture(alt: str | None = "A grey square", name: str | None = None):
@@ -27,7 +33,7 @@ def picture(alt: str | None = "A grey square", name: str | None = None):
     output = new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
     mystnb = {"image": {"alt": alt}} if alt else {}
     if name:
-        mystnb["figure"] = {"caption": f"What {name} shows.", "name": name}
+        mystnb["figure"] = {"caption": f"What {name} shows, as in {{numref}}`{name}`.", "name": name}
     return new_code_cell("show()", execution_count=2, outputs=[output], metadata={"mystnb": mystnb})
 
 
@@ -71,7 +77,7 @@ def run(book: Path, name: str, preset: str = "cpu", **facts):
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
     """A copy of the committed part of book/ beside bare notebook sources."""
-    generated = shutil.ignore_patterns("notebooks", "tasks", "status.md", "mathjax")
+    generated = shutil.ignore_patterns("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime")
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
     shutil.copy(ROOT / "_config.yml", tmp_path)
     (tmp_path / "notebooks").mkdir()
@@ -135,6 +141,13 @@ def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
     assert "has not been run" in (book / "notebooks/headline.md").read_text()
 
 
+def test_the_demo_says_when_no_network_was_trained_and_how_to_get_one(book: Path):
+    (book / "static/models/earth").mkdir(parents=True)  # of another preset
+    fill(book, "cpu")
+    assert "Not run" in (text := (book / "notebooks/demo.md").read_text()) and "make book PRESET=cpu" in text
+    assert not (book / "static/models").exists()
+
+
 def test_a_run_gets_its_line_below_the_title(book: Path):
     run(book, "03-pruning", precision="bf16")
     fill(book, "cpu")
@@ -194,7 +207,9 @@ def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
     assert "(sec-04-distillation)=" in main and "[there](#sec-04-distillation)" in main
     assert "(sec-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
     cells = nbformat.read(book / "notebooks/04-distillation-none.ipynb", as_version=4).cells
-    assert cells[2].metadata.mystnb.figure.name == "fig-04-distillation-04-distillation-none"
+    figure = cells[2].metadata.mystnb.figure
+    assert figure.name == "fig-04-distillation-04-distillation-none"
+    assert f"`{figure.name}`" in figure.caption
 
 
 def test_other_seeds_are_listed(book: Path):
@@ -218,14 +233,24 @@ def test_the_scan_names_what_is_wrong(tmp_path: Path):
     assert len(faults(tmp_path)) == 7
 
 
+def test_the_reference_holds_heads_comments_and_docstrings():
+    text = reference(ROOT / "i2i_lib")
+    assert all(f"## {path.stem}\n" in text for path in (ROOT / "i2i_lib").glob("[a-z]*.py"))
+    assert "def prune(\n    teacher" in text and "### ChannelPlan" in text and "# [N, 3, H, W] pictures" in text
+    assert "def _" not in text.replace("def __init__", "")
+
+
 def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     top = book.parent
     shutil.copy(ROOT / "package.json", top)
-    mathjax = top / "node_modules/mathjax"  # a stand-in, so that this test needs no network
-    (mathjax / "es5").mkdir(parents=True)
-    (mathjax / "es5/tex-svg.js").write_text("")
-    version = json.loads((top / "package.json").read_text())["dependencies"]["mathjax"]
-    (mathjax / "package.json").write_text(json.dumps({"version": version}))
+    wanted = json.loads((top / "package.json").read_text())["dependencies"]
+    for name, files in SCRIPTS.items():  # stand-ins, so that this test needs no network
+        for path in ("package.json", *files):
+            (top / "node_modules" / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / "node_modules" / name / path).write_text(json.dumps({"version": wanted[name]}))
+    demo = top / "runs/cpu/earth/seed0/demo/demo.json"
+    demo.parent.mkdir(parents=True)
+    demo.write_text("{}")
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
         run(book, name)
     run(book, "03-pruning", seed=2)
@@ -233,6 +258,9 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     html = build(top)
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
     assert 'alt="A grey square"' in (html / "notebooks/01-data.html").read_text()
+    assert 'data-models="_static/models/earth/"' in (html / "demo.html").read_text()
+    assert (html / "_static/models/earth/demo.json").exists()
+    assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()
 
     (top / "_config.yml").write_text("title: [")
     with pytest.raises(RuntimeError, match="was not replaced"):

@@ -1,11 +1,12 @@
 """What is said over several seeds: the interval holds what it promises, and the words follow the numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from i2i_lib.claims import compare, compare_models, distance_tables, over_seeds
+from i2i_lib.claims import compare, compare_models, compare_sets, distance_tables, over_seeds
 from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
 
 
@@ -111,6 +112,22 @@ def test_models_are_compared_over_evaluations():
     found = compare_models([evaluation(0), evaluation(1, gcka=(0.2, 0.2, 0.2))], "l1", "gcka", "mse")
     assert found.difference == pytest.approx(-0.1)
     assert (found.seeds, found.images, found.blocks, found.model, found.against) == (2, 3, 2, "gcka", "mse")
+
+
+def test_a_measure_of_sets_is_compared_over_seeds():
+    def seed(number: int, *kd: float):
+        one = evaluation(number)
+        rows = [replace(one["results"][0], model=name, kd=value) for name, value in zip("ab", kd, strict=True)]
+        return one | {"results": rows}
+
+    found = compare_sets([seed(0, 1.0, 11.0), seed(1, 2.0, 13.0), seed(2, 3.0, 15.0)], "kd", "a", "b")
+    # By hand: differences -10, -11, -12; standard error 1 / sqrt 3; Student's quantile for 2 degrees of freedom.
+    assert (found.difference, found.low) == pytest.approx((-11.0, -11 - 4.302653 / 3**0.5), abs=1e-5)
+    assert found.verdict == "better" and "3 seeds, on these test pictures" in found.sentence()
+    with pytest.raises(ValueError, match="at least 2"):
+        compare_sets([seed(0, 1.0, 2.0)], "kd", "a", "b")
+    with pytest.raises(ValueError, match="no miou of both a and b"):
+        compare_sets([seed(0, 1.0, 2.0), seed(1, 1.0, 2.0)], "miou", "a", "b")
 
 
 @pytest.mark.parametrize(

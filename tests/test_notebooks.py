@@ -97,12 +97,27 @@ def test_chapters_rules_and_contents_are_the_same():
 def test_presets_set_parameters_that_exist(preset):
     settings = runs.load_preset(str(preset))
     assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
+    for part in [settings, *(value for key, value in settings.items() if key.startswith("+"))]:
+        assert {*part.get("arms", ()), *part.get("ablations", ())} <= runs.students().keys()
     for name, section in (settings.get("notebooks") or {}).items():
         path = ROOT / "notebooks" / f"{name}.ipynb"
         for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
             given = {key: value for key, value in part.items() if not key.startswith("+")}
             assert check_parameters(path, given) == given, "written as the type that the notebook declares"
             assert not given.keys() & {"run", "upstream", "task", "seed", "arm", "generator"}
+
+
+def test_every_student_is_set_apart_by_parameters_that_exist():
+    names = [name for found in runs.arms().values() for name in found]
+    assert sorted(["gcka", *names]) == sorted(runs.students()), "no name stands for two students"
+    assert not {"floor", "look-up", "teacher", "original"} & {*names}, "nor for another model of chapter 5"
+    path = ROOT / "notebooks" / "04-distillation.ipynb"
+    defaults = notebook_parameters(path)
+    for name, own in runs.students().items():
+        assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
+        assert check_parameters(path, own) == own
+        assert bool(own) == (name != "gcka")
+        assert all(defaults[key][1] != value for key, value in own.items()), f"{name} is gcka in that"
 
 
 def test_by_hand_means_lab():
@@ -130,6 +145,10 @@ def test_the_environment_has_one_set_of_pins():
         assert re.sub(r"[-_.]+", "-", name).lower() in canonical, f"{name} is not pinned"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert "python=3.11" in conda and project["requires-python"] == ">=3.11"
+    # What is checked at a commit is checked by the same versions.
+    for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
+        name = {"ruff-pre-commit": "ruff"}.get(tool := repo["repo"].rsplit("/", 1)[1], tool)
+        assert f"{name}=={repo['rev'].removeprefix('v')}" in (ROOT / "constraints.txt").read_text().splitlines()
     # conda installs through pip with the very same constraints, so that there is no second list to drift.
     assert conda[-1]["pip"] == ["--constraint constraints.txt", "--editable .[dev]"]
     assert not re.search(r"://", (ROOT / "constraints.txt").read_text() + Path(ROOT / "package-lock.json").read_text())

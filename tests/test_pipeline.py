@@ -14,13 +14,14 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from i2i_lib.files import sha256
 from i2i_lib.runs import root
 
-BESIDE = {"deployment", "paper_numbers", "search_cost"}
+BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
 
 
@@ -30,7 +31,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
-            ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax")
+            ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax", "models", "onnxruntime")
             shutil.copytree(root() / name, folder / name, ignore=ignored)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
             shutil.copy(root() / name, folder)
@@ -48,11 +49,12 @@ class Project:
         assert process.returncode == 0, said
         return said
 
-    def pending(self, preset: str = "micro") -> set[str]:
+    def pending(self, preset: str = "micro", **environment: str) -> set[str]:
         """The rules of the chain of chapters 1 to 6 that `make book` would run; the chapters beside it are not made."""
         command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
         command += ["--config", f"preset={PRESETS[preset]}", "task=earth", "seeds=1"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=_environment())
+        env = _environment() | environment
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.M)) - {"total", "all"} - BESIDE
 
@@ -77,7 +79,7 @@ def quick(tmp_path_factory) -> Project:
     shutil.copy(project.folder / PRESETS["micro"], project.folder / PRESETS["other"])
     writes = {
         "01-data": ["data"],
-        "02-search-space": ["teacher", "teacher-discriminator"],
+        "02-search-space": ["teacher", "teacher-discriminator", "scales"],
         "03-pruning": ["plan"],
         "04-distillation": ["student-{arm}"],
         "05-evaluation": ["eval"],
@@ -114,6 +116,10 @@ def test_what_is_done_is_not_done_again(quick):
     assert quick.pending("other") == {"book"}
     said = quick.make("runs/micro/notebooks/06-results.ipynb")
     assert "Nothing to be done" in said
+
+
+def test_the_students_of_the_ablations_are_trained_only_if_asked_for(quick):
+    assert quick.pending(ABLATIONS="yes") == {"distillation", "ablation", "book"}
 
 
 def test_a_parameter_reruns_what_depends_on_it(quick):
@@ -165,6 +171,32 @@ def test_a_failing_notebook_stops_the_book(quick):
     assert not (quick.seed / "notebooks" / "04-distillation-none.ipynb").exists()
     assert not (quick.folder / "_build" / "html").exists()
     path.write_bytes(before)
+
+
+def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
+    """As a plan, and without the plugin: its name is left out of a copy of the profile."""
+    project = Project(tmp_path)
+    shutil.copytree(root() / "presets", tmp_path / "presets")
+    profile = yaml.safe_load((root() / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile.pop("executor") == "slurm"
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "64", "--profile", "profile"]
+    command += ["--config", "preset=gpu", "task=all", "seeds=2"]
+    environment = _environment() | {"RECORDED": "no"}
+    said = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stdout + said.stderr
+    _, *parts = re.split(r"^rule (\w+):\n", said.stdout, flags=re.M)
+    jobs = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(profile["set-resources"]) <= jobs.keys(), "rules that the Snakefile has"
+    preset = yaml.safe_load((tmp_path / "presets" / "gpu.yml").read_text())
+    for rule, job in jobs.items():
+        if rule != "all":
+            given = dict(re.findall(r"(\w+)=(\d+)", job.split("resources: ")[1].splitlines()[0]))
+            trains = rule in profile["set-resources"]
+            assert given.get("gpu") == (str(preset["gpu"]) if trains else None), rule
+            assert given["runtime"] == str(preset["minutes"] + 5 if trains else 30), rule
+            assert given["mem_mb"] == ("24000" if trains else "8000"), rule
 
 
 @pytest.fixture(scope="module")

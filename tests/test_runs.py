@@ -100,3 +100,23 @@ def test_sections_of_tasks_and_variants_add_to_a_notebook():
     assert runs.preset_parameters(preset, "02", "earth") == {"lr": 1.0}
     assert runs.preset_parameters(preset, "02", "openmoji", "resnet") == {"lr": 2.0, "base": 4}
     assert runs.preset_parameters(preset, "03", "earth") == {}
+
+
+def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
+    (top / "notebooks").mkdir()
+    (top / "notebooks" / "arms.yml").write_text("loss:\n  mse: {index: mse, distill: 1.0}\n  none: {index: none}\n")
+    preset = {
+        "arms": ["gcka", "none"],
+        "generators": [],
+        "notebooks": {"04-distillation": {"distill": 5.0, "+mse": {"lr": 2.0}}},
+    }
+
+    def of(student: str) -> dict:
+        return runs.preset_parameters(preset, "04-distillation", "earth", student)
+
+    assert of("gcka") == {"distill": 5.0}
+    assert of("mse") == {"distill": 1.0, "index": "mse", "lr": 2.0}
+    with pytest.raises(ValueError, match=r"unknown student 'gkca': notebooks/arms\.yml has gcka, mse, none"):
+        of("gkca")
+    assert runs.ablations(preset, "openmoji") == ["mse"]
+    assert runs.ablations(preset, "earth-unpaired") == []

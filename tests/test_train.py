@@ -11,6 +11,7 @@ from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data import Batch
 from i2i_lib.diagnosis import not_finite
 from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.distill import ALIGNMENTS
 from i2i_lib.generators import InceptionGenerator, init_weights
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.runs import exclusive
@@ -51,7 +52,7 @@ def test_training_lowers_the_distance_to_the_target(tmp_path):
     assert t.opt_g.param_groups[0]["lr"] == pytest.approx(1e-2 / 40)  # the last of forty steps of decay
 
 
-@pytest.mark.parametrize("kind", ["gcka", "ka", "mse", "none"])
+@pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
 def test_distillation_moves_the_student_and_nothing_else(kind):
     teacher, student = generator(1, base=8), generator(2)
     frozen = [p.clone() for p in teacher.state_dict().values()]
@@ -62,6 +63,18 @@ def test_distillation_moves_the_student_and_nothing_else(kind):
     assert ("distill" in last) == (kind != "none")
     if kind != "none":
         assert last["distill"] < first["distill"]
+
+
+def test_the_distance_is_shared_between_the_truth_and_the_teachers_pictures():
+    teacher, student = generator(1, base=8), generator(2)
+    config = TrainConfig(20, recon=10.0, imitate=0.25)
+    distiller = PairedDistiller(student, teacher, discriminator(), config, "none")
+    batch = next(batches(0))
+    with torch.no_grad():
+        fake, image = student(batch.source), teacher(batch.source)
+    losses = distiller.step(batch)
+    torch.testing.assert_close(losses["recon"], 7.5 * F.l1_loss(fake, batch.target))
+    torch.testing.assert_close(losses["imitate"], 2.5 * F.l1_loss(fake, image))
 
 
 def test_gcka_of_a_step_is_that_of_the_features_it_saw():

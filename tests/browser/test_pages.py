@@ -1,8 +1,11 @@
 """The built book in a real browser: Debian's Chromium over _build/html, served and from the folder itself."""
 
 import os
+import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,16 +69,24 @@ def watch(page, base, trouble):
     page.on("pageerror", lambda e: note(True, f"script: {e}"))
 
 
+@contextmanager
+def serving() -> Iterator[str]:
+    """The book behind an address of this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture(scope="module", params=["http", "file"])
 def visit(request):
     """The pages as a phone in dark mode shows them: page -> what it holds and what went wrong while it loaded."""
     from playwright.sync_api import sync_playwright
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_port}" if request.param == "http" else HTML.as_uri()
     seen = {}
-    with sync_playwright() as playwright:
+    with serving() as address, sync_playwright() as playwright:
+        base = address if request.param == "http" else HTML.as_uri()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
         for name in PAGES if request.param == "http" else FROM_FOLDER:
@@ -87,8 +98,6 @@ def visit(request):
             seen[name] = page.evaluate(INSPECT) | {"trouble": trouble}
             page.close()
         browser.close()
-    server.shutdown()
-    server.server_close()
     return base, seen
 
 
@@ -124,3 +133,44 @@ def test_pictures_are_there_named_and_in_their_own_colours(visit):
 
 def test_pages_fit_a_phone(visit):
     assert {name: page["wide"] for name, page in visit[1].items() if page["wide"] > 0} == {}
+
+
+def test_pages_are_light():
+    """A page's own weight, theme and formulas apart, and that of the whole book; in bytes."""
+    heavy = {}
+    for name in PAGES:
+        text = (HTML / name).read_text()
+        pictures = {(HTML / name).parent / path for path in re.findall(r'src="([^":]+\.(?:png|jpg|svg))"', text)}
+        weight = len(text.encode()) + sum(path.stat().st_size for path in pictures)
+        heavy |= {name: weight} if weight > 2_000_000 else {}
+    assert heavy == {}
+    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 60_000_000
+
+
+AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+JUDGED = ["intro.html", "demo.html", "five-minutes.html", "notebooks/03-pruning.html", "notebooks/05-evaluation.html"]
+
+
+@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_obstacle_for_anyone(scheme):
+    """What axe-core calls serious or critical in what is ours: the theme's frame and its folded code cells are not."""
+    from playwright.sync_api import sync_playwright
+
+    found = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        width = {"light": 1280, "dark": 390}[scheme]
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+        for name in JUDGED:
+            page.goto((HTML / name).as_uri())
+            page.add_script_tag(path=AXE)
+            part = {"include": ["article"], "exclude": ["details.hide > summary"]}
+            made = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
+            for violation in made["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    found.setdefault(name, []).append(
+                        f"{violation['id']}: {[node['target'] for node in violation['nodes']][:5]}"
+                    )
+        browser.close()
+    assert found == {}

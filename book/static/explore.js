@@ -1,0 +1,88 @@
+// What makes two kinds of output explorable. Both are complete without this script: pictures one below the other, and a
+// table. And what scrolls can be reached without a pointer.
+
+// Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins. The
+// last two come first.
+for (const box of document.querySelectorAll(".compare")) {
+  const images = [...box.querySelectorAll("img")];
+  const names = images.map((image) => image.dataset.name);
+  const frame = element("div", { className: "compare-frame" });
+  const divider = element("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
+  divider.setAttribute("aria-label", "Divider between the two pictures, in percent from the left");
+  const [left, right] = [names.length - 2, names.length - 1].map((chosen, side) => {
+    const select = element("select", {});
+    select.append(...names.map((name, i) => new Option(name, i, false, i === chosen)));
+    select.setAttribute("aria-label", side ? "Picture on the right" : "Picture on the left");
+    select.addEventListener("change", show);
+    return select;
+  });
+  function show() {
+    frame.replaceChildren(images[left.value].cloneNode(), images[right.value].cloneNode(), divider);
+  }
+  divider.addEventListener("input", () => frame.style.setProperty("--at", `${divider.value}%`));
+  const choice = element("div", { className: "compare-choice" });
+  choice.append(left, right);
+  box.replaceChildren(choice, frame);
+  show();
+}
+
+// A table of students, narrowest first and the teacher last: a slider shows one at a time, its widths as bars.
+for (const table of document.querySelectorAll("table.budgets")) {
+  const heads = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent);
+  const rows = [...table.querySelectorAll("tbody tr")].map((row) => [...row.cells].map((cell) => cell.textContent));
+  const teacher = rows.at(-1);
+  const first = heads.indexOf("stem 1"); // facts before it, widths from it on
+  const slider = element("input", { type: "range", min: 0, max: rows.length - 1, value: table.dataset.start ?? 0 });
+  slider.setAttribute("aria-label", "Budget of the student");
+  const facts = element("dl", { className: "budget-facts simple" });
+  const layers = element("div", { className: "budget-layers" });
+  const said = element("p", { className: "budget-said" });
+  said.setAttribute("role", "status");
+  const numbers = (text) => text.split(" ").map(Number);
+
+  function show() {
+    const row = rows[slider.value];
+    slider.setAttribute("aria-valuetext", `${row[0]} % of the teacher's MACs`);
+    said.textContent = `Budget: ${row[0]} % of the teacher's MACs.`;
+    facts.replaceChildren(...heads.slice(1, first).map((head, i) => {
+      const pair = element("div", {});
+      pair.append(element("dt", { textContent: head }), element("dd", { textContent: row[i + 1] }));
+      return pair;
+    }));
+    layers.replaceChildren(...heads.slice(first).flatMap((head, i) => {
+      const whole = numbers(teacher[first + i]);
+      const bars = element("div", { className: "budget-bars" });
+      bars.append(...numbers(row[first + i]).map((width, branch) => {
+        const bar = element("span", { textContent: width || "–", className: width ? "" : "gone" });
+        bar.style.setProperty("--share", width / whole[branch]);
+        bar.title = `${width} of ${whole[branch]}`;
+        return bar;
+      }));
+      return [element("div", { textContent: head }), bars];
+    }));
+  }
+
+  slider.addEventListener("input", show);
+  const box = element("div", { className: "budget" });
+  const label = element("label", { textContent: "Budget " });
+  label.append(slider);
+  box.append(label, said, facts, layers);
+  const all = element("details", {});
+  all.append(element("summary", { textContent: "All of them as a table" }));
+  table.replaceWith(box);
+  all.append(table);
+  box.after(all);
+  show();
+}
+
+// What scrolls within the page can be reached by keyboard; formulas are set late.
+addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise;
+  for (const part of document.querySelectorAll("article :is(mjx-container, pre, .output.text_html, .budget + details)")) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+  }
+});
+
+function element(tag, properties) {
+  return Object.assign(document.createElement(tag), properties);
+}

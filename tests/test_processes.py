@@ -1,0 +1,174 @@
+"""Several processes train as one does: the same losses, one that writes, a death that ends all, fewer on resume.
+
+All in float32 with instance norm, on gloo. Sums in another order differ by rounding, and training lets it grow: over
+these few steps the losses agree to 1 in 10,000.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing.spawn import start_processes
+
+from i2i_lib.batches import Task, Tiles, paired_batches, unpaired_batches
+from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
+from i2i_lib.data import save_task
+from i2i_lib.described import Described, _agreeing, load_described, train_described
+from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
+from i2i_lib.generators import InceptionGenerator, init_weights
+from i2i_lib.runs import root
+from i2i_lib.spade import InceptionSpadeGenerator
+from i2i_lib.train import (
+    PairedDistiller,
+    PairedTrainer,
+    SpadeTrainer,
+    TrainConfig,
+    TrainingRun,
+    UnpairedTrainer,
+    fit,
+)
+
+STEPS, STOPPED = 6, 5
+KINDS = ("paired", "unpaired", "gaugan", "gcka", "ka", "mse")
+
+
+def tiles(kind: str = "paired") -> Tiles:
+    pixels = torch.randint(256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(0))
+    source, target = nn.functional.interpolate(pixels.flatten(0, 1).float(), (36, 36), mode="bilinear").byte().split(12)
+    labels = {"classes": 4} if kind == "gaugan" else {}
+    source = source[:, :1] // 64 if labels else source
+    return Tiles(
+        source, target, torch.full((12,), -1), torch.zeros(12, 2), torch.zeros(12, 2), kind != "unpaired", **labels
+    )
+
+
+def network(made, seed: int):
+    init_weights(made, seed=seed, gain=0.1)
+    return made
+
+
+def train(kind: str, folder: Path, stop: int = STEPS) -> list[dict[str, float]]:
+    """The loss log of a toy training that ends, or dies after step `stop`."""
+
+    def generator(seed: int) -> InceptionGenerator:
+        return network(InceptionGenerator(cat_teacher(4, 3)), seed)
+
+    def judge(channels: int, seed: int) -> PatchDiscriminator:
+        return network(PatchDiscriminator(DiscriminatorConfig(channels, 4, norm="instance")), seed)
+
+    torch.manual_seed(0)  # for the adaptors of "mse"
+    config = TrainConfig(STEPS, lr=1e-4, recon=10.0, distill=5.0, average=0.5)
+    if kind == "paired":
+        trainer = PairedTrainer(generator(0), judge(6, 1), config)
+    elif kind == "unpaired":
+        trainer = UnpairedTrainer(generator(0), generator(1), judge(3, 2), judge(3, 3), config, pool=6)
+    elif kind == "gaugan":
+        spade = InceptionSpadeGenerator(cat_spade_teacher(2, 4, 2, "instance", 6))
+        scales = MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(4 + 3, base=4, n_layers=3))
+        trainer = SpadeTrainer(network(spade, 0), network(scales, 1), config)
+    else:
+        trainer = PairedDistiller(generator(0), generator(1), judge(6, 2), config, kind)  # pyright: ignore[reportArgumentType]
+    draw = unpaired_batches if kind == "unpaired" else paired_batches
+    batches = draw(tiles(kind), image_size=32, batch_size=4, seed=0)
+
+    def step(batch):
+        if trainer.count == stop:
+            raise KeyboardInterrupt
+        return trainer.step(batch)
+
+    return fit(step, batches, TrainingRun(folder, trainer, {}, kind, log_every=1), STEPS)
+
+
+def worker(number: int, path: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=number, world_size=2)
+    logs = {kind: train(kind, path / f"rank{number}" / kind) for kind in KINDS}
+    with pytest.raises(KeyboardInterrupt):
+        train("gcka", path / "stopped", stop=STOPPED)
+    with pytest.raises(ValueError, match="batch_size 5 cannot be shared by 2 processes: give a multiple of 2"):
+        paired_batches(tiles(), image_size=32, batch_size=5, seed=0)
+    with pytest.raises(ValueError, match="batch norm over several processes needs GPUs"):
+        _agreeing(nn.BatchNorm2d(3))
+    (path / f"{number}.json").write_text(json.dumps(logs))
+    dist.destroy_process_group()
+
+
+def check(log: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    assert [row.keys() for row in log] == [row.keys() for row in expected]
+    for row, other in zip(log, expected, strict=True):
+        for name in row.keys() - {"seconds"}:
+            assert row[name] == pytest.approx(other[name], rel=1e-4), (name, row["step"])
+
+
+def test_two_processes_train_as_one(tmp_path):
+    # Fresh processes, as by spawning, but forked from one that has torch loaded: seconds instead of half a minute.
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed", __name__])
+    start_processes(worker, (tmp_path,), nprocs=2, start_method="forkserver")
+    logs = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+    alone = {kind: train(kind, tmp_path / "alone" / kind) for kind in KINDS}
+    for kind in KINDS:
+        for log in logs:  # of the whole batch, so that every process has the same
+            check(log[kind], alone[kind])
+    assert not (tmp_path / "rank1").exists(), "only the first process writes"
+    # What two processes began, one ends.
+    assert torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["step"] == STOPPED
+    check(train("gcka", tmp_path / "stopped"), alone["gcka"])
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A student's training, as a file describes it."""
+    task = Task("toy", "pix2pix", tiles(), tiles(), {})
+    save_task(task, tmp_path / "data")
+    teacher = network(InceptionGenerator(cat_teacher(8, 3)), 0)
+    save_generator(teacher, tmp_path / "teacher")
+    judge = DiscriminatorConfig(6, 4, norm="instance")
+    training = TrainConfig(steps=80, lr=1e-4, recon=10.0, distill=5.0)
+    made = Described("../data", cat_teacher(4, 3), judge, training, 4, "../teacher", threads=1, log_every=2)
+    made.save(tmp_path / "student" / "config.json")
+    assert load_described(tmp_path / "student" / "config.json") == made
+    yield tmp_path / "student" / "config.json"
+    torch.use_deterministic_algorithms(False)  # as before the training in this process
+
+
+def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(described):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = subprocess.Popen(
+        [*command, "-m", "i2i_lib.train", str(described)],
+        cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root())},
+    )  # fmt: skip
+    checkpoint, log = (described.with_name(name) for name in ("checkpoint.pt", "losses.jsonl"))
+    while not checkpoint.exists():
+        assert launch.poll() is None, launch.communicate()[0]
+        time.sleep(0.05)
+    processes = psutil.Process(launch.pid).children(recursive=True)
+    second = next(p for p in processes if p.environ().get("RANK") == "1")
+    second.send_signal(signal.SIGKILL)
+    said = launch.communicate(timeout=200)[0]
+    assert launch.returncode != 0 and "SIGKILL" in said, said
+    assert not psutil.wait_procs(processes, timeout=10)[1], "nothing is left running"
+    assert not described.with_name("generator.json").exists()
+
+    assert torch.load(checkpoint, weights_only=True)["step"] < 80
+    train_described(described)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(2, 81, 2))
+    assert load_generator(described.with_name("generator")).config == cat_teacher(4, 3)
+
+
+def test_a_description_that_is_none_says_so(described):
+    described.write_text(described.read_text().replace('"seed"', '"sead"'))
+    with pytest.raises(ValueError, match=r"config\.json does not describe a training: TypeError: .*'sead'"):
+        load_described(described)
