@@ -111,7 +111,8 @@ def load_saved_task(path: str | Path) -> Task:
     try:
         described = json.loads(record.read_text())
         if (described["format"], described["kind"]) != (FORMAT, "task"):
-            raise TypeError(f"it holds {described['kind']!r} in format {described['format']!r}")
+            found = f"{described['kind']!r} in format {described['format']!r}"
+            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: run notebook 01 again")
         name, info, wanted = described["name"], described["info"], described["sha256"]
         if tensors.exists():
             return _saved_task(described, tensors, record)

@@ -308,7 +308,8 @@ class _Watch:
                 line = _progress_line(self.progress) or f"running, {now - self._started:.0f} s"
                 # A line that says only that time passes need not come every five seconds.
                 if line != last and ("running" not in line or now - said >= 20):
-                    print(f"{self.label}: {line}", flush=True)
+                    with suppress(OSError):  # a full disk must not end the watch with its words
+                        print(f"{self.label}: {line}", flush=True)
                     last, said = line, now
 
 
