@@ -39,17 +39,19 @@ def first_bad(
     their order, from the last layer backwards. That takes much longer than training, which therefore does not do it.
     None if nothing is found: on a GPU, the same step need not give the same numbers again.
     """
-    named = {module: name for name, module in reversed(list(_modules(trainer)))}  # of a layer's names, the first
+    names: dict[nn.Module, str] = {}
+    for name, module in _modules(trainer):
+        names.setdefault(module, name)  # a trainer may hold a network by several names
     found: list[str] = []
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         if not found and not_finite(output):
-            found.append(f"the output of {named.get(module, type(module).__name__)}")
+            found.append(f"the output of {names.get(module, type(module).__name__)}")
 
     with register_module_forward_hook(watch):
         for index, batch in zip(steps, batches, strict=False):
             found += [f"the loss {name}" for name in not_finite(step(batch))]
-            for module, name in named.items() if not found else ():
+            for module, name in reversed(names.items()) if not found else ():
                 gradients = {p: g.grad for p, g in module.named_parameters(recurse=False) if g.grad is not None}
                 found += [f"the gradient of {name}.{parameter}" for parameter in not_finite(gradients)]
             if found:
