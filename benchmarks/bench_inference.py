@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -38,6 +39,7 @@ from i2i_lib.fuse import LANES, fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
+from i2i_lib.runner import machine
 
 BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
 SIZE = 256
@@ -192,7 +194,8 @@ def main() -> None:
         for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             ctypes.CDLL(None).mallopt(option, 2**30)
     print(
-        f"{SIZE} x {SIZE}, one thread, float32, torch {torch.__version__}, thread time, load {os.getloadavg()[0]:.1f}"
+        f"{date.today()}, {machine()['cpu']}, {SIZE} x {SIZE}, one thread, float32, torch {torch.__version__},"
+        f" thread time, load {os.getloadavg()[0]:.1f}"
     )
     with torch.inference_mode():
         for norm in given.norm:

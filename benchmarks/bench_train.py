@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, quantiles, stdev
@@ -44,7 +45,7 @@ from i2i_lib.layers import init_weights
 from i2i_lib.losses import hinge_d, hinge_g, kernel_alignment
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune, random_scales
-from i2i_lib.runner import notebook_parameters
+from i2i_lib.runner import machine, notebook_parameters
 from i2i_lib.runs import load_preset, preset_parameters, root
 from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, set_up
 
@@ -453,9 +454,10 @@ def main() -> None:
             ctypes.CDLL(None).mallopt(option, 2**30)
     if CUDA:
         set_up(1, "fp32")
-    where = torch.cuda.get_device_name() if CUDA else "one thread of a CPU"
+    where = torch.cuda.get_device_name() if CUDA else f"one thread of {machine()['cpu']}"
     clock = "the clock's" if CUDA else "the thread's own"
-    print(f"{where}, torch {torch.__version__}, preset {given.preset}, {clock} time, load {os.getloadavg()[0]:.1f}")
+    print(f"{date.today()}, {where}, torch {torch.__version__}, preset {given.preset}, {clock} time,", end=" ")
+    print(f"load {os.getloadavg()[0]:.1f}")
     with TemporaryDirectory() as files:
         for what, setting in settings(given.preset, Path(files)).items():
             if given.only not in (None, what):
