@@ -127,7 +127,8 @@ def settings(preset: str, files: Path) -> dict[str, Setting]:
     judge = DiscriminatorConfig(6, first["disc_base"], norm=first["norm"])
 
     def training(p: dict[str, Any], distill: float) -> TrainConfig:
-        return TrainConfig(p["steps"], p["lr"], 1.0, None, p["recon"], distill, p["average"], p["precision"])
+        own = {name: p[name] for name in ("steps", "lr", "recon", "average", "precision")}
+        return TrainConfig(**own, decay_from=1.0, distill=distill)
 
     made = partial(Setting, task=task, files=files, judge=judge, size=size)
     trained, taught = training(first, 0.0), training(second, second["distill"])
