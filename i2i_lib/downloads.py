@@ -262,6 +262,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
 def _inside(folder: Path, member: _Member, archive: Path) -> Path:
     parts = PurePosixPath(member.name).parts
     climbs = member.name.startswith("/") or ".." in parts or "\\" in member.name or ":" in member.name
+    climbs = climbs or (member.kind == "file" and not parts)  # "" and "." are the folder itself
     if climbs or "\0" in member.name or member.kind not in ("file", "folder"):
         what = f"is a {member.kind}" if member.kind not in ("file", "folder") else "leads outside the folder"
         raise ValueError(f"{archive} is not safe to unpack: its member {member.name!r} {what}")
@@ -273,7 +274,9 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
                 mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was made without Unix modes
-                kind = "folder" if info.is_dir() else "file" if mode in (0, stat.S_IFREG) else "link or device"
+                kind = "file" if mode in (0, stat.S_IFREG) else "link or device"
+                if info.filename.endswith("/"):
+                    kind = "folder"
                 if info.flag_bits & 1:
                     kind = "locked file"
                 with zipped.open(info) if kind == "file" else nullcontext() as content:

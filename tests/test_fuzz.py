@@ -381,9 +381,9 @@ def test_folders(data):
                     / (data.draw(NAMES) + data.draw(st.sampled_from([suffix, suffix.upper(), ".txt"])))
                 )
                 match data.draw(st.integers(0, 19)):
-                    case 0 if not path.exists():
+                    case 0 if not os.path.lexists(path):
                         path.symlink_to(folder / "nowhere")
-                    case 1 if not path.exists():
+                    case 1 if not os.path.lexists(path):
                         path.mkdir()
                     case _ if not path.is_dir() and not path.is_symlink():
                         path.write_bytes(content)

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -244,8 +245,12 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
     shutil.rmtree(private)
 
     checkpoint = private / "checkpoint.pt"
+
+    def reached() -> int:
+        return torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0
+
     for victim in ("snakemake", "i2i_lib.runner", "ipykernel_launcher"):
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        seen = reached()
         process = project.start(target)
         if not seen:  # a second one at the same time stops at once
             lock = project.folder / ".snakemake" / "make.lock"
@@ -253,7 +258,7 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
             second = project.start(target)
             said = second.communicate(timeout=60)[0]
             assert second.returncode == 1 and f"this checkout is in use by process {process.pid}: wait" in said
-        _wait_for(lambda seen=seen: checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen, 120)
+        _wait_for(lambda seen=seen: reached() > seen, 120)
         killed = [p for p in project.processes() if any(victim in part for part in p.cmdline()[:4])]
         assert len(killed) == 1, [p.cmdline() for p in project.processes()]
         killed[0].send_signal(signal.SIGKILL)
