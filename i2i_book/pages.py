@@ -356,13 +356,15 @@ def _relabel(notebook: Any, suffix: str) -> None:
 
 
 def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
-    """Lead links to a chapter that this task has in another family's version to that version."""
+    """Lead links to a chapter that this task has in another family's version, or that is of all tasks, to that one."""
     folder = page.docname.rsplit("/", 1)[0]
 
     def target(link: re.Match[str]) -> str:
         versions = sorted(name for name in docnames if name.startswith(f"{folder}/{link[1]}-"))
-        if f"{folder}/{link[1]}" in docnames or not versions:
+        if f"{folder}/{link[1]}" in docnames:
             return link[0]
+        if not versions:
+            return f"](/notebooks/{link[1]}.ipynb" if f"notebooks/{link[1]}" in docnames else link[0]
         return f"]({versions[0].rsplit('/', 1)[1]}.ipynb"
 
     for cell in notebook.cells:

@@ -288,7 +288,7 @@ def test_further_tasks_get_parts_of_their_own(book):
 def test_links_lead_to_the_chapter_that_the_task_has(book):
     """A task from labels has a pruning chapter of its own; a link to chapter 3 leads there, and nowhere else."""
     shutil.copy(book.parent / "notebooks/03-pruning.ipynb", book.parent / "notebooks/03-pruning-gaugan.ipynb")
-    link = new_markdown_cell("See [chapter 3](03-pruning.ipynb).")
+    link = new_markdown_cell("See [chapter 3](03-pruning.ipynb) and [what all tasks share](06-results.ipynb).")
     for task, pruning in (("earth-labels", "03-pruning-gaugan"), ("openmoji", "03-pruning")):
         run(book, pruning, task=task)
         path = run(book, "01-data", task=task)
@@ -297,4 +297,5 @@ def test_links_lead_to_the_chapter_that_the_task_has(book):
         nbformat.write(notebook, path)
     assemble("cpu", lambda source: ("s", "m"), book=book, runs=book.parent / "runs")
     assert "(03-pruning-gaugan.ipynb)" in page(book, "tasks/earth-labels/01-data")
-    assert "(03-pruning.ipynb)" in page(book, "tasks/openmoji/01-data")
+    openmoji = page(book, "tasks/openmoji/01-data")
+    assert "(03-pruning.ipynb)" in openmoji and "(/notebooks/06-results.ipynb)" in openmoji
