@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from i2i_book.make import shown
+from i2i_book.pages import DEMOS
 from i2i_lib import runs
 from i2i_lib.runner import imported_modules
 
@@ -88,7 +89,7 @@ PAGES = [
 ]
 
 # Networks for the live demo. Its other task must have been asked for.
-DEMOS = [f"runs/{RUN}/{task}/seed0/demo/demo.json" for task in ("earth", "openmoji") if "gcka" in ARMS.get(task, [])]
+DEMO_FILES = [f"runs/{RUN}/{task}/seed0/demo/demo.json" for task in DEMOS if "gcka" in ARMS.get(task, [])]
 
 # What lies between the pages. `all` asks for it, since Snakemake misses no file that only finished rules have read.
 MODELS = {
@@ -121,7 +122,7 @@ rule book:
     input:
         pages=[] if SHOWN else PAGES,
         results=[] if SHOWN else f"runs/{RUN}/results.jsonl",
-        demos=[] if SHOWN else DEMOS,
+        demos=[] if SHOWN else DEMO_FILES,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", "i2i_book/pages.py", "i2i_book/recorded.py"],

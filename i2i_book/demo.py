@@ -22,7 +22,6 @@ from i2i_lib.export import Exported, Precision, export_onnx
 from i2i_lib.files import atomic_write, write_json
 from i2i_lib.macs import generator_macs, generator_params
 
-TASKS = ("earth", "openmoji")  # those with a page: their source is a picture that one can paint
 EXAMPLES = 8  # test pictures that come along
 LARGEST = 256  # side of the largest picture on offer, in pixels
 # Half the teacher's file. The student's is small anyway, and float32 can be compared with PyTorch to the last digits.

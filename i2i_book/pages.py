@@ -113,10 +113,8 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     return pages
 
 
-# The tasks of the live demo, in the order of the page.
+# The tasks of the live demo, in the order of the page: their source is a picture that one can paint.
 DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
-
-
 RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 
