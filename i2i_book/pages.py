@@ -42,6 +42,9 @@ INDEX = """<!doctype html>
 """
 
 
+PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One entry of the table of contents that a notebook fills."""
@@ -333,6 +336,11 @@ def _dress(notebook: Any, page: Page, status: str) -> None:
     # A cell for some tasks only, and this was none of them.
     empty = [cell for cell in notebook.cells if "if-output" in cell.metadata.get("tags", []) and not cell.outputs]
     notebook.cells = [cell for cell in notebook.cells if cell not in empty]
+    for cell in notebook.cells:  # a reader wants the first picture before the list of what could be set
+        if prompt := PARAMETER_CELLS.keys() & set(cell.metadata.get("tags", [])):
+            what = PARAMETER_CELLS[prompt.pop()]
+            cell.metadata["tags"].append("hide-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}
     if page.variant or page.task != "earth":
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
