@@ -40,7 +40,7 @@ stress: $(READY)  ## hours: kill the pipeline N=50 times, 100,000 hostile inputs
 	@$(PY) tests/stress.py --kills $(N)
 
 audit: $(READY)  ## known vulnerabilities of the pinned packages; needs the network
-	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 lab: $(READY)  ## explore the notebooks in JupyterLab
 	$(PY) -m jupyterlab --notebook-dir=.

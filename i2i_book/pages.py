@@ -7,6 +7,7 @@ executes a notebook.
 """
 
 import argparse
+import base64
 import gzip
 import json
 import re
@@ -109,11 +110,28 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         text = headline.read_text()
     label = _smoke("This book was") if preset == "smoke" else ""
     (book / "notebooks" / "headline.md").write_text(label + text)
+    _front_picture(book / "notebooks")
     (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
     (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
     (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
     (book / "notebooks" / "stress.md").write_text(_stress(book / "stress.json"))
     return pages
+
+
+def _front_picture(folder: Path) -> None:
+    """Write front.md, which the introduction includes: the pictures of chapter 4's main student, if it was run."""
+    (folder / "front.md").write_text("")
+    main: Any = nbformat.read(folder / "04-distillation.ipynb", as_version=4)
+    for cell in main.cells:
+        figure = cell.metadata.get("mystnb", {})
+        if figure.get("figure", {}).get("name") == "fig-student-pictures" and cell.outputs:
+            (folder / "front.png").write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
+            (folder / "front.md").write_text(
+                f":::{{figure}} /notebooks/front.png\n:alt: {figure['image']['alt']}\n\n"
+                "Places that no network has seen in training, spread evenly over the test: the source, what the small "
+                "student and its teacher make of it, and the truth. "
+                "From {doc}`chapter 4 </notebooks/04-distillation>`.\n:::\n"
+            )
 
 
 # The tasks of the live demo, in the order of the page: their source is a picture that one can paint.

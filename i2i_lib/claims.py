@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
+from i2i_lib.results import written
+
 Verdict = Literal[
     "better",
     "worse",
@@ -71,10 +73,11 @@ class Comparison:
 
     def sentence(self, digits: int = 3) -> str:
         """A whole sentence with the numbers behind it, for prose."""
+        where = f"In {written(self.measure)}"
         numbers = f"{self.difference:+.{digits}f}, 95 % interval {self.low:+.{digits}f} to {self.high:+.{digits}f}"
         if self.seeds < SEEDS_OF_A_CLAIM:
             reach = " over the places of one training; one seed supports" if self.seeds == 1 else "; two seeds support"
-            text = f"In {self.measure}, {self.model} differs from {self.against} by {numbers}{reach}"
+            text = f"{where}, {self.model} differs from {self.against} by {numbers}{reach}"
             return f"{text} no claim about another training."
         said = {
             "better": f"{self.model} is better than {self.against}",
@@ -82,7 +85,7 @@ class Comparison:
             "no difference shown": f"no difference between {self.model} and {self.against} is shown",
         }[self.verdict]
         places = f"{self.blocks} blocks" if self.blocks else "on these test pictures"
-        return f"In {self.measure}, {said} ({numbers}; {self.seeds} seeds, {places})."
+        return f"{where}, {said} ({numbers}; {self.seeds} seeds, {places})."
 
 
 def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:

@@ -46,6 +46,12 @@ class EvalResult:
     data: str | None = None  # SHA-256 of the tiles
 
 
+def written(measure: str) -> str:
+    """How a measure is written in tables and sentences: "l1" as "L1", "feature_distance" with a space."""
+    names = {"l1": "L1", "ssim": "SSIM", "kd": "KD x 1000", "fd": "FD", "miou": "mIoU"}
+    return names.get(measure, measure.replace("_", " "))
+
+
 def save_evaluation(
     path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
 ) -> None:
