@@ -191,14 +191,16 @@ def students() -> dict[str, dict[str, Any]]:
 
 
 def ablations(preset: dict[str, Any], task: str) -> list[str]:
-    """The students that only `make ablations` trains: those of `arms`, or of the preset's own list, that are no arms.
+    """The students that only `make ablations` trains: those of `arms` that are no arms of the preset.
 
+    A preset's own list, `ablations`, may name fewer, and its section `+<task>` fewer still.
     None for tasks without paired pictures: what the ablations compare is the distance of each picture to its truth.
     """
     if task not in PAIRED_TASKS:
         return []
+    asked = (preset.get(f"+{task}") or {}).get("ablations", preset.get("ablations", students()))
     own = variants(preset, task)[0]
-    return [name for name in preset.get("ablations", students()) if name not in own]
+    return [name for name in asked if name not in own]
 
 
 def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:

@@ -119,4 +119,5 @@ def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     with pytest.raises(ValueError, match=r"unknown student 'gkca': notebooks/arms\.yml has gcka, mse, none"):
         of("gkca")
     assert runs.ablations(preset, "openmoji") == ["mse"]
+    assert runs.ablations(preset | {"+openmoji": {"ablations": ["none", "twice"]}}, "openmoji") == ["twice"]
     assert runs.ablations(preset, "earth-unpaired") == []
