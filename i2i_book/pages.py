@@ -234,8 +234,8 @@ def _contents(toc: Path, preset: str, places: list[Path]) -> str:
     content: Any = yaml.safe_load(toc.read_text())
     found: dict[str, set[str]] = {}
     for place in places:
-        for path in (place / preset).glob("*/seed0/notebooks/*.ipynb"):
-            found.setdefault(path.parts[-4], set()).add(path.stem)
+        for folder in (place / preset).glob("*/seed0"):
+            found.setdefault(folder.parent.name, set()).update(_own_pages(folder))
     found.pop("earth", None)
     for task in sorted(found):
         # A page whose name begins with another's is one of its variants: an arm, or another generator.
@@ -252,6 +252,18 @@ def _contents(toc: Path, preset: str, places: list[Path]) -> str:
         part = {"caption": f"The task {task}", "numbered": 1, "chapters": chapters}
         content["parts"].insert(len(content["parts"]) - 1, part)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _own_pages(folder: Path) -> set[str]:
+    """The notebooks that ran in a seed's folder, less those of students that chapter 10 alone compares."""
+    names = {path.stem for path in (folder / "notebooks").glob("*.ipynb")}
+    if not all((folder / f"{name}.json").exists() for name in ("eval", "ablations")):
+        return names
+    compared, ablated = (
+        {row["model"] for row in json.loads((folder / f"{name}.json").read_text())["results"]}
+        for name in ("eval", "ablations")
+    )
+    return names - {f"04-distillation-{model}" for model in ablated - compared} - {"05-evaluation-ablations"}
 
 
 def _toc(path: Path) -> Iterator[str]:
