@@ -47,8 +47,12 @@ class EvalResult:
 
 
 def written(measure: str) -> str:
-    """How a measure is written in tables and sentences: "l1" as "L1", "feature_distance" with a space."""
-    names = {"l1": "L1", "ssim": "SSIM", "kd": "KD x 1000", "fd": "FD", "miou": "mIoU"}
+    """How a measure or a price is written in tables and sentences: "l1" as "L1", "feature_distance" with a space."""
+    names = {"l1": "L1", "ssim": "SSIM", "fd": "FD", "miou": "mIoU"}
+    names |= {"kd": "KD x 1000", "kd_low": "95 % low", "kd_high": "95 % high"}
+    names |= {"macs_exact": "MACs, exact", "macs_paper": "MACs, paper", "params": "parameters"}
+    names |= {"latency_ms": "ms", "latency_p95_ms": "ms (p95)", "peak_memory_mib": "MiB"}
+    names |= {"train_seconds": "training (s)"}
     return names.get(measure, measure.replace("_", " "))
 
 
