@@ -61,8 +61,11 @@ def _timeless(value: Any) -> Any:
 
 
 def kills(count: int, seed: int) -> dict[str, Any]:
-    """Kill `count` times, restart each time, and compare what every chain ends with to an unbroken chain."""
-    done: list[dict[str, Any]] = []
+    """Kill `count` times, restart each time, and compare what every chain ends with to an unbroken chain.
+
+    A chain that ended before its moment came was not killed and does not count.
+    """
+    met: list[dict[str, Any]] = []
     chains = differing = 0
     with tempfile.TemporaryDirectory(prefix="i2i-stress-") as folder:
         project = Project(Path(folder).resolve() / "project")
@@ -74,19 +77,19 @@ def kills(count: int, seed: int) -> dict[str, Any]:
         length = time.monotonic() - started
         wanted = artifacts(run)
         print(f"an unbroken chain: {length:.0f} s, {len(wanted)} files", flush=True)
-        while len(done) < count:
+        while len(met) < count:
             chance = random.Random(f"{seed} {chains}")
             shutil.rmtree(run)
-            for _ in range(min(chance.randint(1, MOST), count - len(done))):
-                done.append(_kill(project, chance, chance.uniform(0, length)))
-                print(f"kill {len(done)} of {count}: {done[-1]}", flush=True)
+            for _ in range(min(chance.randint(1, MOST), count - len(met))):
+                kill = _kill(project, chance, chance.uniform(0, length))
+                met += [kill] if kill.pop("met") else []
+                print(f"{len(met)} of {count} kills: {kill}", flush=True)
             project.make(TARGET, seconds=PATIENCE)
             chains += 1
             found = artifacts(run)
             if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
                 differing += 1
                 print(f"chain {chains} DIFFERS in {', '.join(wrong)}", flush=True)
-    met = [kill for kill in done if kill["met"]]
     victims = {name: sum(kill["victim"] == name for kill in met) for name in VICTIMS}
     return {
         "kills": len(met), "victims": victims, "chains": chains, "differing": differing, "files": len(wanted),
