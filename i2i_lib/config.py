@@ -213,10 +213,11 @@ class DiscriminatorConfig:
     in_channels: int = 6  # source and target side by side; 3 where the discriminator sees one image
     base: int = 64
     n_layers: int = 3
-    norm: Norm = "batch"
+    norm: Norm | Literal["none"] = "batch"
 
     def __post_init__(self) -> None:
-        _check_choices(self.norm)
+        if self.norm != "none":
+            _check_choices(self.norm)
         if min(self.in_channels, self.base) < 1 or not 0 <= self.n_layers <= MOST_SCALES:
             raise ValueError(f"expected positive widths and n_layers of 0 to {MOST_SCALES}, got {self}")
 

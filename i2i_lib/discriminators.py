@@ -11,13 +11,14 @@ from i2i_lib.layers import norm_layer
 class PatchDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017), or with `n_layers=0` the one that judges single pixels.
 
-    A conditional discriminator reads `torch.cat([source, image], 1)`.
+    A conditional discriminator reads `torch.cat([source, image], 1)`. Instance norms hide from it how large the values
+    of a picture are, and so much of its colour; `norm="none"` leaves them out.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
-        bias = config.norm == "instance"
+        bias = config.norm in ("instance", "none")
         kernel, padding = (4, 1) if config.n_layers else (1, 0)
         stride = 2 if config.n_layers else 1
         # The layers are numbered as in the official code, so that its state dicts load as they are.
@@ -31,7 +32,7 @@ class PatchDiscriminator(nn.Module):
             # The last of these no longer halves the grid.
             parts += [
                 nn.Conv2d(inputs, width, kernel, stride if i < config.n_layers else 1, padding, bias=bias),
-                norm_layer(config.norm, width),
+                nn.Identity() if config.norm == "none" else norm_layer(config.norm, width),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         parts.append(nn.Conv2d(width, 1, kernel, 1, padding, bias=bias if not config.n_layers else True))

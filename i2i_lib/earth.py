@@ -33,6 +33,7 @@ EARTH_TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
 MARGIN = 1.5  # a training tile's side over image_size
 SEA_BLUE = 8  # grey levels
 MIN_LAND = 0.5
+MIN_LAND_UNPAIRED = 0.2  # of a training tile; with tiles of half land, where sea is rare, seas were painted as sand
 
 
 def earth_rasters(scale: int = 1) -> tuple[Tensor, Tensor]:
@@ -90,11 +91,12 @@ def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None
     """The tiles of `load_earth`, of which training sees the maps of some regions and the satellite pictures of others.
 
     Corridors between test bands take turns, so that both domains have tiles of all continents and climates and no
-    place is in both: no training source has a counterpart. The test tiles are those of `load_earth` and paired: the
-    truth is known there, so evaluation may use it, and training never sees it.
+    place is in both: no training source has a counterpart. Coasts with less land than in `load_earth` are added, since
+    a generator that is never told what the sea looks like has to see it often. The test tiles are those of `load_earth`
+    and paired: the truth is known there, so evaluation may use it, and training never sees it.
     """
     source, target = earth_rasters(scale)
-    train, test, info = earth_places(target, image_size, scale, band)
+    train, test, info = earth_places(target, image_size, scale, band, MIN_LAND_UNPAIRED)
     corridors = [sum(left < column for left in info["bands"]) for _, column, _ in train]
     maps, pictures = (
         [place for place, corridor in zip(train, corridors, strict=True) if corridor % 2 == turn] for turn in (0, 1)
@@ -104,6 +106,7 @@ def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None
     seen = cut(source, target, maps, info["train_size"])
     other = cut(source, target, pictures, info["train_size"])
     learnt = replace(seen, target=other.target, target_box=other.target_box, paired=False)
+    info["min_land_train"] = MIN_LAND_UNPAIRED
     return Task("earth-unpaired", "cyclegan", learnt, cut(source, target, test, image_size), info)
 
 
@@ -111,9 +114,12 @@ Place = tuple[int, int, int]  # row and column of a tile's top left, and its blo
 
 
 def earth_places(
-    satellite: Tensor, image_size: int, scale: int, band: int | None
+    satellite: Tensor, image_size: int, scale: int, band: int | None, train_land: float = MIN_LAND
 ) -> tuple[list[Place], list[Place], dict[str, Any]]:
-    """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about."""
+    """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about.
+
+    A training tile shows at least the share `train_land` of land, a test tile `MIN_LAND`.
+    """
     height, width = satellite.shape[1:]
     band = band or max(EARTH_BAND // scale, image_size)
     if band < image_size:
@@ -122,8 +128,8 @@ def earth_places(
     first_row, last_row = (row // scale for row in EARTH_ROWS)
     land = earth_land(satellite)
 
-    def mostly_land(row: int, column: int, size: int) -> bool:
-        return bool(land[row : row + size, column : column + size].mean() >= MIN_LAND)
+    def shows(share: float, row: int, column: int, size: int) -> bool:
+        return bool(land[row : row + size, column : column + size].mean() >= share)
 
     n_bands = max(1, round(EARTH_TEST_SHARE * width / band))
     bands = [EARTH_FIRST_BAND // scale + i * width // n_bands for i in range(n_bands)]
@@ -133,7 +139,7 @@ def earth_places(
         for number, left in enumerate(bands)
         for row in range(first_row, last_row - image_size + 1, image_size)
         for x in range(0, band - image_size + 1, image_size)
-        if mostly_land(row, left + x, image_size)
+        if shows(MIN_LAND, row, left + x, image_size)
     ]
 
     train_size = int(MARGIN * image_size)
@@ -143,7 +149,7 @@ def earth_places(
         for left, right in zip(edges[::2], edges[1::2], strict=True)
         for column in _starts(left, right, train_size, image_size)
         for row in _starts(first_row, last_row, train_size, image_size)
-        if mostly_land(row, column, train_size)
+        if shows(train_land, row, column, train_size)
     ]
     if not test or not train:
         raise ValueError(

@@ -38,6 +38,14 @@ def test_discriminators_compute_what_the_official_ones_do(norm):
     torch.testing.assert_close(net(image), wanted, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("norm", "factor"), [("none", 2.0), ("instance", 1.0)])
+def test_only_without_norms_a_discriminator_sees_how_large_values_are(norm, factor):
+    net = PatchDiscriminator(DiscriminatorConfig(in_channels=3, base=8, norm=norm))
+    init_weights(net, seed=0, scheme="xavier", gain=1.0)
+    image = torch.rand(2, 3, 64, 64) - 0.5
+    torch.testing.assert_close(net(2 * image), factor * net(image), atol=1e-3, rtol=1e-3)
+
+
 class Residual(nn.Module):
     def __init__(self, conv_block):
         super().__init__()
