@@ -109,7 +109,7 @@ def damaged(draw: Any, document: Any) -> Any:
         container, key = found[draw(st.integers(0, len(found) - 1))]
         action = draw(st.sampled_from(["replace", "replace", "replace", "remove", "rename", "double"]))
         if action == "replace":
-            container[key] = draw(ODD)
+            container[key] = copy.deepcopy(draw(ODD))  # which a later replacement inside it must not change
         elif action == "remove":
             del container[key]
         elif isinstance(container, list):
