@@ -444,8 +444,9 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str
             raise ValueError(f"{given!r} is missing from {where}: expected shape {expected}")
         if tuple(tensors[given].shape) != expected:
             raise ValueError(f"{given!r} in {where} has shape {tuple(tensors[given].shape)}: expected {expected}")
-        if tensors[given].is_floating_point() < own.is_floating_point():
-            raise ValueError(f"{given!r} in {where} is of {tensors[given].dtype}: expected floating-point numbers")
+        if tensors[given].is_complex() or tensors[given].is_floating_point() < own.is_floating_point():
+            wanted = "floating-point numbers" if own.is_floating_point() else "integers"
+            raise ValueError(f"{given!r} in {where} is of {tensors[given].dtype}: expected {wanted}")
     known = set(names.values())
     foreign = next((name for name in tensors if name not in known), None)
     if foreign is not None:

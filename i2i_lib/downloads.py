@@ -252,7 +252,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{archive} holds {error.filename} twice: refused") from error
     except OSError as error:
-        if error.errno in (None, errno.ENAMETOOLONG):  # a decompressor's, or a name that no disk takes
+        # A decompressor's, a member that begins before its archive, or a name that no disk takes.
+        if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG):
             raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
         raise
     except DAMAGED as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from i2i_lib import checkpoint, files
 from i2i_lib.checkpoint import (
@@ -165,6 +165,19 @@ def test_a_forged_checksum_does_not_make_a_safetensors_file(tmp_path):
     rewrite(tmp_path / "net.json", lambda v: v.update(sha256=files.sha256(file)))
     with pytest.raises(ValueError, match="not a safetensors file"):
         load_generator(tmp_path / "net")
+
+
+def test_numbers_of_another_kind_are_refused(tmp_path):
+    net = generator()
+    save_generator(net, tmp_path / "net")
+    file = tmp_path / "net.safetensors"
+    for kind, wanted in {"num_batches_tracked": "integers", "running_mean": "floating-point numbers"}.items():
+        state = net.state_dict()
+        name = next(name for name in state if name.endswith(kind))
+        save_file(state | {name: state[name].to(torch.complex64)}, file)
+        rewrite(tmp_path / "net.json", lambda v: v.update(sha256=files.sha256(file)))
+        with pytest.raises(ValueError, match=f"{name}' in .*net.safetensors is of torch.complex64: expected {wanted}"):
+            load_generator(tmp_path / "net")
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
         ("a.zip", zipped({"big": b"0" * 70_000}), "unpacks to more than 50,000 bytes"),
         ("a.zip", zipped({"a/b": b"x", "a": b"y"}), "holds .*a twice"),
         ("a.zip", zipped({"a": b"x" * 3000})[:1500], "is damaged or cut short"),
+        ("a.zip", zipped({"a": b"x"})[:-6] + b"\xff\xff\0\0\0\0", "is damaged or cut short"),  # "a" before the start
         ("a.zip", b"<html>Not found</html>", "is damaged or cut short"),
         ("a.tar.gz", taped({"../evil": b"x"}), "leads outside"),
         ("a.tar.gz", taped({"/tmp/evil": b"x"}), "leads outside"),
