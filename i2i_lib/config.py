@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal
+from typing import Literal, get_args
 
 Norm = Literal["batch", "instance", "sync_batch"]
+DiscriminatorNorm = Literal["batch", "instance", "sync_batch", "none"]
 Upsample = Literal["transpose", "resize"]
 
 # Counts that no picture needs more of: a damaged file must not ask for millions of layers.
@@ -51,7 +52,8 @@ class GeneratorConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         blocks = tuple(b if isinstance(b, BlockWidths) else BlockWidths(**b) for b in self.blocks)
         object.__setattr__(self, "blocks", blocks)
-        _check_choices(self.norm, self.upsample)
+        _check_choice("norm", self.norm, get_args(Norm))
+        _check_choice("upsample", self.upsample, get_args(Upsample))
         _check_blocks(len(blocks))
         if len(self.stem) != 3 or len(self.up) != 2:
             raise ValueError(f"expected 3 stem and 2 up widths, got stem={self.stem}, up={self.up}")
@@ -83,7 +85,8 @@ class ResnetConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        _check_choices(self.norm, self.upsample)
+        _check_choice("norm", self.norm, get_args(Norm))
+        _check_choice("upsample", self.upsample, get_args(Upsample))
         _check_blocks(self.n_blocks)
         if min(self.base, self.in_channels, self.out_channels) < 1:
             raise ValueError(f"widths are at least 1, got {self}")
@@ -146,7 +149,7 @@ class SpadeConfig:
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
         blocks = tuple(b if isinstance(b, SpadeBlockWidths) else SpadeBlockWidths(**b) for b in self.blocks)
         object.__setattr__(self, "blocks", blocks)
-        _check_choices(self.norm)
+        _check_choice("norm", self.norm, get_args(Norm))
         _check_kernels(self.kernel_sizes, [part for block in blocks for part in (block.body, block.spade)])
         if min(self.label_channels, self.out_channels, *self.widths) < 1:
             raise ValueError(f"widths outside the branches are at least 1, got {self.widths}")
@@ -185,7 +188,7 @@ class SpadeResnetConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        _check_choices(self.norm)
+        _check_choice("norm", self.norm, get_args(Norm))
         if min(self.base, self.label_channels, self.hidden, self.out_channels, *self.widths) < 1:
             raise ValueError(f"widths are at least 1, got {self}")
         _check_upsamplings(self.upsamplings, len(self.widths) - 1)
@@ -213,11 +216,10 @@ class DiscriminatorConfig:
     in_channels: int = 6  # source and target side by side; 3 where the discriminator sees one image
     base: int = 64
     n_layers: int = 3
-    norm: Norm | Literal["none"] = "batch"
+    norm: DiscriminatorNorm = "batch"
 
     def __post_init__(self) -> None:
-        if self.norm != "none":
-            _check_choices(self.norm)
+        _check_choice("norm", self.norm, get_args(DiscriminatorNorm))
         if min(self.in_channels, self.base) < 1 or not 0 <= self.n_layers <= MOST_SCALES:
             raise ValueError(f"expected positive widths and n_layers of 0 to {MOST_SCALES}, got {self}")
 
@@ -312,8 +314,6 @@ def _check_blocks(n_blocks: int) -> None:
         raise ValueError(f"expected at most {MOST_BLOCKS} blocks, got {n_blocks}")
 
 
-def _check_choices(norm: str, upsample: str = "transpose") -> None:
-    if norm not in ("batch", "instance", "sync_batch"):
-        raise ValueError(f"norm is 'batch', 'instance' or 'sync_batch', got {norm!r}")
-    if upsample not in ("transpose", "resize"):
-        raise ValueError(f"upsample is 'transpose' or 'resize', got {upsample!r}")
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}")
