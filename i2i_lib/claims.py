@@ -62,14 +62,21 @@ class Comparison:
     blocks: int  # 0: the interval is over seeds alone
 
     @property
+    def favours(self) -> str | None:
+        """The model for which the interval speaks, None if it holds 0."""
+        if self.low <= 0 <= self.high:
+            return None
+        return self.model if (self.difference > 0) == (self.measure in MORE_IS_BETTER) else self.against
+
+    @property
     def verdict(self) -> Verdict:
         """In words: better or worse only if the interval over seeds and places, of at least 3 seeds, excludes 0."""
         if self.seeds < SEEDS_OF_A_CLAIM:
             one, two = "one seed: no claim about another training", "two seeds: no claim about another training"
             return one if self.seeds == 1 else two
-        if self.low <= 0 <= self.high:
+        if self.favours is None:
             return "no difference shown"
-        return "better" if (self.difference > 0) == (self.measure in MORE_IS_BETTER) else "worse"
+        return "better" if self.favours == self.model else "worse"
 
     def sentence(self, digits: int = 3) -> str:
         """A whole sentence with the numbers behind it, for prose."""

@@ -17,6 +17,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -110,6 +111,30 @@ def as_uint8(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         return images
     return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def quality_against_price(
+    axis: Axes, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], order: Sequence[str]
+) -> None:
+    """Mark each model at its MACs (horizontal, logarithmic, in millions) and its quality, one mark for each seed.
+
+    `points`: model -> (exact MACs of one picture, values of a measure). `order`: all models of the figure, so that one
+    has the same mark in every panel and legend. Models of one price, within a tenth, stand side by side around it.
+    """
+    macs = {name: sum(values) / len(values) / 1e6 for name, (values, _) in points.items()}
+    for i, name in enumerate(order):
+        style = {"marker": "osD^vPX*"[i % 8], "color": COLOURS[i % 7], "linestyle": "", "alpha": 0.8, "label": name}
+        if name not in points:
+            axis.plot([], [], **style)
+            continue
+        level = [other for other in order if other in macs and abs(macs[other] / macs[name] - 1) < 0.1]
+        beside = 1.07 ** (level.index(name) - (len(level) - 1) / 2)
+        quality = points[name][1]
+        axis.plot([macs[name] * beside] * len(quality), quality, **style)
+    axis.set(xscale="log", xlabel="exact MACs of one picture (millions)")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
 
 
 def outline(axis: Axes, box: Tensor, size: int, colour: str, label: str) -> None:

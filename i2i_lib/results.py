@@ -56,6 +56,12 @@ def written(measure: str) -> str:
     return names.get(measure, measure.replace("_", " "))
 
 
+def headed(measure: str) -> str:
+    """The head of a measure's column, with an arrow to its better end: "L1 ↓"."""
+    better = {"ssim": "↑", "miou": "↑", "kd_low": "", "kd_high": ""}
+    return f"{written(measure)} {better.get(measure, '↓')}".strip()
+
+
 def save_evaluation(
     path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
 ) -> None:
