@@ -67,6 +67,16 @@ Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, statu
 # --- assemble ----------------------------------------------------------------------------------------------------
 
 
+# Words of the headline, each linked to its place in the glossary where it comes first.
+HEADLINE_TERMS = {
+    "student": "student",
+    "GCKA": "GCKA",
+    "MACs": "MACs",
+    "L1": "L1",
+    "feature distance": "feature distance",
+}
+
+
 def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
     """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
 
@@ -108,6 +118,8 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     text += "has the results.\n" if ran else f"has not been run with the preset `{preset}` yet.\n"
     if headline.exists():
         text = headline.read_text()
+        for word, term in HEADLINE_TERMS.items():
+            text = text.replace(word, f"{{term}}`{word} <{term}>`", 1)
     label = _smoke("This book was") if preset == "smoke" else ""
     (book / "notebooks" / "headline.md").write_text(label + text)
     _front_picture(book / "notebooks")
@@ -248,8 +260,9 @@ def _contents(toc: Path, preset: str, places: list[Path]) -> str:
                 variant = name.removeprefix(parent["file"].rsplit("/", 1)[1] + "-")
                 parent.setdefault("sections", []).append(entry | {"title": f"“{variant}”"})
             else:
-                chapters.append(entry | {"title": TITLES.get(name[:2], name)})
-        part = {"caption": f"The task {task}", "numbered": 1, "chapters": chapters}
+                chapters.append(entry | {"title": f"{int(name[:2])}. {TITLES.get(name[:2], name)}"})
+        # Not counted on by Sphinx: these chapters have the numbers that the text calls them by.
+        part = {"caption": f"The task {task}", "chapters": chapters}
         content["parts"].insert(len(content["parts"]) - 1, part)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
@@ -345,7 +358,8 @@ def _stub(page: Page, preset: str) -> Any:
 
 def _full_title(title: str, page: Page) -> str:
     apart = ", ".join(filter(None, [page.variant, "" if page.task == "earth" else page.task]))
-    return f"{title} ({apart})" if apart else title
+    number = "" if page.task == "earth" else f"{int(page.source.stem[:2])}. "
+    return f"{number}{title} ({apart})" if apart else title
 
 
 def _dress(notebook: Any, page: Page, status: str) -> None:
