@@ -136,7 +136,10 @@ def _difference(data: bytes, generator: InceptionGenerator, images: Tensor) -> t
 
 
 def _training_tiles(student: Path, calibrate: Path | str | None, *, required: bool) -> Tensor | None:
-    """Encoded sources spread over the training tiles [N, C, S, S]; None if there are none and none are required."""
+    """Encoded sources spread over the training tiles [N, C, H, W], each cut to the size that training crops from them.
+
+    None if there are no tiles and none are required.
+    """
     task = Path(calibrate) if calibrate else student.with_name("data")
     if not task.with_name(f"{task.name}.json").exists() and not required and not calibrate:
         return None
@@ -145,9 +148,10 @@ def _training_tiles(student: Path, calibrate: Path | str | None, *, required: bo
             f"{task}.json does not exist: int8 is calibrated on training tiles, so name a saved task (a path without"
             " suffix, as notebook 01 writes it) with --calibrate"
         )
-    tiles = load_saved_task(task).train
+    saved = load_saved_task(task)
+    tiles, (height, width) = saved.train, saved.test.shape
     chosen = torch.linspace(0, len(tiles) - 1, min(CALIBRATION_TILES, len(tiles))).long()
-    return encode(tiles.source[chosen], tiles.classes)
+    return encode(tiles.source[chosen][..., :height, :width], tiles.classes)
 
 
 # --- the graph -------------------------------------------------------------------------------------------------------

@@ -30,15 +30,16 @@ def folder(tmp_path_factory):
     for name, config in CONFIGS.items():
         save_generator(trained(config, 1), place / name)
 
-    def tiles(seed: int) -> Tiles:
-        # Smooth, like pictures.
-        coarse = torch.randint(0, 256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(seed)).float()
-        source, target = (torch.nn.functional.interpolate(x, 32, mode="bicubic").clamp(0, 255).byte() for x in coarse)
-        box = torch.zeros(12, 2, dtype=torch.int64)
-        return Tiles(source, target, torch.arange(12) // 3, box, box)
-
     save_task(Task("smooth", "pix2pix", tiles(0), tiles(1), {}), place / "data")
     return place
+
+
+def tiles(seed: int, side: int = 32) -> Tiles:
+    """Smooth, like pictures."""
+    coarse = torch.randint(0, 256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(seed)).float()
+    source, target = (torch.nn.functional.interpolate(x, side, mode="bicubic").clamp(0, 255).byte() for x in coarse)
+    box = torch.zeros(12, 2, dtype=torch.int64)
+    return Tiles(source, target, torch.arange(12) // 3, box, box)
 
 
 def images(height: int, width: int, count: int = 1) -> torch.Tensor:
@@ -61,6 +62,15 @@ def test_the_file_agrees_with_pytorch_at_any_size(folder, norm, precision):
         else:
             assert gap.abs().max() < {"fp32": 1e-4, "fp16": 2e-2}[precision]
     assert done.size == done.path.stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_training_tiles_may_have_any_side(folder, tmp_path, precision):
+    """A folder's are 286/256 of the size that training crops from them: 143 pixels at a size of 128."""
+    save_task(Task("smooth", "pix2pix", tiles(0, 35), tiles(1), {}), tmp_path / "data")
+    out = tmp_path / "student.onnx"
+    export_onnx(folder / "instance", out, precision=precision, calibrate=tmp_path / "data")
+    assert out.exists()
 
 
 def test_a_fixed_size_is_in_the_file(folder):
