@@ -95,15 +95,21 @@ def save_plan(
     latency: LatencyTable | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `path`.json, with the latency table that was its cost, if one was."""
+    """Write `path`.json, with the latency table that was its cost, if one was.
+
+    `provenance` is any JSON; its `teacher`, the checksum in the teacher's own JSON, is what `load_plan` compares.
+    """
     network = next(name for name, (config, _) in GENERATORS.items() if type(plan.config) is config)
     values = {"format": FORMAT, "kind": "plan", "network": network, "plan": asdict(plan) | {"keep": dict(plan.keep)}}
     values |= {"latency": asdict(latency) if latency else None, "provenance": dict(provenance or {})}
     write_json(_named(path, "json"), values)
 
 
-def load_plan(path: Path | str) -> ChannelPlan:
-    """The plan saved at `path` (no suffix); ValueError where the file is not one."""
+def load_plan(path: Path | str, *, teacher: Path | str | None = None) -> ChannelPlan:
+    """The plan saved at `path` (no suffix); ValueError where the file is not one.
+
+    With the path of a `teacher` (no suffix) also where the plan says that it was made of another one.
+    """
     file = _named(path, "json")
     values = _read_json(file)
     _check(values.get("kind") == "plan", file, f"holds kind {values.get('kind')!r}, expected 'plan'")
@@ -117,9 +123,14 @@ def load_plan(path: Path | str) -> ChannelPlan:
             raise ValueError("the channels that it keeps are not as many as its config's widths")
         if any([*c] != sorted({i for i in c if type(i) is int and i >= 0}) for c in plan["keep"].values()):
             raise ValueError("kept channels are numbers in ascending order")
-        return ChannelPlan(**plan)
+        made, ranked = ChannelPlan(**plan), values.get("provenance", {}).get("teacher")  # the first plans do not say
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file} is not a channel plan: {error}") from error
+    if teacher is not None and ranked is not None:
+        info = load_info(teacher)
+        problem = f"was made of another teacher than {teacher}: run notebook 03 (pruning) again"
+        _check(ranked in (info.get("sha256"), info.get("packed_from")), file, problem)
+    return made
 
 
 def load_latency(path: Path | str) -> LatencyTable | None:

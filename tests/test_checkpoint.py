@@ -99,6 +99,23 @@ def test_plans_come_back_with_their_latency_table(tmp_path):
     assert load_plan(tmp_path / "plan") == whole and load_latency(tmp_path / "plan") is None
 
 
+def test_a_plan_knows_its_teacher(tmp_path):
+    """Also once the teacher is packed small, which changes its checksum; plans that do not say fit any teacher."""
+    for name in ("own", "other"):
+        net = generator(cat_teacher(8, 3, "batch"))
+        torch.nn.init.constant_(net.head.bias, len(name))
+        save_generator(net, tmp_path / name)
+    plan, digest = prune(net, 400_000, image_size=16), load_info(tmp_path / "own")["sha256"]
+    save_plan(plan, tmp_path / "plan", provenance={"teacher": digest})
+    assert load_plan(tmp_path / "plan", teacher=tmp_path / "own") == load_plan(tmp_path / "plan") == plan
+    with pytest.raises(ValueError, match=r"another teacher than .*other: run notebook 03 \(pruning\) again"):
+        load_plan(tmp_path / "plan", teacher=tmp_path / "other")
+    rewrite(tmp_path / "other.json", lambda v: v.update(packed_from=digest))
+    assert load_plan(tmp_path / "plan", teacher=tmp_path / "other") == plan
+    rewrite(tmp_path / "plan.json", lambda v: v.pop("provenance"))
+    assert load_plan(tmp_path / "plan", teacher=tmp_path / "own") == plan
+
+
 def test_only_bare_networks_are_saved(tmp_path):
     with pytest.raises(ValueError, match=r"expected a bare InceptionGenerator or .* got Sequential"):
         save_generator(torch.nn.Sequential(generator()), tmp_path / "net")  # pyright: ignore[reportArgumentType]

@@ -225,6 +225,13 @@ def _(folder: Path) -> str:
     return raised(load_plan, folder / "plan")
 
 
+@case(FILES, "a plan of another teacher than the one at hand")
+def _(folder: Path) -> str:
+    save_generator(network(), folder / "teacher")
+    save_plan(prune(network(1), 1e9, image_size=16), folder / "plan", provenance={"teacher": "of another seed"})
+    return raised(load_plan, folder / "plan", teacher=folder / "teacher")
+
+
 @case(FILES, "tiles that do not belong to their record")
 def _(folder: Path) -> str:
     pictures(folder / "trainA", "1.png", "2.png")
