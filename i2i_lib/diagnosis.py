@@ -4,19 +4,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from i2i_lib.batches import Batch
 
+_TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether memory does not suffice, by the type of the error or in PyTorch's words.
+
+    Not every error that speaks of memory is one: "an illegal memory access" is a fault of the program.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _TOO_LITTLE)
+
 
 @contextmanager
 def naming_memory(what: str) -> Iterator[None]:
-    """Raise MemoryError with the way out where PyTorch says in its own words that memory does not suffice."""
+    """Raise MemoryError with the way out where memory does not suffice."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # a GPU's is a RuntimeError too
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
             raise
         said = str(error).splitlines()[0] if str(error) else "no more is said"
         raise MemoryError(f"{what}: out of memory, lower batch_size, image_size or base ({said})") from error

@@ -26,6 +26,7 @@ from i2i_lib.batches import encode
 from i2i_lib.checkpoint import Generator, load_generator
 from i2i_lib.commands import plainly
 from i2i_lib.config import GeneratorConfig, ResnetConfig
+from i2i_lib.diagnosis import lacks_memory
 from i2i_lib.metrics import quantise
 from i2i_lib.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
 
@@ -69,7 +70,7 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
             padded = F.pad(encode(picture[None].to(device)), (0, right, 0, below), mode=mode)
             return quantise(generator(padded))[0, :, :height, :width].cpu().clone()
     except RuntimeError as error:
-        if "memory" not in str(error).lower():
+        if not lacks_memory(error):
             raise
         raise MemoryError(too_large) from error
     finally:

@@ -208,6 +208,14 @@ def test_too_little_memory_names_what_to_lower(tmp_path):
         fit(lambda batch: {"a": torch.empty(10**15)}, batches, TrainingRun(tmp_path, t, {}, "toy"), 2)
 
 
+def test_other_errors_that_speak_of_memory_keep_their_name(tmp_path):
+    def step(batch):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        fit(step, batches, TrainingRun(tmp_path, trainer(), {}, "toy"), 2)
+
+
 def test_two_trainings_in_one_folder_are_refused(tmp_path):
     t = trainer()
     with exclusive(tmp_path / "lock", "it"), pytest.raises(RuntimeError, match="is in use by process"):

@@ -90,6 +90,13 @@ def test_what_cannot_be_translated_says_why(generator, monkeypatch):
     with pytest.raises(MemoryError, match="--max-side"):
         translate(generator, noise(16, 16))
 
+    def broken(x):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(generator, "forward", broken)
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        translate(generator, noise(16, 16))
+
 
 def test_a_folder_with_bad_files_goes_on_and_tells(student, generator, tmp_path, capsys):
     fill(tmp_path / "in", "a.jpg", "b.PNG", "c.webp")
