@@ -52,8 +52,8 @@ class GeneratorConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         blocks = tuple(b if isinstance(b, BlockWidths) else BlockWidths(**b) for b in self.blocks)
         object.__setattr__(self, "blocks", blocks)
-        _check_choice("norm", self.norm, get_args(Norm))
-        _check_choice("upsample", self.upsample, get_args(Upsample))
+        check_choice("norm", self.norm, get_args(Norm))
+        check_choice("upsample", self.upsample, get_args(Upsample))
         _check_blocks(len(blocks))
         if len(self.stem) != 3 or len(self.up) != 2:
             raise ValueError(f"expected 3 stem and 2 up widths, got stem={self.stem}, up={self.up}")
@@ -85,8 +85,8 @@ class ResnetConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        _check_choice("norm", self.norm, get_args(Norm))
-        _check_choice("upsample", self.upsample, get_args(Upsample))
+        check_choice("norm", self.norm, get_args(Norm))
+        check_choice("upsample", self.upsample, get_args(Upsample))
         _check_blocks(self.n_blocks)
         if min(self.base, self.in_channels, self.out_channels) < 1:
             raise ValueError(f"widths are at least 1, got {self}")
@@ -149,7 +149,7 @@ class SpadeConfig:
         object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
         blocks = tuple(b if isinstance(b, SpadeBlockWidths) else SpadeBlockWidths(**b) for b in self.blocks)
         object.__setattr__(self, "blocks", blocks)
-        _check_choice("norm", self.norm, get_args(Norm))
+        check_choice("norm", self.norm, get_args(Norm))
         _check_kernels(self.kernel_sizes, [part for block in blocks for part in (block.body, block.spade)])
         if min(self.label_channels, self.out_channels, *self.widths) < 1:
             raise ValueError(f"widths outside the branches are at least 1, got {self.widths}")
@@ -188,7 +188,7 @@ class SpadeResnetConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        _check_choice("norm", self.norm, get_args(Norm))
+        check_choice("norm", self.norm, get_args(Norm))
         if min(self.base, self.label_channels, self.hidden, self.out_channels, *self.widths) < 1:
             raise ValueError(f"widths are at least 1, got {self}")
         _check_upsamplings(self.upsamplings, len(self.widths) - 1)
@@ -219,7 +219,7 @@ class DiscriminatorConfig:
     norm: DiscriminatorNorm = "batch"
 
     def __post_init__(self) -> None:
-        _check_choice("norm", self.norm, get_args(DiscriminatorNorm))
+        check_choice("norm", self.norm, get_args(DiscriminatorNorm))
         if min(self.in_channels, self.base) < 1 or not 0 <= self.n_layers <= MOST_SCALES:
             raise ValueError(f"expected positive widths and n_layers of 0 to {MOST_SCALES}, got {self}")
 
@@ -314,6 +314,7 @@ def _check_blocks(n_blocks: int) -> None:
         raise ValueError(f"expected at most {MOST_BLOCKS} blocks, got {n_blocks}")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}")

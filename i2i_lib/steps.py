@@ -3,18 +3,21 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from i2i_lib.batches import Batch
+from i2i_lib.config import check_choice
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
 from i2i_lib.processes import parallel
 
 Batches = Callable[[int], Iterator[Batch]]
+Gan = Literal["hinge", "lsgan"]
+Precision = Literal["bf16", "fp32"]
 Generator = InceptionGenerator | ResnetGenerator
 Network = TypeVar("Network", bound=nn.Module)
 Judge = TypeVar("Judge", bound=nn.Module)
@@ -27,13 +30,18 @@ class TrainConfig:
     steps: int
     lr: float = 2e-4
     decay_from: float = 0.5  # share of the steps after which the learning rate falls linearly to 0
-    gan: Literal["hinge", "lsgan"] | None = None  # None: least squares where there are no pairs, else hinge
+    gan: Gan | None = None  # None: least squares where there are no pairs, else hinge
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
     imitate: float = 0.0  # share of the L1 distance that is to the teacher's image in place of a paired target
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Precision = "fp32"
     compiled: bool = False  # by torch.compile: other bits, and the first step takes minutes; for long trainings
+
+    def __post_init__(self) -> None:
+        if self.gan is not None:
+            check_choice("gan", self.gan, get_args(Gan))
+        check_choice("precision", self.precision, get_args(Precision))
 
 
 class Resumable:

@@ -54,6 +54,12 @@ def test_training_lowers_the_distance_to_the_target(tmp_path):
     assert t.opt_g.param_groups[0]["lr"] == pytest.approx(1e-2 / 40)  # the last of forty steps of decay
 
 
+@pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
+def test_a_config_knows_its_choices(name, choices):
+    with pytest.raises(ValueError, match=f"{name} is one of {choices}, got 'wgan'"):
+        TrainConfig(steps=1, **{name: "wgan"})
+
+
 def test_compiled_networks_train_alike_and_are_saved_bare(monkeypatch):
     # Traced, but not built, which would take a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
