@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,10 @@ def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] 
         raise ValueError(f"image_size must be a multiple of 4 and at least 8, got {image_size}")
     if direction not in ("AtoB", "BtoA"):
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
+    known = [option for option in inspect.signature(_LOADERS[name]).parameters if option != "image_size"]
+    if unknown := sorted(options.keys() - set(known)):
+        has = f"its options are {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"the task {name} has no option {', '.join(unknown)}: {has}")
     options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     task = _LOADERS[name](image_size, **options)
     info = task.info | {"image_size": image_size, "direction": direction, "options": options}

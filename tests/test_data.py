@@ -94,6 +94,7 @@ def test_geography_is_the_same_at_every_scale(earth):
         ({"name": "earth", "image_size": 64, "scale": 3}, r"scale must be one of \(1, 2, 4\), got 3"),
         ({"name": "earth", "image_size": 64, "band": 32}, "32 px wide cannot hold a tile of image_size 64"),
         ({"name": "earth", "image_size": 512, "scale": 4}, "use smaller tiles"),
+        ({"name": "earth", "image_size": 64, "sclae": 2}, "earth has no option sclae: its options are scale, band"),
     ],
 )
 def test_wrong_requests_say_what_is_possible(arguments, message):
