@@ -18,9 +18,9 @@ from i2i_lib.runs import load_preset, preset_parameters, root
 from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, set_up
 
 
-def parameters(preset: str, chapter: str) -> dict[str, Any]:
+def parameters(preset: str, chapter: str, task: str = "earth") -> dict[str, Any]:
     known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
-    given = preset_parameters(load_preset(preset), chapter, "earth")
+    given = preset_parameters(load_preset(preset), chapter, task)
     return {name: default for name, (_, default) in known.items()} | given
 
 
@@ -37,7 +37,7 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset):
         init_weights(network, seed=0, norm_start="normal")
 
     def training(given: dict[str, Any], distill: float = 0.0) -> TrainConfig:
-        chosen = {name: given[name] for name in ("steps", "lr", "recon", "average", "precision")}
+        chosen = {name: given[name] for name in ("steps", "lr", "decay_from", "recon", "average", "precision")}
         return TrainConfig(**chosen, distill=distill)
 
     source = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -50,6 +50,45 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset):
     student = start_student(teacher, plan, seed=1000)
     losses |= PairedDistiller(student, teacher, judge, training(second, second["distill"])).step(batch)
     assert all(loss.isfinite() for loss in losses.values()) and losses["distill"] > 0
+
+
+# Of the authors' training scripts: what a teacher is told, and what a student is.
+UNPAIRED = {"disc_base": 64, "cycle": 10, "identity": 0.5}, {"recon": 5}
+PUBLISHED = {
+    "maps": ({"norm": "batch", "disc_base": 128, "recon": 10}, {"recon": 100}),
+    "cityscapes": ({"norm": "batch", "disc_base": 128, "recon": 100}, {"recon": 100}),
+    "horse2zebra": ({"norm": "instance", **UNPAIRED[0]}, UNPAIRED[1]),
+    "zebra2horse": ({"norm": "batch", **UNPAIRED[0]}, UNPAIRED[1]),
+    "cityscapes, GauGAN": (
+        {"norm": "batch", "disc_base": 64, "disc_layers": 4, "matching": 10, "upsamplings": 6, "label_width": 128},
+        {},
+    ),
+}
+# Epochs of constant and of falling learning rate, pictures, batches of teacher and student, budget and teacher (G).
+LENGTHS = {
+    "maps": (500, 1000, 1096, (32, 80), 4.6 / 43.5),
+    "cityscapes": (500, 750, 2975, (32, 80), 5.6 / 43.5),
+    "horse2zebra": (500, 500, 1334, (32, 80), 2.6 / 43.5),
+    "zebra2horse": (500, 500, 1334, (32, 80), 2.6 / 43.5),
+    "cityscapes, GauGAN": (100, 100, 2975, (16, 16), 30 / 109.8),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_paper_preset_is_what_was_published_for_each_task(name):
+    task, _, gaugan = name.partition(", ")
+    preset, pruning = ("paper-gaugan", "03-pruning-gaugan") if gaugan else ("paper", "03-pruning")
+    constant, falling, pictures, batches, share = LENGTHS[name]
+    for chapter, wanted, batch in zip(("02-search-space", "04-distillation"), PUBLISHED[name], batches, strict=True):
+        found = parameters(preset, chapter, task)
+        wanted = wanted | {"batch_size": batch, "lr": 2e-4, "average": 0, "precision": "fp32"}
+        assert {key: found[key] for key in wanted} == wanted
+        assert found["steps"] == round((constant + falling) * pictures / batch)
+        assert found["decay_from"] == pytest.approx(constant / (constant + falling), abs=1e-5)
+    found = parameters(preset, "02-search-space", task)
+    assert (found["base"], found["blocks"] if not gaugan else 9) == (64, 9)
+    assert parameters(preset, "01-data", task)["image_size"] == parameters(preset, pruning, task)["image_size"] == 256
+    assert parameters(preset, pruning, task)["share"] == pytest.approx(share, rel=5e-3)
 
 
 def test_a_gpu_preset_without_a_gpu_says_so(monkeypatch):
