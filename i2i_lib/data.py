@@ -37,17 +37,18 @@ FORMAT = 1
 def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] = "AtoB", **options: Any) -> Task:
     """Build a task from its source files.
 
-    `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4. `direction="BtoA"`
-    translates the other way, for tasks whose two domains are pictures. `options` are those of the task's loader, such
-    as `scale` for the tasks of the Earth, `path` and `layout` for the task `folder` (see `load_folder`).
+    `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4 and at least 12.
+    `direction="BtoA"` translates the other way, for tasks whose two domains are pictures. `options` are those of the
+    task's loader, such as `scale` for the tasks of the Earth, `path` and `layout` for the task `folder` (see
+    `load_folder`).
 
     Raises ValueError for an unknown name or option, a size that leaves no tile, or a source file that is not the
     recorded one; FileNotFoundError for a missing source file.
     """
     if name not in _LOADERS:
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(sorted(_LOADERS))}")
-    if image_size < 8 or image_size % 4:
-        raise ValueError(f"image_size must be a multiple of 4 and at least 8, got {image_size}")
+    if image_size < 12 or image_size % 4:
+        raise ValueError(f"image_size must be a multiple of 4 and at least 12, got {image_size}")
     if direction not in ("AtoB", "BtoA"):
         raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
     known = [option for option in inspect.signature(_LOADERS[name]).parameters if option != "image_size"]

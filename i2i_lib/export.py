@@ -68,11 +68,11 @@ def export_onnx(
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
-    side = 256 if size is None else check_image_size(size)[0]
     student = Path(student)
     generator, info = load_generator(student), load_info(student)
     if not isinstance(generator, InceptionGenerator):
         raise ValueError(f"only inception generators are exported, and {student} is a {type(generator).__name__}")
+    side = 256 if size is None else check_image_size(size, generator.config)[0]
     tiles = _training_tiles(student, calibrate, required=precision == "int8")
     described = {
         "config": json.dumps(asdict(generator.config)),

@@ -43,7 +43,7 @@ class FusedGenerator(nn.Module):
         self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_image_size((x.shape[2], x.shape[3]))
+        check_image_size((x.shape[2], x.shape[3]), self.config)
         return torch.tanh(F.pixel_shuffle(self.head(self.up(self.blocks(self.stem(x)))), 2))
 
 

@@ -135,9 +135,9 @@ class _Generator(nn.Module):
         """The image [N, out_channels, H, W] and four feature maps [N, width, H/4, W/4] for distillation.
 
         The maps are the stem's output and those of the blocks `config.taps` (paper, supplement S1). Height and width
-        are multiples of 4, else ValueError.
+        are those that `macs.check_image_size` takes, else ValueError.
         """
-        check_image_size((x.shape[2], x.shape[3]))
+        check_image_size((x.shape[2], x.shape[3]), self.config)
         x = self.stem(x)
         features = [x]
         for i, block in enumerate(self.blocks, start=1):

@@ -71,7 +71,7 @@ def measure_latency(
 
     A time is the median of `repeats` forward passes, then made monotone: never below that of narrower layers.
     """
-    height, width = check_image_size(image_size)
+    height, width = check_image_size(image_size, teacher)
     if points < 2 or repeats < 1:
         raise ValueError(f"expected at least 2 points and 1 repeat, got {points} and {repeats}")
     shares = [i / (points - 1) for i in range(points)]

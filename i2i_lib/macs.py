@@ -135,12 +135,11 @@ def layer_macs(layer: Layer, pixels: int, *, tracked: bool, convention: Conventi
 def generator_macs(config: Config, image_size: int | tuple[int, int], convention: Convention = "paper") -> int:
     """MACs of one image of `image_size` through the generator.
 
-    `image_size` is a side, or height and width: multiples of 4, and of 2^upsamplings for SPADE.
+    `image_size` is a side, or height and width, for which `check_image_size` holds.
     """
     if convention not in ("paper", "exact"):
         raise ValueError(f"convention is 'paper' or 'exact', got {convention!r}")
-    spade = isinstance(config, SpadeConfig | SpadeResnetConfig)
-    height, width = check_image_size(image_size, 2**config.upsamplings if spade else 4)
+    height, width = check_image_size(image_size, config)
     tracked = config.norm != "instance"
     return sum(layer_macs(x, height * width, tracked=tracked, convention=convention) for x in layers(config))
 
@@ -155,9 +154,19 @@ def generator_params(config: Config) -> int:
     return count
 
 
-def check_image_size(image_size: int | tuple[int, int], multiple: int = 4) -> tuple[int, int]:
-    """Height and width, or a ValueError where a down-sampled grid would not fit them."""
+def check_image_size(image_size: int | tuple[int, int], config: Config) -> tuple[int, int]:
+    """Height and width, or a ValueError where the generator's smallest grid would not fit them.
+
+    They are multiples of 2^upsamplings for SPADE, else of 4 and large enough for the blocks, whose grid is a quarter
+    of the size, to reflect half a kernel of it: at least 12 for kernels up to 5 x 5, 8 for a ResNet.
+    """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    spade = isinstance(config, SpadeConfig | SpadeResnetConfig)
+    multiple = 2**config.upsamplings if spade else 4
     if height < multiple or width < multiple or height % multiple or width % multiple:
         raise ValueError(f"image sizes are positive multiples of {multiple}, got {height} x {width}")
+    kernels = config.kernel_sizes if isinstance(config, GeneratorConfig) else ()
+    least = multiple if spade else 4 * (max((3, *kernels)) // 2 + 1)
+    if min(height, width) < least:
+        raise ValueError(f"image sizes are at least {least} for this generator, got {height} x {width}")
     return height, width

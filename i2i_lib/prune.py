@@ -84,7 +84,7 @@ def prune(
 
     Args:
         budget: in MACs by the convention `cost`, or in whatever a callable `cost` returns.
-        image_size: a side, or height and width, in pixels; multiples of 4, for SPADE of 2^upsamplings.
+        image_size: a side, or height and width, in pixels, as `macs.check_image_size` takes them.
         cost: a callable must not grow when a width shrinks. Its attribute `unit`, if any, names its unit in errors.
         scales: ranks channels by these instead of the teacher's own, with the same names and lengths.
 

@@ -112,7 +112,7 @@ class _LabelGenerator(nn.Module):
         `x` holds label channels as floats [N, label_channels, H, W]; height and width are multiples of 2^upsamplings,
         else ValueError. The maps are the outputs of head_0, G_middle_1 and up_1 (paper, supplement S1).
         """
-        check_image_size((x.shape[2], x.shape[3]), 2**self.config.upsamplings)
+        check_image_size((x.shape[2], x.shape[3]), self.config)
         labels, grid = x, 2**self.config.upsamplings
         x = self.stem(_shrink(labels, grid))
         features = []

@@ -90,7 +90,8 @@ def test_geography_is_the_same_at_every_scale(earth):
     "arguments, message",
     [
         ({"name": "mars", "image_size": 64}, "unknown task 'mars'; known tasks: .*earth"),
-        ({"name": "earth", "image_size": 66}, "multiple of 4 and at least 8, got 66"),
+        ({"name": "earth", "image_size": 66}, "multiple of 4 and at least 12, got 66"),
+        ({"name": "earth", "image_size": 8}, "multiple of 4 and at least 12, got 8"),
         ({"name": "earth", "image_size": 64, "scale": 3}, r"scale must be one of \(1, 2, 4\), got 3"),
         ({"name": "earth", "image_size": 64, "band": 32}, "32 px wide cannot hold a tile of image_size 64"),
         ({"name": "earth", "image_size": 512, "scale": 4}, "use smaller tiles"),

@@ -116,7 +116,7 @@ def test_a_data_set_arrives_whole_and_makes_a_task(server, tmp_path, name, files
     assert {str(p.relative_to(tmp_path)): p.read_bytes() for p in target.rglob("*.png")} == files
     assert left_in(tmp_path) == {name, f"{name}.json"}, "neither the archive nor anything half-done stays"
     assert json.loads((tmp_path / f"{name}.json").read_text())["bytes"] == len(server.content)
-    assert len(data.load_task(name, image_size=8, path=target).test) >= 2
+    assert len(data.load_task(name, image_size=12, path=target).test) >= 2
     assert fetch(name, tmp_path) == target and len(server.asked) == 1, "what is there is not fetched again"
 
 

@@ -36,15 +36,15 @@ def test_unpaired_folders(tmp_path):
     fill(tmp_path / "trainB", ["x.png", "y.BMP"], 200)
     fill(tmp_path / "testA", ["t.png"], 10)
     fill(tmp_path / "testB", numbered(3), 200)
-    task = load_task("folder", image_size=8, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path)
     assert (task.name, task.family, task.train.paired, task.test.paired) == ("folder", "cyclegan", False, False)
-    assert (len(task.train), len(task.train.target)) == (5, 2) and task.train.size == 9
-    assert (len(task.test), len(task.test.target), task.test.size) == (1, 3, 8)
-    batch = next(unpaired_batches(task.train, image_size=8, batch_size=4, seed=0)(0))
-    assert batch.source.shape == (4, 3, 8, 8)
+    assert (len(task.train), len(task.train.target)) == (5, 2) and task.train.size == 13
+    assert (len(task.test), len(task.test.target), task.test.size) == (1, 3, 12)
+    batch = next(unpaired_batches(task.train, image_size=12, batch_size=4, seed=0)(0))
+    assert batch.source.shape == (4, 3, 12, 12)
     assert ((batch.source[:, 0] + 1) * 127.5).round().eq(10).all()
     assert ((batch.target[:, 0] + 1) * 127.5).round().eq(200).all()
-    turned = load_task("folder", image_size=8, path=tmp_path, direction="BtoA")
+    turned = load_task("folder", image_size=12, path=tmp_path, direction="BtoA")
     assert torch.equal(turned.test.source, task.test.target) and turned.test.block.tolist() == [0, 1, 2]
 
 
@@ -53,8 +53,8 @@ def test_pairs_by_name_stay_together(tmp_path):
     fill(tmp_path / "trainA", names, 10)
     fill(tmp_path / "trainB", [name.replace("png", "bmp") for name in names], 200)
     with pytest.raises(ValueError, match=r"hold the same names\. Say layout='paired'"):
-        load_task("folder", image_size=8, path=tmp_path)
-    task = load_task("folder", image_size=8, path=tmp_path, layout="paired")
+        load_task("folder", image_size=12, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path, layout="paired")
     assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (27, 3)
     greens = []
     for part in (task.train, task.test):
@@ -62,49 +62,49 @@ def test_pairs_by_name_stay_together(tmp_path):
         assert torch.equal(batch.source[:, 1], batch.target[:, 1]), "both halves of a pair have its number"
         greens += ((batch.source[:, 1, 0, 0] + 1) * 127.5).round().int().tolist()
     assert sorted(greens) == list(range(30))
-    again = load_task("folder", image_size=8, path=tmp_path, layout="paired")
+    again = load_task("folder", image_size=12, path=tmp_path, layout="paired")
     assert torch.equal(again.test.source, task.test.source), "the split is by name, not by chance"
 
     (tmp_path / "trainB" / "7.bmp").rename(tmp_path / "trainB" / "seven.bmp")
     with pytest.raises(ValueError, match=r"trainA: 1 file \(7\.png\) have no partner of that name in trainB"):
-        load_task("folder", image_size=8, path=tmp_path, layout="paired")
+        load_task("folder", image_size=12, path=tmp_path, layout="paired")
     fill(tmp_path / "trainA", ["8.jpg"])
     with pytest.raises(ValueError, match=r"8\.(jpg|png)\) share their name with another"):
-        load_task("folder", image_size=8, path=tmp_path, layout="paired")
+        load_task("folder", image_size=12, path=tmp_path, layout="paired")
 
 
 def test_side_by_side_and_the_papers_maps(tmp_path):
     fill(tmp_path / "train", numbered(4, "jpg"), 10, pair=True)
     fill(tmp_path / "val", numbered(2, "jpg"), 10, pair=True)
-    task = load_task("folder", image_size=8, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path)
     assert task.family == "pix2pix" and task.info["layout"] == "side-by-side" and len(task.test) == 2
-    maps = load_task("maps", image_size=8, path=tmp_path)
+    maps = load_task("maps", image_size=12, path=tmp_path)
     assert maps.name == "maps"
     for source, target in ((task.train.source, maps.train.target), (task.train.target, maps.train.source)):
         assert torch.equal(source[:], target[:])
     assert task.train.source[:][:, 0].float().mean() < 20 < 230 < task.train.target[:][:, 0].float().mean()
-    batch = next(paired_batches(maps.train, image_size=8, batch_size=6, seed=0)(0))
+    batch = next(paired_batches(maps.train, image_size=12, batch_size=6, seed=0)(0))
     assert batch.source.mean() > batch.target.mean()
 
 
 def test_the_two_ways_between_horses_and_zebras(tmp_path):
     for name, colour in (("trainA", 10), ("trainB", 200), ("testA", 10), ("testB", 200)):
         fill(tmp_path / name, numbered(3), colour)
-    horse, zebra = (load_task(name, image_size=8, path=tmp_path) for name in ("horse2zebra", "zebra2horse"))
+    horse, zebra = (load_task(name, image_size=12, path=tmp_path) for name in ("horse2zebra", "zebra2horse"))
     assert horse.family == zebra.family == "cyclegan" and not horse.test.paired
     assert torch.equal(horse.test.source, zebra.test.target) and torch.equal(horse.test.target, zebra.test.source)
     assert horse.test.source[0, 0, 0, 0] == 10
 
 
 def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
-    load = lambda path, **options: load_task("folder", image_size=8, path=path, **options)  # noqa: E731
+    load = lambda path, **options: load_task("folder", image_size=12, path=path, **options)  # noqa: E731
     fill(tmp_path / "loose", ["a.png"])
     with pytest.raises(ValueError, match=r"loose holds a\.png: expected trainA and trainB"):
         load(tmp_path / "loose")
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="the task folder needs path"):
-        load_task("folder", image_size=8)
+        load_task("folder", image_size=12)
     with pytest.raises(ValueError, match="unknown layout 'pairs': expected auto"):
         load(tmp_path / "loose", layout="pairs")
     fill(tmp_path / "single" / "train", ["a.png"])
@@ -119,14 +119,14 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
         load(tmp_path / "one")
     fill(tmp_path / "one" / "testB", ["b.png"])
     task = load(tmp_path / "one")
-    assert next(unpaired_batches(task.train, image_size=8, batch_size=3, seed=0)(0)).source.shape[0] == 3
+    assert next(unpaired_batches(task.train, image_size=12, batch_size=3, seed=0)(0)).source.shape[0] == 3
     for name in "xyzab":
         (tmp_path / "one" / "trainB" / f"{name}.jpg").touch()
     with pytest.raises(ValueError, match=r"trainB holds 5 files \(a\.jpg, b\.jpg, x\.jpg, …\) of 0 bytes: copy them"):
         load(tmp_path / "one")
     monkeypatch.setattr(folders, "root", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data/horse2zebra does not exist: `.* fetch horse2zebra` downloads"):
-        load_task("zebra2horse", image_size=8)
+        load_task("zebra2horse", image_size=12)
 
 
 def test_a_bad_picture_stops_training_by_name(tmp_path):
@@ -137,7 +137,7 @@ def test_a_bad_picture_stops_training_by_name(tmp_path):
     fill(tmp_path / "testA", ["a.png"])
     fill(tmp_path / "testB", ["a.png"])
     batches = unpaired_batches(
-        load_task("folder", image_size=8, path=tmp_path).train, image_size=8, batch_size=1, seed=0
+        load_task("folder", image_size=12, path=tmp_path).train, image_size=12, batch_size=1, seed=0
     )
     with pytest.raises(ValueError, match=r"trainA/000\d\.png is not a picture"):
         next(batches(0))
@@ -160,7 +160,7 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
 
     monkeypatch.setattr(pictures.os, "scandir", counted_scan)
     monkeypatch.setattr(pictures, "read_tile", counted_read)
-    task = load_task("folder", image_size=8, path=tmp_path / "in", layout="side-by-side")
+    task = load_task("folder", image_size=12, path=tmp_path / "in", layout="side-by-side")
     assert (len(task.train), len(task.test)) == (1800, 200)
     assert decoded.total() == 200, "the test pictures only"
     save_task(task, tmp_path / "run" / "data")
@@ -168,7 +168,7 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
     for seed in range(2):  # as two notebooks would, each for half an epoch of its own order
         train = load_saved_task(tmp_path / "run" / "data").train
         assert isinstance(train.source, FileImages)
-        for _ in islice(paired_batches(train, image_size=8, batch_size=100, seed=seed)(0), 9):
+        for _ in islice(paired_batches(train, image_size=12, batch_size=100, seed=seed)(0), 9):
             pass
     assert listed[str(tmp_path / "in" / "train")] == 1
     assert 1100 < decoded.total() - 200 < 1800 and set(decoded.values()) == {1}
@@ -177,7 +177,7 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
 def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     for name in ("trainA", "trainB"):
         fill(tmp_path / name, numbered(6), 10)
-    task = load_task("folder", image_size=8, path=tmp_path, layout="paired", direction="BtoA")
+    task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction="BtoA")
     save_task(task, tmp_path / "data")
     monkeypatch.setattr(pictures, "list_pictures", None)
     back = load_saved_task(tmp_path / "data")
@@ -190,7 +190,7 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     assert load_saved_task(tmp_path / "data").train.target[0][0, 0, 0] == 99, "a new record starts with an empty cache"
     fill(tmp_path / "trainB", ["0001.bmp"])
     (tmp_path / "trainB" / "0001.png").unlink()
-    other = load_task("folder", image_size=8, path=tmp_path, layout="paired", direction="BtoA")
+    other = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction="BtoA")
     assert other.info["listing"] != task.info["listing"], "by which a training knows that its data has changed"
     (tmp_path / "trainA" / "0001.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"0001\.png was there when its folder was listed"):
@@ -216,7 +216,7 @@ def test_the_guide_turns_photographs_into_a_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg"], 90)
     exec(re.findall(r"```python\n(.*?)```", guide(), re.S)[0], {})
-    task = load_task("folder", image_size=8, path="my-pictures")
+    task = load_task("folder", image_size=12, path="my-pictures")
     assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 1)
     source, target = task.train.source[0][:, 0, 0].tolist(), task.train.target[0][:, 0, 0].tolist()
     assert len(set(source)) == 1 and abs(source[0] - sum(target) / 3) <= 2 and abs(target[0] - 90) <= 3

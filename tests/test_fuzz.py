@@ -389,11 +389,11 @@ def test_folders(data):
                         path.write_bytes(content)
         before = sorted(folder.rglob("*"))
         try:
-            found = load_task("folder", image_size=8, path=folder / "in", layout=layout)
+            found = load_task("folder", image_size=12, path=folder / "in", layout=layout)
             save_task(found, folder / "saved")
             again = load_saved_task(folder / "saved")
             if again.train.paired:
-                assert to_batch(again.train, slice(None)).source.shape[1:] == (3, 9, 9)
+                assert to_batch(again.train, slice(None)).source.shape[1:] == (3, 13, 13)
         except REFUSED as error:
             assert len(str(error)) > 20
         assert {path for path in folder.rglob("*") if not path.name.startswith("saved")} == set(before)

@@ -12,6 +12,7 @@ from i2i_lib.config import DiscriminatorConfig, ResnetConfig, cat_teacher, mobil
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.layers import init_weights
+from i2i_lib.macs import generator_macs
 from i2i_lib.prune import norm_scales
 
 DATA = Path(__file__).parent / "data"
@@ -147,6 +148,16 @@ def test_features_are_what_the_blocks_put_out(make):
 def test_image_sizes_that_do_not_fit_are_refused(make):
     with pytest.raises(ValueError, match="multiples of 4, got 16 x 18"):
         make("instance")(torch.zeros(1, 3, 16, 18))
+    for norm in ("instance", "batch"):
+        net = make(norm)
+        least = 12 if isinstance(net, InceptionGenerator) else 8  # for the blocks to have a border to reflect
+        assert net(torch.zeros(2, 3, least, 16)).shape == (2, 3, least, 16)
+        assert generator_macs(net.config, least) > 0
+        small = f"at least {least} for this generator, got {least - 4} x"
+        with pytest.raises(ValueError, match=small):
+            net(torch.zeros(2, 3, least - 4, 16))
+        with pytest.raises(ValueError, match=small):
+            generator_macs(net.config, least - 4)
 
 
 def test_bf16_and_channels_last_change_only_digits(make):
