@@ -135,20 +135,28 @@ def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
 
 
 def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
-    """Load the checkpoint if it is of this very training; cut the log to its step; else start clean."""
+    """Load the checkpoint if it is of this very training; cut the log to its step; else start clean.
+
+    The files of another training, be it one with other parameters or with other library code, are kept as
+    `checkpoint.pt.previous` and `losses.jsonl.previous`, in place of older ones.
+    """
     checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
     done, rows = 0, []
     if checkpoint.exists():
         try:
             state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-            if state["fingerprint"] == fingerprint:
+            own = state["fingerprint"] == fingerprint
+            if own:
                 run.trainer.load_state_dict(state["trainer"])
                 done = state["step"]
-            else:
-                checkpoint.unlink()
         except Exception as error:  # a pickle meets damage in as many ways as it has commands
             said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
             raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
+        if not own:
+            for file in (log, checkpoint):
+                if file.exists():
+                    file.replace(file.with_name(f"{file.name}.previous"))
+            print(f"{run.what}: beginning anew; another training's files are kept as *.previous")
     if done and log.exists():
         for line in log.read_text().splitlines():
             try:

@@ -131,13 +131,17 @@ def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path):
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, capsys):
     fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {"lr": 1}, "toy", log_every=2), 10)
     fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {"lr": 1}, "toy", log_every=2), 10)
     assert b.count == 10 and b.opt_g.state_dict()["state"]  # loaded whole
+    left = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "losses.jsonl")}
+    assert "toy" not in capsys.readouterr().out
     steps = []
     fit(lambda x: (steps.append(1), trainer().step(x))[1], batches, TrainingRun(tmp_path, a, {"lr": 2}, "toy"), 3)
     assert len(steps) == 3
+    assert "toy: beginning anew; another training's files are kept as *.previous" in capsys.readouterr().out
+    assert {name: (tmp_path / f"{name}.previous").read_bytes() for name in left} == left
 
 
 def test_a_torn_log_line_is_cut(tmp_path):
