@@ -58,7 +58,8 @@ def fit(
     several processes that train together the first alone writes, and the log is that of the whole batch.
 
     Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
-    ValueError for a damaged checkpoint, and RuntimeError when another process trains in the same folder.
+    ValueError for a damaged checkpoint, for one at the end without its log, and for batches that end before the steps
+    do, and RuntimeError when another process trains in the same folder.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -69,11 +70,16 @@ def fit(
             done, rows = _resume(run, fingerprint)
             if first and not done:  # so that there is always a state to go back to
                 atomic_write(run.folder / "checkpoint.pt", _checkpoint(fingerprint, 0, run.trainer.state_dict()))
+        if done == steps and not rows:
+            raise ValueError(
+                f"{run.what}: it has ended, but its log losses.jsonl is gone from {run.folder}: put it back, or delete"
+                " checkpoint.pt, to train again"
+            )
         if first and 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
         started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
         sums: dict[str, Tensor] = {}
-        counted = 0
+        counted, index = 0, done
         saving: Future[None] | None = None
         with (
             # Line by line, so that a killed run leaves at most one torn line behind.
@@ -116,6 +122,8 @@ def fit(
                         saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
             if saving:
                 saving.result()
+    if index < steps:
+        raise ValueError(f"{run.what}: its batches ended after step {index:,} of {steps:,}: they must never end")
     return rows
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -142,6 +143,20 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, capsys):
     assert len(steps) == 3
     assert "toy: beginning anew; another training's files are kept as *.previous" in capsys.readouterr().out
     assert {name: (tmp_path / f"{name}.previous").read_bytes() for name in left} == left
+
+
+def test_a_training_that_is_not_whole_is_not_passed_off_as_one(tmp_path):
+    """Neither one whose batches ended early nor one that ended and then lost its log."""
+
+    def train(batches):
+        fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 10)
+
+    with pytest.raises(ValueError, match="toy: its batches ended after step 4 of 10: they must never end"):
+        train(lambda first: islice(batches(first), 4))
+    train(batches)
+    (tmp_path / "losses.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"toy: it has ended, but its log losses\.jsonl is gone .*delete checkpoint"):
+        train(batches)
 
 
 def test_a_torn_log_line_is_cut(tmp_path):
