@@ -1,5 +1,6 @@
 """Losses as functions of tensors. Each returns a scalar and computes in float32 at least."""
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -89,6 +90,9 @@ def kernel_alignment(
             kind = f"{'centred' if centered else 'uncentred'} {rows}"
             raise ValueError(f"the alignment of fewer than {least} {kind} is constant, got {count}: use a larger batch")
 
+        # To 1 at most, or the products of small maps would underflow and those of large ones overflow. Detached,
+        # because the index is the same at every scale.
+        x, y = (m / peak for m, peak in zip((x, y), _peaks(x, y, group), strict=True))
         raw = _sum_of_squares(x, y)
         if centered:
             # Before the products: raw moments would cancel digits. Detached, because centred rows sum to 0 and with
@@ -96,15 +100,22 @@ def kernel_alignment(
             x, y = (m - _reduce([m.detach().sum(0)], group)[0] / count for m in (x, y))
         _check_varies(*_reduce([raw, _sum_of_squares(x, y)], group))
 
-        # Products are divided by the count before they are squared, or large maps would overflow.
         if rows == "pixels":
-            xy, xx, yy = (m / count for m in _reduce([x.T @ y, x.T @ x, y.T @ y], group))
+            xy, xx, yy = _reduce([x.T @ y, x.T @ x, y.T @ y], group)
             value = (xy / (xx.norm() * yy.norm()).sqrt()).square().sum()
         else:
             x, y = _gather([x, y], counts, group)  # N x N Gram matrices need every sample's features
-            xx, yy = x @ x.T / count, y @ y.T / count
+            xx, yy = x @ x.T, y @ y.T
             value = (xx / xx.norm() * (yy / yy.norm())).sum()
         return value.clamp(0, 1)  # rounding
+
+
+def _peaks(x: Tensor, y: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
+    """The largest absolute value of each map over the group; of zeros, the least number that divides them."""
+    peaks = torch.stack([torch.linalg.vector_norm(m.detach(), math.inf) for m in (x, y)])
+    if group is not None:
+        dist.all_reduce(peaks, op=dist.ReduceOp.MAX, group=group)
+    return peaks.clamp(min=torch.finfo(peaks.dtype).tiny)
 
 
 def _sum_of_squares(x: Tensor, y: Tensor) -> Tensor:

@@ -92,6 +92,20 @@ def test_a_mean_a_hundred_times_the_spread_costs_no_digits(rows, centered):
     assert value.item() == pytest.approx(by_definition(x.double(), y.double(), rows, centered), abs=1e-4)
 
 
+@every_kind
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e10, 1e30])
+def test_the_scale_of_the_features_costs_no_digits(rows, centered, scale):
+    """Whose squares, and theirs in turn, float32 does not hold."""
+    x, y = maps(dtype=torch.float32)
+    wanted = by_definition(x.double(), y.double(), rows, centered)
+    tiny = (scale * x).requires_grad_()
+    value = kernel_alignment(tiny, y, rows=rows, centered=centered)
+    assert value.item() == pytest.approx(wanted, abs=1e-5)
+    assert kernel_alignment(y, tiny, rows=rows, centered=centered).item() == pytest.approx(wanted, abs=1e-5)
+    value.backward()
+    assert tiny.grad is not None and 0 < (scale * tiny.grad).abs().max() < math.inf
+
+
 def test_memory_is_linear_in_pixels():
     """Doubling the pixels doubles the largest tensor and no more: no matrix of pixels by pixels."""
 
