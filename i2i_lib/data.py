@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from i2i_lib.batches import Batch, Task, Tiles, encode, paired_batches, to_batch, unpaired_batches
 from i2i_lib.cityscapes import load_cityscapes
@@ -24,11 +25,11 @@ from i2i_lib.earth_labels import load_earth_labels
 from i2i_lib.files import atomic_write, sha256, write_json
 from i2i_lib.folders import PAPER_TASKS, load_folder, load_paper
 from i2i_lib.openmoji import load_openmoji
-from i2i_lib.pictures import FileImages, check_pictures
+from i2i_lib.pictures import FileImages, check_pictures, read_tile
 
 __all__ = [
-    "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "save_task", "to_batch",
-    "unpaired_batches",
+    "Batch", "Task", "Tiles", "encode", "load_saved_task", "load_task", "paired_batches", "real_targets", "save_task",
+    "to_batch", "unpaired_batches",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -84,6 +85,23 @@ _LOADERS: dict[str, Callable[..., Task]] = {
     "folder": load_folder,
     **{name: partial(load_paper, name) for name in PAPER_TASKS},
 }
+
+
+def real_targets(task: Task, batch_size: int = 32) -> Iterator[Tensor]:
+    """Every target picture of training and test as those of the test are, uint8 [n, 3, H, W], in batches.
+
+    Of a training tile that is larger, this is the middle; a picture in a file is read anew at the test's size.
+    """
+    height, width = task.test.target.shape[-2:]
+    for images in (task.train.target, task.test.target):
+        learnt: Any = images
+        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+        for start in range(0, len(images), batch_size):
+            if isinstance(learnt, FileImages):
+                paths = [learnt.folder / name for name in list(learnt.files)[start : start + batch_size]]
+                yield torch.stack([read_tile(path, height, learnt.halves)[learnt.half] for path in paths])
+            else:
+                yield images[start : start + batch_size, :, top : top + height, left : left + width]
 
 
 # --- to disk and back ------------------------------------------------------------------------------------------------

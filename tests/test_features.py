@@ -269,6 +269,19 @@ def test_distances_carry_their_protocol():
     assert set_distances(stand_in(), made, pictures(2), "60 test tiles")[1].low is None
 
 
+def test_without_pairs_the_frechet_distance_of_cat_alone_is_to_all_real_pictures():
+    made, test, training = {"student": pictures(1)}, pictures(2), pictures(3)
+    everything = [training[:7], training[7:], test], "all 120 tiles"
+    cat = replace(stand_in(), all_real=True)
+    fid, kid = set_distances(cat, made, test, "60 test tiles", all_real=everything)
+    wanted = frechet_distance(cat.stats(made["student"]), cat.stats(torch.cat([training, test])))
+    assert fid.value == pytest.approx(wanted) and fid.protocol == cat.protocol("all 120 tiles", N).id
+    plain = set_distances(stand_in(), made, test, "60 test tiles", all_real=everything)
+    assert [d.protocol for d in (kid, *plain)] == [cat.protocol("60 test tiles", N).id] * 3
+    assert kid.value == plain[1].value and plain[0].value != fid.value
+    assert plain == set_distances(cat, made, test, "60 test tiles"), "with pairs, to the truth"
+
+
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
