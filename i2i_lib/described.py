@@ -108,7 +108,7 @@ def train_described(path: Path) -> None:
 
 
 def _trainer(described: Described, folder: Path, task: Task, device: torch.device) -> Any:
-    gaugan = task.family == "gaugan"
+    gaugan, seed = task.family == "gaugan", described.seed
     start: dict[str, Any] = {"scheme": "xavier", "gain": 1.0} if gaugan else {}
     perceptual: dict[str, Any] = {}
     if gaugan and (vgg := Vgg19Features.find()):
@@ -119,22 +119,24 @@ def _trainer(described: Described, folder: Path, task: Task, device: torch.devic
         init_weights(network, seed=seed, **start)
         return _agreeing(network.to(device))
 
-    def judge(number: int) -> Any:
+    def judge(seed: int) -> Any:
         if isinstance(described.discriminator, str):
             return _agreeing(load_discriminator(folder / described.discriminator).to(device))
-        return new(described.discriminator, 2 * described.seed + number)
+        return new(described.discriminator, seed)
 
     if described.teacher:
         config = described.generator
         config = load_plan(folder / config).config if isinstance(config, str) else config
         distillers = {"pix2pix": PairedDistiller, "cyclegan": UnpairedDistiller, "gaugan": SpadeDistiller}
-        nets = (new(config, 1000 + described.seed), load_generator(folder / described.teacher).to(device), judge(1))
+        student, teacher = new(config, 1000 + seed), load_generator(folder / described.teacher).to(device)
+        nets = (student, teacher, judge(2000 + seed))
         return distillers[task.family](*nets, described.training, described.distillation, **perceptual)
-    generator = new(described.generator, 2 * described.seed)
+    generator = new(described.generator, 2 * seed)
     if task.family == "cyclegan":
-        back = new(described.generator, 2 * described.seed + 1000)
-        return UnpairedTrainer(generator, back, judge(1001), judge(1), described.training)
-    return (SpadeTrainer if gaugan else PairedTrainer)(generator, judge(1), described.training, **perceptual)
+        back = new(described.generator, 2 * seed + 1000)
+        return UnpairedTrainer(generator, back, judge(2 * seed + 1001), judge(2 * seed + 1), described.training)
+    trainer = SpadeTrainer if gaugan else PairedTrainer
+    return trainer(generator, judge(2 * seed + 1), described.training, **perceptual)
 
 
 def _agreeing(network: nn.Module) -> nn.Module:

@@ -21,10 +21,10 @@ from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
 from i2i_lib.batches import Task, Tiles, paired_batches, unpaired_batches
-from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.checkpoint import build, load_generator, save_generator
 from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
-from i2i_lib.data import save_task
-from i2i_lib.described import Described, _agreeing, load_described, train_described
+from i2i_lib.data import load_saved_task, save_task
+from i2i_lib.described import Described, _agreeing, _trainer, load_described, train_described
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, init_weights
 from i2i_lib.runs import root
@@ -166,6 +166,15 @@ def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(described):
     train_described(described)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(2, 81, 2))
     assert load_generator(described.with_name("generator")).config == cat_teacher(4, 3)
+
+
+def test_a_described_student_starts_as_in_chapter_4(described):
+    made = load_described(described)
+    trainer = _trainer(made, described.parent, load_saved_task(described.parent / made.task), torch.device("cpu"))
+    student, judge = build(made.generator), build(made.discriminator)
+    for network, wanted, seed in ((trainer.generator, student, 1000), (trainer.discriminator, judge, 2000)):
+        init_weights(wanted, seed=seed)
+        assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_a_description_that_is_none_says_so(described):
