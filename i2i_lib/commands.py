@@ -21,7 +21,7 @@ def plainly(main: Callable[P, int]) -> Callable[P, int]:
         except KeyboardInterrupt:
             print("interrupted: the same command begins again, or goes on where it can", file=sys.stderr)
             return 130
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        except (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
 

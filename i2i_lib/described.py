@@ -27,6 +27,7 @@ from i2i_lib.checkpoint import (
     save_discriminator,
     save_generator,
 )
+from i2i_lib.commands import plainly
 from i2i_lib.data import load_saved_task
 from i2i_lib.distill import Distillation
 from i2i_lib.files import sha256, write_json
@@ -159,14 +160,11 @@ def _inputs(described: Described, folder: Path) -> dict[str, Any]:
     return asdict(described) | {file: sha256(folder / file) for file in files}
 
 
+@plainly
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     if len(arguments) != 1:
         print("usage: accelerate launch -m i2i_lib.train RUN/config.json", file=sys.stderr)
         return 2
-    try:
-        train_described(Path(arguments[0]))
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    train_described(Path(arguments[0]))
     return 0

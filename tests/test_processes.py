@@ -24,7 +24,7 @@ from i2i_lib.batches import Task, Tiles, paired_batches, unpaired_batches
 from i2i_lib.checkpoint import build, load_generator, save_generator
 from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.data import load_saved_task, save_task
-from i2i_lib.described import Described, _agreeing, _trainer, load_described, train_described
+from i2i_lib.described import Described, _agreeing, _trainer, load_described, main, train_described
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, init_weights
 from i2i_lib.runs import root
@@ -175,6 +175,15 @@ def test_a_described_student_starts_as_in_chapter_4(described):
     for network, wanted, seed in ((trainer.generator, student, 1000), (trainer.discriminator, judge, 2000)):
         init_weights(wanted, seed=seed)
         assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("error", [MemoryError, PermissionError, RuntimeError, FloatingPointError])
+def test_a_launch_that_fails_says_why_in_a_sentence(described, error, monkeypatch, capsys):
+    def fail(path):
+        raise error(f"no luck with {path.name}")
+
+    monkeypatch.setattr("i2i_lib.described.train_described", fail)
+    assert main([str(described)]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
 
 
 def test_a_description_that_is_none_says_so(described):
