@@ -58,6 +58,9 @@ def _read(path: Path, enough: int | None = None) -> Image.Image:
         with Image.open(path) as image:
             if enough:
                 image.draft(None, (enough, enough))  # pyright: ignore[reportArgumentType]
+            # Whatever range was meant by 32 bits, the file does not say. As such Pillow also opens 16 bits of a PGM.
+            if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+                raise ValueError("its pixels have 32 bits: save it with 8 or 16 bits per channel")
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         with path.open("rb") as file:
@@ -77,11 +80,8 @@ def _read(path: Path, enough: int | None = None) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels have 32 bits: save it with 8 or 16 bits per channel")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))  # convert() would clip at 255
+    if image.mode.startswith("I"):  # 16 bits, of which convert() would clip what exceeds 255
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))

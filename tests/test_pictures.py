@@ -97,6 +97,8 @@ def test_what_is_no_picture_is_refused_by_name(save, tmp_path, monkeypatch):
                 read(path)
     with pytest.raises(ValueError, match="32 bits"):
         read_picture(save("float.tif", gradient()[..., 0].astype(np.float32)))
+    with pytest.raises(ValueError, match="32 bits"):  # scaled as if they were 16, these would come out black
+        read_picture(save("whole.tif", gradient()[..., 0].astype(np.int32)))
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         read_picture(tmp_path / "gone.jpg")
     for limit in (100_000, 50_000):  # Pillow warns above its limit and refuses above twice that
