@@ -22,7 +22,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import yaml
@@ -78,7 +78,11 @@ def code_digest(notebook: Path) -> tuple[str, str]:
 # --- parameters ------------------------------------------------------------------------------------------------
 
 
-def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "list[str]": list[str]}
+_TYPES |= {"list": list, "list[int]": list[int]}
+
+
+def notebook_parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     """Name -> (type, default) of a notebook's parameters cell, whose lines read `name: type = literal  # help`.
 
     Raises NotebookError if there is not exactly one such cell or a line is of another form.
@@ -86,7 +90,6 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
     tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(f"{notebook.name} has {len(tagged)} cells tagged `parameters`; it needs exactly one")
-    types = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
     parameters = {}
     try:
         body = ast.parse(tagged[0]["source"]).body
@@ -98,7 +101,7 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
             isinstance(node, ast.AnnAssign)
             and isinstance(node.target, ast.Name)
             and node.value is not None
-            and (kind := types.get(ast.unparse(node.annotation).split("[")[0])) is not None
+            and (kind := _TYPES.get(ast.unparse(node.annotation))) is not None
         ):
             raise wrong
         try:
@@ -109,36 +112,53 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[type, Any]]:
 
 
 def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The given parameters, cast to the notebook's annotations.
+    """The given parameters, whole numbers as float where the notebook says so.
 
-    Text is read as the annotated type (`1e-4` and `1.0e-4` are the same float). Raises NotebookError for a name that
-    the notebook does not have and for a value that is not of the annotated type.
+    Raises NotebookError for a name that the notebook does not have and for a value that is not of the annotated type:
+    a quoted "false" of a preset, for instance, or its `1e-4`, which YAML reads as text.
     """
+    known = _known(notebook, given)
+    return {name: _typed(notebook, name, known[name], value) for name, value in given.items()}
+
+
+def read_parameters(notebook: Path, texts: dict[str, str]) -> dict[str, Any]:
+    """What the command line says, each text read as the annotated type: `1e-4` is a float, `[gcka, none]` a list.
+
+    Raises NotebookError as `check_parameters` does.
+    """
+    known, values = _known(notebook, texts), {}
+    for name, text in texts.items():
+        kind = known[name]
+        try:
+            # Numbers not as YAML, which reads `1e-4` as text and `010` as eight.
+            values[name] = kind(text) if kind in (int, float, str) else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            raise _wrong_type(notebook, name, kind, text) from None
+    return check_parameters(notebook, values)
+
+
+def _known(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The type of each of the notebook's parameters; NotebookError where another is given."""
     known = notebook_parameters(notebook)
     if unknown := sorted(given.keys() - known.keys()):
         raise NotebookError(
             f"{notebook.name} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(sorted(known))}"
         )
-    return {name: _cast(notebook, name, known[name][0], value) for name, value in given.items()}
+    return {name: kind for name, (kind, _) in known.items()}
 
 
-def _cast(notebook: Path, name: str, kind: type, value: Any) -> Any:
-    wrong = NotebookError(f"{notebook.name}: parameter {name!r} must be of type {kind.__name__}, got {value!r}")
-    if kind is str:
-        if not isinstance(value, str):
-            raise wrong
-        return value
-    if isinstance(value, str):
-        try:
-            # float() reads the `1e-4` that YAML 1.1 takes for text.
-            value = float(value) if kind is float else yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            raise wrong from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+def _typed(notebook: Path, name: str, kind: Any, value: Any) -> Any:
+    if kind is float and type(value) is int:
         value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise wrong
+    element = get_args(kind)
+    if type(value) is not (list if element else kind) or (element and any(type(v) is not element[0] for v in value)):
+        raise _wrong_type(notebook, name, kind, value)
     return value
+
+
+def _wrong_type(notebook: Path, name: str, kind: Any, value: Any) -> NotebookError:
+    wanted = next(text for text, known in _TYPES.items() if known == kind)
+    return NotebookError(f"{notebook.name}: parameter {name!r} must be of type {wanted}, got {value!r}")
 
 
 # --- running ---------------------------------------------------------------------------------------------------
@@ -385,7 +405,7 @@ def main(arguments: list[str] | None = None) -> int:
     notebook: Path = options.notebook
     if not notebook.is_file():
         raise NotebookError(f"no notebook {notebook}")
-    given = dict(options.parameters)
+    given = read_parameters(notebook, dict(options.parameters))
     preset = runs.load_preset(options.preset) if options.preset else {}
     variant = given.get("arm") or given.get("generator")
     given = runs.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given

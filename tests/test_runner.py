@@ -14,9 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from i2i_lib import runner
-from i2i_lib.runner import NotebookError, check_parameters, imported_modules, run_notebook
+from i2i_lib.runner import NotebookError, check_parameters, imported_modules, read_parameters, run_notebook
 
 PARAMETERS = 'run: str = "lab"\nsteps: int = 3  # how many\nlr: float = 1e-3\nflag: bool = False\nname: str = "a"\n'
+PARAMETERS += "arms: list[str] = []\n"
 
 
 def notebook(folder: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
@@ -33,24 +34,33 @@ def notebook(folder: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
     "given, cast",
     [
         ({"lr": "1e-4"}, {"lr": 1e-4}),  # YAML 1.1 reads this as text
-        ({"lr": 1}, {"lr": 1.0}),
+        ({"lr": "1"}, {"lr": 1.0}),
         ({"flag": "false"}, {"flag": False}),
         ({"steps": "7", "name": "7"}, {"steps": 7, "name": "7"}),
+        ({"steps": "010"}, {"steps": 10}),  # YAML 1.1 reads this as octal
+        ({"arms": "[gcka, none]"}, {"arms": ["gcka", "none"]}),
     ],
 )
-def test_parameters_are_cast_to_their_annotation(tmp_path, given, cast):
-    checked = check_parameters(notebook(tmp_path), given)
-    assert checked == cast
-    assert [type(v) for v in checked.values()] == [type(v) for v in cast.values()]
+def test_the_command_line_is_read_by_annotation(tmp_path, given, cast):
+    read = read_parameters(notebook(tmp_path), given)
+    assert read == cast
+    assert [type(v) for v in read.values()] == [type(v) for v in cast.values()]
+
+
+def test_whole_numbers_do_for_float(tmp_path):
+    assert repr(check_parameters(notebook(tmp_path), {"lr": 1})) == "{'lr': 1.0}"
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"stesp": 3}, "no parameter 'stesp'; it has flag, lr, name, run, steps"),
+        ({"stesp": 3}, "no parameter 'stesp'; it has arms, flag, lr, name, run, steps"),
         ({"steps": 2.5}, "'steps' must be of type int, got 2.5"),
         ({"steps": True}, "'steps' must be of type int, got True"),
         ({"lr": "fast"}, "'lr' must be of type float, got 'fast'"),
+        ({"lr": "1e-4"}, "'lr' must be of type float, got '1e-4'"),  # of a preset
+        ({"flag": "false"}, "'flag' must be of type bool, got 'false'"),
+        ({"arms": ["gcka", 3]}, r"'arms' must be of type list\[str\], got \['gcka', 3\]"),
         ({"flag": 1}, "'flag' must be of type bool, got 1"),
         ({"name": 3}, "'name' must be of type str, got 3"),
     ],
@@ -65,11 +75,11 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, given, mess
 def test_a_good_run_is_published_with_its_provenance(tmp_path):
     log, published = tmp_path / "logs" / "made.ipynb", tmp_path / "out" / "made.ipynb"
     path = notebook(tmp_path, "print(steps, lr)")
-    run_notebook(path, {"steps": "5"}, log=log, publish=published, threads=1, preset="smoke")
+    run_notebook(path, {"steps": 5}, log=log, publish=published, threads=1, preset="smoke")
     executed = nbformat.read(published, as_version=4)
     facts = executed.metadata["i2i"]
     assert facts["status"] == "ok" and facts["preset"] == "smoke" and facts["threads"] == 1
-    assert facts["parameters"] == {"run": "lab", "steps": 5, "lr": 1e-3, "flag": False, "name": "a"}
+    assert facts["parameters"] == {"run": "lab", "steps": 5, "lr": 1e-3, "flag": False, "name": "a", "arms": []}
     assert facts["source_sha256"] == runner.code_digest(path)[0]
     assert executed.cells[-1].outputs[0].text == "5 0.001\n"
 
