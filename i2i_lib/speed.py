@@ -19,16 +19,23 @@ class InferenceCost:
 
 
 def inference_cost(
-    generator: nn.Module, image_size: int, *, channels: int = 3, batch_size: int = 1, repeats: int = 50
+    generator: nn.Module,
+    image_size: int | tuple[int, int],
+    *,
+    channels: int = 3,
+    batch_size: int = 1,
+    repeats: int = 50,
 ) -> InferenceCost:
     """Latency and peak memory of one forward pass in eval mode, in float32 and channels-last.
+
+    `image_size` is the side of a square or (height, width).
 
     Raises ValueError for fewer than 20 repeats, from which no 95th percentile can be read.
     """
     if repeats < 20:
         raise ValueError(f"a 95th percentile needs at least 20 repeats, got {repeats}")
     device = next(generator.parameters()).device
-    shape = (batch_size, channels, image_size, image_size)
+    shape = (batch_size, channels, *((image_size, image_size) if isinstance(image_size, int) else image_size))
     image = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     training = generator.training

@@ -12,6 +12,8 @@ def test_peak_memory_is_that_of_the_largest_live_tensors():
     one, four = (inference_cost(network.train(), 128, batch_size=n, repeats=20) for n in (1, 4))
     assert one.peak_mib == pytest.approx(2, rel=0.05)
     assert four.peak_mib == pytest.approx(8, rel=0.05)
+    wide = inference_cost(network, (128, 256), repeats=20)
+    assert wide.peak_mib == pytest.approx(4, rel=0.05)
     assert 0 < one.median_ms <= one.p95_ms
     assert network.training, "the network is left in the mode that it was in"
 
