@@ -72,7 +72,8 @@ def same(values):
 
 
 # Label maps go to another kind of generator, whose search space has a pruning chapter of its own.
-FROM_LABELS = ["earth-labels"]
+GAUGAN = {task: runs.preset_parameters(SETTINGS, "01-data", task).get("family") == "gaugan" for task in TASKS}
+FROM_LABELS = ["earth-labels", *(task for task, chosen in GAUGAN.items() if chosen)]
 PRUNING = {task: "03-pruning-gaugan" if task in FROM_LABELS else "03-pruning" for task in TASKS}
 PAGES = [
     *each(f"{HOME}/notebooks/{{name}}.ipynb", name={task: ["01-data", PRUNING[task], "05-evaluation"] for task in TASKS}),

@@ -63,6 +63,11 @@ def load_cityscapes(
         "train_scenes": len(train),
         "test_scenes": scenes["val"],
     }
+    if family == "gaugan":  # by channel, so that label maps can be painted
+        ordered = sorted(LABELS, key=lambda label: _CHANNEL[label.id & 255])
+        info["classes"] = [
+            {"name": label.name, "colour": "#{:02x}{:02x}{:02x}".format(*label.color)} for label in ordered
+        ]
     return Task("cityscapes", family, train, test, info)
 
 

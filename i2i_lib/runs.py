@@ -30,7 +30,7 @@ EMBEDDED_TASKS = ("earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those whose data is downloaded, or the user's own.
 OTHER_TASKS = ("horse2zebra", "zebra2horse", "maps", "cityscapes", "folder")
 # Those of pictures in pairs (the user's own may be).
-PAIRED_TASKS = ("earth", "openmoji", "maps", "folder")
+PAIRED_TASKS = ("earth", "openmoji", "maps", "cityscapes", "folder")
 
 # What a preset may hold, beside sections `+<task>` with arms and generators of their own.
 PRESET_ENTRIES: dict[str, Any] = {

@@ -1,15 +1,25 @@
 """Cityscapes, on a made-up tree of the layout in which it is distributed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from i2i_lib.batches import paired_batches, to_batch
 from i2i_lib.cityscapes import CHANNELS, load_cityscapes, read_scene, train_ids
 from i2i_lib.data import load_saved_task, load_task, save_task
+from i2i_lib.drn import cityscapes_confusion
+from i2i_lib.features import WeightsMissing
+from i2i_lib.figures import source_pictures
+from i2i_lib.metrics import iou_bootstrap
+from i2i_lib.runs import ablations, root
 
 HEIGHT, WIDTH = 32, 64
 SCENES = [
@@ -75,6 +85,8 @@ def test_gaugan_reads_labels_and_edges_of_instances(tree):
     small = next(paired_batches(task.train, image_size=8, batch_size=2, seed=0)(0))
     assert small.source.shape == (2, 36, 8, 16)
     assert to_batch(task.test, slice(0, 1)).source[0, 35].sum() == edges.sum()
+    painted = source_pictures(task.test.source, task.info)
+    assert painted[0, :, 2, 2].tolist() == [70, 130, 180] and painted[0, :, 10, 4].tolist() == [0, 0, 142]
     with pytest.raises(ValueError, match="no other direction"):
         load_task("cityscapes", image_size=16, direction="BtoA", path=str(tree), family="gaugan")
 
@@ -145,3 +157,57 @@ def test_other_damage_is_refused_by_file(tree):
         load_cityscapes(16, path=str(tree))
     with pytest.raises(ValueError, match="'pix2pix' or 'gaugan'"):
         load_cityscapes(16, path=str(tree), family="cyclegan")  # pyright: ignore[reportArgumentType]
+
+
+def cells(notebook: str, *ids: str) -> str:
+    """The source of some cells, one below the other."""
+    read = nbformat.read(root() / "notebooks" / f"{notebook}.ipynb", as_version=4)
+    return "\n".join(next(cell.source for cell in read.cells if cell.id == i) for i in ids)
+
+
+class Road(nn.Module):
+    """Sees nothing but road, the first of the 19 classes."""
+
+    def forward(self, x):
+        return torch.eye(19)[0].view(1, 19, 1, 1).expand(len(x), -1, *x.shape[2:])
+
+
+@pytest.mark.parametrize("family, shape", [("", (16, 16)), ("pix2pix", (16, 16)), ("gaugan", (16, 32))])
+def test_the_book_translates_both_ways_and_measures_mean_iou(tree, family, shape):
+    """Cells of chapters 1 and 5 as they are, with a segmenter of which the result is known."""
+    asked = {"task": "cityscapes", "image_size": 16, "direction": "AtoB", "path": str(tree), "layout": "auto"}
+    first = asked | {"family": family, "on_earth": False, "load_task": load_task, "pd": pd}
+    exec(cells("01-data", "01-04"), first)
+    data = first["data"]
+    assert data.family == (family or "pix2pix") and data.test.shape == shape
+
+    shown = []
+    known = [WeightsMissing, cityscapes_confusion, iou_bootstrap, train_ids]
+    fifth = {x.__name__: x for x in known} | {"data": data, "truth": data.test.target, "blocks": data.test.block}
+    fifth |= {"floored": {"student": data.test.target.float() / 127.5 - 1}, "count": 2, "device": "cpu", "pd": pd}
+    fifth |= {"display": shown.append, "Markdown": str, "drn_d_105": lambda device: Road().eval()}
+    exec(cells("05-evaluation", "63bfbc31", "05-26"), fifth)
+    road, sky, car = 16 * 64 - 3 * 64, 16 * 64, 2 * 64  # the trailer does not count
+    for model in ("student", "truth"):
+        assert fifth["miou"][model].value == pytest.approx(road / (road + sky + car) / 3)
+    assert "DRN-D-105" in shown[0] and "here are 2" in shown[0]
+
+    def absent(device: str) -> None:
+        raise WeightsMissing("Mean IoUs on Cityscapes are left out.")
+
+    exec(cells("05-evaluation", "63bfbc31", "05-26"), fifth | {"drn_d_105": absent})
+    assert shown[2:] == ["**Do the pictures follow their labels?** Mean IoUs on Cityscapes are left out."]
+
+
+def test_its_students_can_be_ablated():
+    assert ablations({"arms": ["gcka"], "generators": [], "ablations": ["gcka", "none"]}, "cityscapes") == ["none"]
+
+
+def test_gaugan_is_pruned_by_its_own_chapter():
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1", "--quiet", "reason", "--config"]
+    command += ["preset=paper-gaugan", "task=cityscapes", "seeds=1", "--"]
+    done = subprocess.run(
+        [*command, "runs/paper-gaugan/cityscapes/seed0/plan.json"], cwd=root(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rule pruning_gaugan:" in done.stdout
