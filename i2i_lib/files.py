@@ -7,6 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+# It can only be read by setting it, which concerns all threads: once, before there are any that write.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds the old content or the new, whenever the process or the machine stops.
@@ -22,7 +26,7 @@ def atomic_write(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes files private
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -46,9 +50,3 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask

@@ -212,6 +212,14 @@ def test_damaged_plans_are_refused(change, message, tmp_path):
         load_plan(tmp_path / "plan")
 
 
+def test_a_write_leaves_the_umask_alone(tmp_path, monkeypatch):
+    """It is the whole process's: a thread that set it to read it would change what others write meanwhile."""
+    (tmp_path / "usual").touch()
+    monkeypatch.setattr(os, "umask", None)
+    files.write_json(tmp_path / "value.json", 1)
+    assert (tmp_path / "value.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_no_other(broken, tmp_path, monkeypatch):
     file = tmp_path / "new" / "value.json"
