@@ -60,17 +60,17 @@ def test_unpaired_folders(tmp_path):
 def test_all_real_targets_have_the_size_of_a_test_tile(tmp_path):
     for name, n in {"trainA": 2, "trainB": 5, "testA": 2, "testB": 3}.items():
         fill(tmp_path / name, numbered(n), 200 if name.endswith("B") else 10)
-    whole = np.arange(64, dtype=np.uint8).reshape(8, 8, 1).repeat(3, 2)  # at the size asked for, to stay as it is
+    whole = np.arange(144, dtype=np.uint8).reshape(12, 12, 1).repeat(3, 2)  # at the size asked for, to stay as it is
     Image.fromarray(whole).save(tmp_path / "trainB" / "0004.png")
-    task = load_task("folder", image_size=8, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path)
     batches = list(real_targets(task, 3))
-    assert [batch.shape for batch in batches] == [(3, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)]
+    assert [batch.shape for batch in batches] == [(3, 3, 12, 12), (2, 3, 12, 12), (3, 3, 12, 12)]
     assert torch.equal(batches[1][1], torch.from_numpy(whole).permute(2, 0, 1))
     assert torch.equal(batches[2], task.test.target) and batches[0][:, 0].unique().tolist() == [200]
     # Tiles of a raster are larger than a test tile so that crops differ, and of its scale: the middle is a tile.
-    larger = torch.arange(2 * 3 * 12 * 12, dtype=torch.int32).view(2, 3, 12, 12).to(torch.uint8)
+    larger = torch.arange(2 * 3 * 16 * 16, dtype=torch.int32).view(2, 3, 16, 16).to(torch.uint8)
     cut = replace(task, train=replace(task.train, target=larger))
-    assert torch.equal(next(real_targets(cut)), larger[..., 2:10, 2:10])
+    assert torch.equal(next(real_targets(cut)), larger[..., 2:14, 2:14])
 
 
 def test_pairs_by_name_stay_together(tmp_path):
