@@ -1,7 +1,8 @@
 """Runs that another machine made, packed small, checked, and shown in the book under their own label.
 
 `python -m i2i_book.recorded pack runs/gpu OUT.zip` (or a folder) packs a run where it was made, and
-`python -m i2i_book.recorded import OUT.zip` takes it into `book/recorded/gpu` of another checkout. A recording is the
+`python -m i2i_book.recorded import OUT.zip` takes it into `book/recorded/gpu` of another checkout. Under a name of its
+own (`--name`) it is only shown among the recorded results and stands in for no run of its preset. A recording is the
 evaluations, plans and executed notebooks, with the students' weights in bfloat16. Every file is checked against the
 manifest, and the files against each other: the table against the evaluations, evaluations and weights against the
 hashes that the notebooks noted when they ran. That finds damage and tampering with a part; someone who forges all of
@@ -26,11 +27,11 @@ from typing import Any
 
 import nbformat
 
-from i2i_lib.claims import over_seeds
+from i2i_lib.claims import SEEDS_OF_A_CLAIM, Comparison, answers, over_seeds
 from i2i_lib.commands import plainly
 from i2i_lib.downloads import DAMAGED
 from i2i_lib.files import atomic_write, sha256, write_json
-from i2i_lib.results import collect, load_evaluation, load_table
+from i2i_lib.results import collect, headed, load_evaluation, load_evaluations, load_table, written
 from i2i_lib.runs import root
 
 FORMAT = 1
@@ -305,12 +306,15 @@ def _bytes(path: Path) -> bytes:
 # --- import ----------------------------------------------------------------------------------------------------------
 
 
-def take_in(source: Path, recorded: Path, *, replace: bool = False) -> Path:
-    """Check the recording `source` (.zip or folder) and place it in `recorded`/<preset>; returns that folder.
+def take_in(source: Path, recorded: Path, *, name: str | None = None, replace: bool = False) -> Path:
+    """Check the recording `source` (.zip or folder) and place it in `recorded`/`name`; returns that folder.
 
-    Nothing is left behind unless all of it fits. Raises ValueError naming the file that does not, for an archive that
-    names a path outside, a link or a file twice, and for a recording that is there already unless `replace`.
+    `name` is its preset's unless given. Nothing is left behind unless all of it fits. Raises ValueError naming the file
+    that does not, for an archive that names a path outside, a link or a file twice, for a name that is no plain one,
+    and for a recording that is there already unless `replace`.
     """
+    if name is not None and not PRESET.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a recording: expected small letters, digits and -")
     recorded.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=recorded) as temporary:
         new = Path(temporary) / "new"
@@ -322,7 +326,7 @@ def take_in(source: Path, recorded: Path, *, replace: bool = False) -> Path:
             manifest = check(new)
         except ValueError as error:
             raise ValueError(str(error).replace(str(new), str(source))) from error
-        target = recorded / manifest["preset"]
+        target = recorded / (name or manifest["preset"])
         if target.exists():
             if not replace:
                 raise ValueError(f"{target} exists already: pass --replace to put this recording in its place")
@@ -386,11 +390,12 @@ def recordings(recorded: Path) -> list[Path]:
 
 
 def tables(folder: Path) -> str:
-    """What a recording measured, in Markdown: a table per task with mean, deviation and number of seeds."""
-    table = load_table(folder / "results.jsonl")
+    """What a recording measured, in Markdown: per task its models' quality and, from three seeds on, its claims."""
+    table, evaluations = load_table(folder / "results.jsonl"), load_evaluations(folder / "results.jsonl")
     parts = []
-    for task, rows in table.groupby("task", sort=True):
-        lines = [["model", *(name.replace("_", " ") for name in MEASURES), "n"], ["---"] * (len(MEASURES) + 2)]
+    for task, found in sorted(evaluations.items()):
+        rows: Any = table[table.task == task]
+        lines = [["model", *map(headed, MEASURES), "n"], ["---"] * (len(MEASURES) + 2)]
         models = sorted(rows.model.unique(), key=lambda name: (name not in YARDSTICKS, name))
         for model in models:
             of_model: Any = rows[rows.model == model]
@@ -400,8 +405,30 @@ def tables(folder: Path) -> str:
                 cells.append(over_seeds(values).text(digits).split(" (n")[0] if values else "")
             lines.append([model, *cells, str(of_model.seed.nunique())])
         said = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"**{task}**, mean ± standard deviation over n seeds\n\n{said}\n\n{rows.protocol.iloc[0]}")
+        parts.append(f"**{task}**, mean ± standard deviation over n seeds\n\n{said}")
+        if len(found) >= SEEDS_OF_A_CLAIM:
+            parts.append(_claims(found))
+        parts.append(rows.protocol.iloc[0])
     return "\n\n".join(parts)
+
+
+def _claims(evaluations: list[Any]) -> str:
+    """A line for each question, a column for each measure: the difference, its interval, and what it favours."""
+    found = answers(evaluations)
+    measures = list(dict.fromkeys(c.measure for _, c in found))
+    lines = [["question", "models", *map(written, measures)], ["---"] * (len(measures) + 2)]
+    for question in dict.fromkeys(question for question, _ in found):
+        own = {c.measure: c for q, c in found if q == question}
+        first = next(iter(own.values()))
+        cells = [_claim(own[m], 3 if m != "kd" else 1) for m in measures]
+        lines.append([question, f"{first.model} - {first.against}", *cells])
+    title = "What each ingredient did: difference, its 95 % interval over seeds and places, and the model it speaks for"
+    return f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _claim(c: Comparison, digits: int) -> str:
+    favours = f"**{c.favours}**" if c.favours else "no difference shown"
+    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}): {favours}"
 
 
 def manifests(folder: Path) -> list[tuple[str, Any]]:
@@ -422,7 +449,8 @@ def main(arguments: list[str] | None = None) -> int:
     keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
     importing.add_argument("source", type=Path)
-    importing.add_argument("--replace", action="store_true", help="in place of the recording of the same preset")
+    importing.add_argument("--name", help="show it under this name, beside what this checkout runs with its preset")
+    importing.add_argument("--replace", action="store_true", help="in place of the recording of the same name")
     options = parser.parse_args(arguments)
     if options.step == "pack":
         out = pack(options.run, options.out, teachers=options.teachers)
@@ -433,7 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
         pack_models(options.home, target)
         print(f"{target.relative_to(root())}: kept")
     else:
-        target = take_in(options.source, root() / "book" / "recorded", replace=options.replace)
+        target = take_in(options.source, root() / "book" / "recorded", name=options.name, replace=options.replace)
         print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
     return 0
 

@@ -24,6 +24,23 @@ Verdict = Literal[
 ]
 MORE_IS_BETTER = ("ssim", "miou")
 SEEDS_OF_A_CLAIM = 3
+PAIRED_MEASURES = ("l1", "ssim", "feature distance")
+
+# What is asked of a task's evaluations: each pair of models shares everything but one ingredient.
+QUESTIONS = {
+    "is the network worth having": ("teacher", "look-up"),
+    "is the student worth having": ("gcka", "look-up"),
+    "what compression costs": ("gcka", "teacher"),
+    "distillation": ("gcka", "none"),
+    "kernel alignment against squared error": ("gcka", "mse"),
+    "one threshold against uniform narrowing": ("gcka", "uniform"),
+    "one threshold against random channels": ("gcka", "random"),
+    "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
+    "the teacher's weights as a start": ("inherited", "gcka"),
+    "what compression costs from that start": ("inherited", "teacher"),
+    "distillation from that start": ("inherited", "inheritednone"),
+    "the teacher's pictures in place of the truth": ("pictures", "gcka"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +214,21 @@ def compare_sets(evaluations: Sequence[Mapping[str, Any]], measure: str, model: 
     half = float(student_t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
     mean, images = float(d.mean()), evaluations[0]["results"][0].images
     return Comparison(measure, model, against, mean, mean - half, mean + half, len(d), images, blocks=0)
+
+
+def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Comparison]]:
+    """Each of `QUESTIONS` with the comparisons that answer it, from one task's evaluations: one per seed.
+
+    Paired measures first, place by place, then KD over seeds if there are two. A question one of whose models was not
+    evaluated for every seed is left out. Raises ValueError as `compare_models` does.
+    """
+    models = set.intersection(*({row.model for row in e["results"]} for e in evaluations))
+    asked = [(question, pair) for question, pair in QUESTIONS.items() if models.issuperset(pair)]
+    measures = [measure for measure in PAIRED_MEASURES if measure in evaluations[0]["per_image"]]
+    found = [(q, compare_models(evaluations, measure, *pair)) for q, pair in asked for measure in measures]
+    if len(evaluations) > 1:
+        found += [(q, compare_sets(evaluations, "kd", *pair)) for q, pair in asked]
+    return found
 
 
 def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i2i_lib.claims import compare, compare_models, compare_sets, distance_tables, over_seeds
+from i2i_lib.claims import answers, compare, compare_models, compare_sets, distance_tables, over_seeds
 from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
 
 
@@ -128,6 +128,23 @@ def test_a_measure_of_sets_is_compared_over_seeds():
         compare_sets([seed(0, 1.0, 2.0)], "kd", "a", "b")
     with pytest.raises(ValueError, match="no miou of both a and b"):
         compare_sets([seed(0, 1.0, 2.0), seed(1, 1.0, 2.0)], "miou", "a", "b")
+
+
+def test_questions_are_answered_where_every_seed_has_both_models():
+    def seed(number: int, *models: str):
+        one = evaluation(number)
+        rows = [replace(one["results"][0], model=name, kd=10.0 if name == "none" else number) for name in models]
+        l1 = {name: [0.3, 0.3, 0.3] if name == "none" else [0.1, 0.1, 0.1] for name in models}
+        return one | {"results": rows, "per_image": {"l1": l1}}
+
+    found = answers([seed(0, "gcka", "none", "mse"), seed(1, "gcka", "none"), seed(2, "gcka", "none", "mse")])
+    assert [(question, c.measure, c.favours) for question, c in found] == [
+        ("distillation", "l1", "gcka"),
+        ("distillation", "kd", "gcka"),
+    ]
+    assert found[0][1].difference == pytest.approx(-0.2) and found[1][1].difference == pytest.approx(-9)
+    one = answers([seed(0, "gcka", "none")])  # KD has no interval over one seed
+    assert [c.measure for _, c in one] == ["l1"]
 
 
 @pytest.mark.parametrize(

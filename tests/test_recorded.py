@@ -17,7 +17,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from i2i_book.pages import assemble
-from i2i_book.recorded import check, main, pack, take_in
+from i2i_book.recorded import check, main, pack, tables, take_in
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
@@ -148,6 +148,35 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     assert "## gpu: recorded on A Large GPU, 2026-11-20" in shown and "a protocol" in shown
     assert "| gcka | 0.200 ± 0.141 | 0.500 ± 0.000 |" in shown and "| 2 |" in shown
     assert "Not run" in (book / "notebooks" / "01-data.ipynb").read_text()
+
+
+def test_under_a_name_of_its_own_a_recording_is_shown_beside_a_run(packed: Path, tmp_path):
+    book = checkout(tmp_path)
+    kept = take_in(packed, book / "recorded", name="two-seeds")
+    assert kept == book / "recorded" / "two-seeds"
+    fill(book, "gpu")
+    assert "## two-seeds: recorded on A Large GPU" in (book / "notebooks" / "recorded.md").read_text()
+    assert "Not run" in (book / "notebooks" / "01-data.ipynb").read_text()
+    with pytest.raises(ValueError, match=r"'\.\./up' is no name for a recording"):
+        take_in(packed, book / "recorded", name="../up")
+
+
+def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
+    quality: Any = {"l1": 0.1, "ssim": 0.5, "feature_distance": 1.0}
+    quality |= {"kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
+    line = (
+        "| distillation | gcka - none | -0.200 (-0.200 to -0.200): **gcka** |"
+        " +0.0 (+0.0 to +0.0): no difference shown |"
+    )
+    for seed in range(3):
+        home = tmp_path / "earth" / f"seed{seed}"
+        rows = [EvalResult("earth", seed, name, "a protocol", 2, 2, **quality) for name in ("gcka", "none")]
+        per_image = {"l1": {"gcka": [0.1, 0.1], "none": [0.3, 0.3]}}
+        save_evaluation(home / "eval.json", rows, per_image, blocks=[0, 1])
+    for seeds, claimed in ((2, False), (3, True)):
+        homes = [tmp_path / "earth" / f"seed{seed}" / "eval.json" for seed in range(seeds)]
+        (tmp_path / "results.jsonl").write_text(collect(homes))
+        assert (line in tables(tmp_path)) == claimed
 
 
 def test_what_is_packed_is_small_and_loads(packed: Path):
