@@ -44,6 +44,8 @@ INSPECT = """async () => {
         wrong: document.querySelectorAll("[data-mjx-error], mjx-merror").length,
         images: images.map(i => ({alt: i.alt, src: i.getAttribute("src"), width: i.naturalWidth,
                                   filter: getComputedStyle(i).filter})),
+        reprs: [...document.querySelectorAll(".cell_output")].map(e => e.textContent)
+            .filter(text => /<[\\w.]+ object( at 0x|>)/.test(text)),
         wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     };
 }"""
@@ -109,6 +111,11 @@ def test_formulas_are_set(visit):
     assert {
         name: page["unset"] + page["wrong"] for name, page in visit[1].items() if page["unset"] + page["wrong"]
     } == {}
+
+
+def test_outputs_are_shown_and_not_named(visit):
+    """An output that no page can show, such as an empty text, leaves the name of its Python object behind."""
+    assert {name: page["reprs"] for name, page in visit[1].items() if page["reprs"]} == {}
 
 
 def test_links_within_the_book_lead_somewhere(visit):
