@@ -232,7 +232,9 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
             f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
             _smoke("This recording was") if folder.name == "smoke" else "",
             tables(folder),
-            _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows),
+            ":::{dropdown} Each notebook: when it ran, how long, and where\n"
+            + _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
+            + "\n:::",
         ]
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
 

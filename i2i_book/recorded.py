@@ -53,11 +53,11 @@ MEASURES = {"l1": 3, "ssim": 3, "feature_distance": 3, "kd": 1, "fd": 1}  # and 
 # --- pack ------------------------------------------------------------------------------------------------------------
 
 
-def pack(run: Path, out: Path, *, teachers: bool = False) -> Path:
+def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) -> Path:
     """Pack the finished run `run` (runs/<preset>) into `out`, a .zip file or a folder, which must not exist yet.
 
-    The pages of seed 0 are packed whole; of other seeds the manifests alone, in notebooks without outputs.
-    `teachers` adds the teachers' weights, many times larger than the students'.
+    The pages of seed 0 are packed whole unless `pages` is false; of other seeds the manifests alone, in notebooks
+    without outputs. `teachers` adds the teachers' weights, many times larger than the students'.
 
     Raises ValueError naming what is missing or does not fit.
     """
@@ -71,7 +71,7 @@ def pack(run: Path, out: Path, *, teachers: bool = False) -> Path:
         for path in sorted(p for p in run.rglob("*") if p.is_file()):
             name = path.relative_to(run).as_posix()
             if NAMES.fullmatch(name) and (teachers or path.stem not in ("teacher", "original")):
-                _pack_file(path, folder / name)
+                _pack_file(path, folder / name, pages)
         files = {
             name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in _names(folder)
         }
@@ -89,9 +89,9 @@ def pack(run: Path, out: Path, *, teachers: bool = False) -> Path:
     return out
 
 
-def _pack_file(path: Path, target: Path) -> None:
+def _pack_file(path: Path, target: Path, pages: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".ipynb" and re.fullmatch("seed[1-9][0-9]*", path.parent.parent.name):
+    if path.suffix == ".ipynb" and (not pages or re.fullmatch("seed[1-9][0-9]*", path.parent.parent.name)):
         notebook: Any = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
@@ -445,6 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("run", type=Path, help="such as runs/gpu")
     packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
     packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
+    packing.add_argument("--no-pages", action="store_true", help="leave out what the notebooks showed: numbers only")
     keeping = steps.add_parser("models", help="keep a small teacher and student for work by hand")
     keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
@@ -453,7 +454,7 @@ def main(arguments: list[str] | None = None) -> int:
     importing.add_argument("--replace", action="store_true", help="in place of the recording of the same name")
     options = parser.parse_args(arguments)
     if options.step == "pack":
-        out = pack(options.run, options.out, teachers=options.teachers)
+        out = pack(options.run, options.out, teachers=options.teachers, pages=not options.no_pages)
         size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
         print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
     elif options.step == "models":

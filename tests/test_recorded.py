@@ -196,6 +196,14 @@ def test_what_is_packed_is_small_and_loads(packed: Path):
     assert other.metadata.i2i.seed == 1 and other.cells[1].outputs == []
 
 
+def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
+    assert main(["pack", str(packed.parent / "runs/gpu"), str(tmp_path / "numbers"), "--no-pages"]) == 0
+    for path in (tmp_path / "numbers").rglob("*.ipynb"):
+        notebook: Any = nbformat.read(path, as_version=4)
+        assert notebook.metadata.i2i.status == "ok" and notebook.cells[1].outputs == []
+    assert (tmp_path / "numbers/results.jsonl").read_text() == (packed / "results.jsonl").read_text()
+
+
 def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
     folder = packed.parent / "runs" / "gpu"
     assert (pack(folder, tmp_path / "a") / "earth/seed0/teacher.json").exists() is False
