@@ -288,6 +288,7 @@ rule deployment:
     input:
         **source("07-deployment"),
         data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
         student=f"{HOME}/student-gcka.safetensors",
     output:
         notebook=f"{HOME}/notebooks/07-deployment.ipynb",
