@@ -231,6 +231,7 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
         parts += [
             f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
             _smoke("This recording was") if folder.name == "smoke" else "",
+            f"Made with the preset {' and '.join(sorted({_code(run['preset']) for _, run in made}))}.",
             tables(folder),
             ":::{dropdown} Each notebook: when it ran, how long, and where\n"
             + _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)

@@ -416,19 +416,22 @@ def _claims(evaluations: list[Any]) -> str:
     """A line for each question, a column for each measure: the difference, its interval, and what it favours."""
     found = answers(evaluations)
     measures = list(dict.fromkeys(c.measure for _, c in found))
-    lines = [["question", "models", *map(written, measures)], ["---"] * (len(measures) + 2)]
+    lines = [["question", *map(written, measures)], ["---"] * (len(measures) + 1)]
     for question in dict.fromkeys(question for question, _ in found):
         own = {c.measure: c for q, c in found if q == question}
         first = next(iter(own.values()))
         cells = [_claim(own[m], 3 if m != "kd" else 1) for m in measures]
-        lines.append([question, f"{first.model} - {first.against}", *cells])
-    title = "What each ingredient did: difference, its 95 % interval over seeds and places, and the model it speaks for"
+        lines.append([f"{question}: {first.model} - {first.against}", *cells])
+    title = (
+        "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the model that"
+        " it speaks for; where nothing is bold, no difference is shown"
+    )
     return f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _claim(c: Comparison, digits: int) -> str:
-    favours = f"**{c.favours}**" if c.favours else "no difference shown"
-    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}): {favours}"
+    favours = f" **{c.favours}**" if c.favours else ""
+    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}){favours}"
 
 
 def manifests(folder: Path) -> list[tuple[str, Any]]:
