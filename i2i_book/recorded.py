@@ -27,11 +27,11 @@ from typing import Any
 
 import nbformat
 
-from i2i_lib.claims import SEEDS_OF_A_CLAIM, Comparison, answers, over_seeds
+from i2i_lib.claims import SEEDS_OF_A_CLAIM, answers, over_seeds, table_of
 from i2i_lib.commands import plainly
 from i2i_lib.downloads import DAMAGED
 from i2i_lib.files import atomic_write, sha256, write_json
-from i2i_lib.results import collect, headed, load_evaluation, load_evaluations, load_table, written
+from i2i_lib.results import collect, headed, load_evaluation, load_evaluations, load_table
 from i2i_lib.runs import root
 
 FORMAT = 1
@@ -407,31 +407,13 @@ def tables(folder: Path) -> str:
         said = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         parts.append(f"**{task}**, mean ± standard deviation over n seeds\n\n{said}")
         if len(found) >= SEEDS_OF_A_CLAIM:
-            parts.append(_claims(found))
+            parts += [
+                "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the"
+                " model that it speaks for; where nothing is bold, no difference is shown.",
+                table_of(answers(found)),
+            ]
         parts.append(rows.protocol.iloc[0])
     return "\n\n".join(parts)
-
-
-def _claims(evaluations: list[Any]) -> str:
-    """A line for each question, a column for each measure: the difference, its interval, and what it favours."""
-    found = answers(evaluations)
-    measures = list(dict.fromkeys(c.measure for _, c in found))
-    lines = [["question", *map(written, measures)], ["---"] * (len(measures) + 1)]
-    for question in dict.fromkeys(question for question, _ in found):
-        own = {c.measure: c for q, c in found if q == question}
-        first = next(iter(own.values()))
-        cells = [_claim(own[m], 3 if m != "kd" else 1) for m in measures]
-        lines.append([f"{question}: {first.model} - {first.against}", *cells])
-    title = (
-        "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the model that"
-        " it speaks for; where nothing is bold, no difference is shown"
-    )
-    return f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _claim(c: Comparison, digits: int) -> str:
-    favours = f" **{c.favours}**" if c.favours else ""
-    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}){favours}"
 
 
 def manifests(folder: Path) -> list[tuple[str, Any]]:

@@ -231,6 +231,27 @@ def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Compari
     return found
 
 
+def table_of(found: Sequence[tuple[str, Comparison]]) -> str:
+    """`answers` as a Markdown table: a line for each question, a column for each measure.
+
+    A cell is the difference, its interval and, in bold, the model for which the interval speaks, if it speaks for one.
+    """
+    measures = list(dict.fromkeys(c.measure for _, c in found))
+    lines = [["question", *map(written, measures)], ["---"] * (len(measures) + 1)]
+    for question in dict.fromkeys(question for question, _ in found):
+        own = {c.measure: c for q, c in found if q == question}
+        first = next(iter(own.values()))
+        cells = [_cell(own[measure]) for measure in measures]
+        lines.append([f"{question}: {first.model} - {first.against}", *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(c: Comparison) -> str:
+    digits = 1 if c.measure == "kd" else 3
+    favours = f" **{c.favours}**" if c.favours else ""
+    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}){favours}"
+
+
 def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:
     for what in ("task", "protocol"):
         if len(found := {getattr(row, what) for e in evaluations for row in e["results"]}) != 1:
