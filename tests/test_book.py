@@ -76,9 +76,9 @@ def run(book: Path, name: str, preset: str = "cpu", **facts):
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
-    """A copy of the committed part of book/ beside bare notebook sources."""
-    generated = shutil.ignore_patterns("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime")
-    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
+    """A copy of the committed part of book/, recordings apart, beside bare notebook sources."""
+    left_out = ("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime", "recorded")
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns(*left_out))
     shutil.copy(ROOT / "_config.yml", tmp_path)
     (tmp_path / "notebooks").mkdir()
     for name in CHAPTERS:

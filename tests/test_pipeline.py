@@ -26,14 +26,19 @@ BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
 
 
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What a run makes, and recordings: every book that is made checks all of their files."""
+    made = {"__pycache__", "notebooks", "mathjax", "models", "onnxruntime"}
+    return [name for name in names if name in made or Path(folder, name, "manifest.json").exists()]
+
+
 class Project:
     """A copy of the project in another folder, with a `make` of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
-            ignored = shutil.ignore_patterns("__pycache__", "notebooks", "mathjax", "models", "onnxruntime")
-            shutil.copytree(root() / name, folder / name, ignore=ignored)
+            shutil.copytree(root() / name, folder / name, ignore=left_out)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
             shutil.copy(root() / name, folder)
         self.seed = folder / "runs" / "micro" / "earth" / "seed0"
