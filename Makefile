@@ -25,7 +25,7 @@ ablations: $(READY)  ## the same with the students of chapter 10, which take lon
 	@ABLATIONS=yes $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 test: $(READY)  ## run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m ruff check

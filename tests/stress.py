@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import torch
-from test_pipeline import PRESETS, Project
+from project import PRESETS, Project
 from test_train import batches, discriminator, generator
 
 from i2i_lib.diagnosis import not_finite

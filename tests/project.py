@@ -1,0 +1,63 @@
+"""A copy of the project to run its pipeline in."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from i2i_lib.runs import root
+
+BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
+PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What a run makes, and recordings: every book that is made checks all of their files."""
+    made = {"__pycache__", "notebooks", "mathjax", "models", "onnxruntime"}
+    return [name for name in names if name in made or Path(folder, name, "manifest.json").exists()]
+
+
+class Project:
+    """A copy of the project in another folder, with a `make` of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": "."}  # the copy's own library, not the installed one
+        for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
+            shutil.copytree(root() / name, folder / name, ignore=left_out)
+        for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
+            shutil.copy(root() / name, folder)
+        self.seed = folder / "runs" / "micro" / "earth" / "seed0"
+
+    def start(self, *targets: str, preset: str = "micro") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "i2i_book.make", PRESETS[preset], "earth", "1", "", "", *targets]
+        return subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+        )
+
+    def make(self, *targets: str, preset: str = "micro", seconds: float = 200) -> str:
+        process = self.start(*targets, preset=preset)
+        said = process.communicate(timeout=seconds)[0]
+        assert process.returncode == 0, said
+        return said
+
+    def pending(self, preset: str = "micro", **environment: str) -> set[str]:
+        """The rules of the chain of chapters 1 to 6 that `make book` would run; the chapters beside it are not made."""
+        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
+        command += ["--config", f"preset={PRESETS[preset]}", "task=earth", "seeds=1"]
+        env = self.environment | environment
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.M)) - {"total", "all"} - BESIDE
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that still runs in this project or below something that does."""
+        found = []
+        for process in psutil.process_iter(["cwd", "status"]):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and (process.info["cwd"] or "") == str(self.folder):
+                found.append(process)
+        return found

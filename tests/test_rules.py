@@ -1,0 +1,143 @@
+"""The rules of the Snakefile, tried with notebooks that only write files: what reruns when."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from project import PRESETS, Project
+
+from i2i_lib.runs import root
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Project:
+    """A project whose notebooks only write the files that the real ones would, run once."""
+    project = Project(tmp_path_factory.mktemp("quick"))
+    shutil.copy(project.folder / PRESETS["micro"], project.folder / PRESETS["other"])
+    writes = {
+        "01-data": ["data"],
+        "02-search-space": ["teacher", "teacher-discriminator", "scales"],
+        "03-pruning": ["plan"],
+        "04-distillation": ["student-{arm}"],
+        "05-evaluation": ["eval"],
+        "06-results": [],
+        "08-paper-numbers": [],
+        "09-search-cost": [],
+    }
+    for name, artifacts in writes.items():
+        path = project.folder / "notebooks" / f"{name}.ipynb"
+        notebook = json.loads(path.read_text())
+        parameters = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+        code = ast.parse("".join("".join(c["source"]) + "\n" for c in notebook["cells"] if c["cell_type"] == "code"))
+        imports = [ast.unparse(n) for n in ast.walk(code) if isinstance(n, ast.Import | ast.ImportFrom)]
+        lines = ["def unused():", *(f"    {line}" for line in imports), "from pathlib import Path"]
+        if artifacts:
+            lines += ["folder = Path('runs') / run / task / f'seed{seed}'", "folder.mkdir(parents=True, exist_ok=True)"]
+        for artifact in artifacts:
+            content = '{"results": []}' if artifact == "eval" else "{}"
+            lines += [f"(folder / f'{artifact}{s}').write_text({content!r})" for s in (".safetensors", ".json")]
+        if name == "06-results":
+            lines.append("(Path('runs') / run / 'headline.md').write_text('')")
+        body = {"cell_type": "code", "id": "body", "metadata": {}, "execution_count": None, "outputs": []}
+        notebook["cells"] = [parameters, body | {"source": "\n".join(lines)}]
+        path.write_text(json.dumps(notebook))
+    for preset in PRESETS:
+        project.make(f"runs/{preset}/notebooks/06-results.ipynb", preset=preset)
+    return project
+
+
+AFTER_04 = {"distillation", "evaluation", "collect", "results", "book"}
+AFTER_05 = {"evaluation", "collect", "results", "book"}
+
+
+def test_what_is_done_is_not_done_again(quick):
+    assert quick.pending() == {"book"}
+    assert quick.pending("other") == {"book"}
+    said = quick.make("runs/micro/notebooks/06-results.ipynb")
+    assert "Nothing to be done" in said
+
+
+def test_the_students_of_the_ablations_are_trained_only_if_asked_for(quick):
+    assert quick.pending(ABLATIONS="yes") == {"distillation", "ablation", "book"}
+
+
+def test_a_parameter_reruns_what_depends_on_it(quick):
+    preset = quick.folder / PRESETS["micro"]
+    before = preset.read_text()
+    preset.write_text(before.replace("04-distillation: {steps: 20", "04-distillation: {steps: 21"))
+    assert quick.pending() == AFTER_04
+    assert quick.pending("other") == {"book"}
+    preset.write_text(before)
+    assert quick.pending() == {"book"}
+
+
+def test_a_deleted_file_is_made_again(quick):
+    html = quick.folder / "_build" / "html" / "index.html"
+    html.parent.mkdir(parents=True)
+    html.write_text("the book is up to date, so that nothing asks for the files between its pages")
+    assert quick.pending() == set()
+    before_04 = {"data", "search_space", "pruning"}
+    made_by = {"data.safetensors": before_04 | AFTER_04, "student-none.json": AFTER_04, "eval.json": AFTER_05}
+    for name, rules in made_by.items():
+        path = quick.seed / name
+        aside = path.rename(path.with_name(f"{name}.aside"))
+        assert quick.pending() == rules
+        aside.rename(path)
+    shutil.rmtree(html.parents[1])
+
+
+def test_a_library_change_reruns_what_imports_it(quick):
+    module = quick.folder / "i2i_lib" / "metrics.py"
+    before = module.read_bytes()
+    module.write_bytes(before + b"\n# a comment\n")
+    assert quick.pending() == AFTER_05
+    module.write_bytes(before)
+
+
+def test_a_failing_notebook_stops_the_book(quick):
+    path = quick.folder / "notebooks" / "04-distillation.ipynb"
+    before = path.read_bytes()
+    notebook = json.loads(before)
+    notebook["cells"][1]["source"] = (
+        "if arm == 'none':\n    raise ValueError('no luck')\n" + notebook["cells"][1]["source"]
+    )
+    path.write_text(json.dumps(notebook))
+    process = quick.start()
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode != 0
+    assert "04-distillation.ipynb failed: cell" in said and "ValueError: no luck" in said
+    assert (quick.seed / "logs" / "04-distillation-none.ipynb").exists()
+    assert not (quick.seed / "notebooks" / "04-distillation-none.ipynb").exists()
+    assert not (quick.folder / "_build" / "html").exists()
+    path.write_bytes(before)
+
+
+def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
+    """As a plan, and without the plugin: its name is left out of a copy of the profile."""
+    project = Project(tmp_path)
+    shutil.copytree(root() / "presets", tmp_path / "presets")
+    profile = yaml.safe_load((root() / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile.pop("executor") == "slurm"
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "64", "--profile", "profile"]
+    command += ["--config", "preset=gpu", "task=all", "seeds=2"]
+    environment = project.environment | {"RECORDED": "no"}
+    said = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stdout + said.stderr
+    _, *parts = re.split(r"^rule (\w+):\n", said.stdout, flags=re.M)
+    jobs = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(profile["set-resources"]) <= jobs.keys(), "rules that the Snakefile has"
+    preset = yaml.safe_load((tmp_path / "presets" / "gpu.yml").read_text())
+    for rule, job in jobs.items():
+        if rule != "all":
+            given = dict(re.findall(r"(\w+)=(\d+)", job.split("resources: ")[1].splitlines()[0]))
+            trains = rule in profile["set-resources"]
+            assert given.get("gpu") == (str(preset["gpu"]) if trains else None), rule
+            assert given["runtime"] == str(preset["minutes"] + 5 if trains else 30), rule
+            assert given["mem_mb"] == ("24000" if trains else "8000"), rule
