@@ -409,7 +409,8 @@ def tables(folder: Path) -> str:
         if len(found) >= SEEDS_OF_A_CLAIM:
             parts += [
                 "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the"
-                " model that it speaks for; where nothing is bold, no difference is shown.",
+                " model that it speaks for; where nothing is bold, no difference is shown. Of twenty such intervals one"
+                " excludes 0 by chance.",
                 table_of(answers(found)),
             ]
         parts.append(rows.protocol.iloc[0])
