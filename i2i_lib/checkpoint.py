@@ -33,7 +33,6 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.files import atomic_write, write_json
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-from i2i_lib.latency import LatencyTable
 from i2i_lib.prune import ChannelPlan, ranked_widths
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
@@ -92,16 +91,15 @@ def save_plan(
     plan: ChannelPlan,
     path: Path | str,
     *,
-    latency: LatencyTable | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `path`.json, with the latency table that was its cost, if one was.
+    """Write `path`.json.
 
     `provenance` is any JSON; its `teacher`, the checksum in the teacher's own JSON, is what `load_plan` compares.
     """
     network = next(name for name, (config, _) in GENERATORS.items() if type(plan.config) is config)
     values = {"format": FORMAT, "kind": "plan", "network": network, "plan": asdict(plan) | {"keep": dict(plan.keep)}}
-    values |= {"latency": asdict(latency) if latency else None, "provenance": dict(provenance or {})}
+    values |= {"provenance": dict(provenance or {})}
     write_json(_named(path, "json"), values)
 
 
@@ -131,16 +129,6 @@ def load_plan(path: Path | str, *, teacher: Path | str | None = None) -> Channel
         problem = f"was made of another teacher than {teacher}: run notebook 03 (pruning) again"
         _check(ranked in (info.get("sha256"), info.get("packed_from")), file, problem)
     return made
-
-
-def load_latency(path: Path | str) -> LatencyTable | None:
-    """The latency table saved with a plan, or None if its cost was another; ValueError where it is damaged."""
-    file = _named(path, "json")
-    values = _read_json(file).get("latency")
-    try:
-        return LatencyTable.from_dict(values) if values else None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{file} holds no latency table: {error!r}") from error
 
 
 def _save(net: nn.Module, path: Path | str, kinds: Mapping[str, Any], provenance: Mapping[str, Any] | None) -> None:

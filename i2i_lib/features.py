@@ -5,9 +5,7 @@ Their weights come with no package. Where they are not at hand an extractor rais
 how to get them, and the book goes on without. Nothing is downloaded unless asked for, by `python -m i2i_lib.features`.
 """
 
-import hashlib
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -19,10 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.files import sha256
 from i2i_lib.metrics import (
     FeatureStats,
     Protocol,
@@ -297,52 +294,6 @@ def set_distances(
             kernel = (1000 * e.value, 1000 * e.low, 1000 * e.high)
         found.append(SetDistance(model, extractor.kernel, protocol, *kernel))
     return found
-
-
-def images_sha256(images: Tensor) -> str:
-    """The hash of a set of 8-bit pictures: of their number, size, values and order."""
-    if images.dtype != torch.uint8:
-        raise ValueError(f"expected 8-bit pictures, which have one hash wherever they are read, got {images.dtype}")
-    digest = hashlib.sha256(f"{tuple(images.shape)}\n".encode())
-    for batch in images.split(1024):
-        digest.update(batch.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def save_stats(stats: FeatureStats, path: Path | str, *, images: str, protocol: Protocol) -> None:
-    """Write `path`.safetensors, then `path`.json: the statistics, the hash of their `images` and their protocol."""
-    data = save({"mean": stats.mean.contiguous().cpu(), "cov": stats.cov.contiguous().cpu()})
-    atomic_write(Path(f"{path}.safetensors"), data)
-    described = {"format": FORMAT, "kind": "statistics", "count": stats.count, "protocol": protocol.id}
-    described |= {"images": images, "sha256": hashlib.sha256(data).hexdigest()}
-    write_json(Path(f"{path}.json"), described)
-
-
-def load_stats(path: Path | str, *, images: str, protocol: Protocol) -> FeatureStats:
-    """The statistics at `path`, if they are of the pictures with the hash `images` and were taken by `protocol`.
-
-    Raises FileNotFoundError, or ValueError naming what does not fit: another protocol, other pictures, or damage.
-    """
-    record, tensors = Path(f"{path}.json"), Path(f"{path}.safetensors")
-    try:
-        described = json.loads(record.read_text())
-        kind = described["format"], described["kind"]
-        count, wanted = int(described["count"]), described["sha256"]
-        facts = {"protocol": (described["protocol"], protocol.id), "pictures": (described["images"], images)}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{record} does not describe statistics ({error!r}): delete it and build them again"
-        ) from error
-    if kind != (FORMAT, "statistics"):
-        raise ValueError(f"{record} holds {kind[1]!r} of format {kind[0]!r}, not statistics")
-    for what, (found, expected) in facts.items():
-        if found != expected:
-            raise ValueError(f"{record} is of other {what}: it has {found!r}, expected {expected!r}")
-    data = tensors.read_bytes()
-    if hashlib.sha256(data).hexdigest() != wanted:
-        raise ValueError(f"{tensors} does not match the checksum in {record.name}: delete both and build them again")
-    parts = load(data)
-    return FeatureStats(parts["mean"], parts["cov"], count)
 
 
 def main() -> int:

@@ -1,36 +1,12 @@
 """Losses as functions of tensors. Each returns a scalar and computes in float32 at least."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-
-
-class OfficialWeights(NamedTuple):
-    """Loss weights of a student in the authors' training scripts.
-
-    `align` belongs to KA (samples as rows, uncentred) **summed** over four processes of 20 samples each at every
-    tapped layer, except for GauGAN, where it is averaged. On one process the same pull needs four times the weight
-    and shards of 20. It carries over to no other index, batch or number of processes: GCKA's own weight has to be
-    found by experiment.
-    """
-
-    gan_loss: Literal["lsgan", "hinge"]
-    gan: float
-    recon: float  # L1; for GauGAN, of the discriminator's features
-    align: float
-
-
-OFFICIAL_WEIGHTS = {
-    "horse2zebra": OfficialWeights("lsgan", gan=1.0, recon=5.0, align=1.0),
-    "zebra2horse": OfficialWeights("lsgan", gan=1.0, recon=5.0, align=0.1),
-    "cityscapes": OfficialWeights("hinge", gan=1.0, recon=100.0, align=0.5),
-    "maps": OfficialWeights("hinge", gan=1.0, recon=100.0, align=1.3),
-    "cityscapes-gaugan": OfficialWeights("hinge", gan=1.0, recon=10.0, align=0.5),
-}
 
 
 def lsgan(logits: Tensor, real: bool) -> Tensor:

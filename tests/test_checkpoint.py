@@ -16,7 +16,6 @@ from i2i_lib.checkpoint import (
     load_discriminator,
     load_generator,
     load_info,
-    load_latency,
     load_plan,
     save_discriminator,
     save_generator,
@@ -25,7 +24,6 @@ from i2i_lib.checkpoint import (
 from i2i_lib.config import BlockWidths, DiscriminatorConfig, GeneratorConfig, ResnetConfig, cat_teacher, mobile_resnet
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-from i2i_lib.latency import LatencyTable, WidthGrid
 from i2i_lib.layers import init_weights
 from i2i_lib.prune import prune
 
@@ -89,14 +87,11 @@ def test_discriminators_come_back_ready_to_train(tmp_path):
         load_generator(tmp_path / "judge")
 
 
-def test_plans_come_back_with_their_latency_table(tmp_path):
+def test_plans_come_back(tmp_path):
     plan = prune(generator(cat_teacher(8, 3, "batch")), 400_000, image_size=16)
-    table = LatencyTable({"head": WidthGrid((1, 2), (3,), ((0.5,), (1.0,)))}, (16, 16), 1, "here")
-    save_plan(plan, tmp_path / "plan", latency=table)
-    assert load_plan(tmp_path / "plan") == plan and load_latency(tmp_path / "plan") == table
-    whole = replace(plan, threshold=None)
-    save_plan(whole, tmp_path / "plan")
-    assert load_plan(tmp_path / "plan") == whole and load_latency(tmp_path / "plan") is None
+    for saved in (plan, replace(plan, threshold=None)):
+        save_plan(saved, tmp_path / "plan")
+        assert load_plan(tmp_path / "plan") == saved
 
 
 def test_a_plan_knows_its_teacher(tmp_path):

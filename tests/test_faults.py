@@ -36,10 +36,8 @@ from i2i_lib.data import load_saved_task, save_task
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.downloads import fetch
 from i2i_lib.export import export_onnx
-from i2i_lib.features import load_stats, save_stats
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator, init_weights
-from i2i_lib.metrics import FeatureStats, Protocol
 from i2i_lib.pictures import FileImages, list_pictures, read_picture, write_picture
 from i2i_lib.prune import prune
 from i2i_lib.results import EvalResult, load_evaluation, load_table, save_evaluation
@@ -136,13 +134,6 @@ def collect(folder: Path, version: int) -> None:
     results.main(["collect", str(folder / "results.jsonl"), str(made)])
 
 
-def statistics(version: int) -> FeatureStats:
-    return FeatureStats(torch.full((9,), float(version)).double(), torch.eye(9).double(), 3)
-
-
-PROTOCOL = Protocol("an extractor", "a stage", "none", "none", "test", 3)
-
-
 def publish(folder: Path, version: int) -> None:
     """A notebook that the runner publishes; what executes it is a stand-in."""
     cells = [new_code_cell("x: int = 1", metadata={"tags": ["parameters"]}), new_code_cell(f"{version}")]
@@ -212,10 +203,6 @@ ARTIFACTS = {
     ),
     "evaluation": Artifact(evaluation, lambda f: load_evaluation(f / "eval.json")),
     "table": Artifact(collect, lambda f: load_table(f / "results.jsonl").to_dict("records")),
-    "statistics": Artifact(
-        lambda f, v: save_stats(statistics(v), f / "stats", images="i", protocol=PROTOCOL),
-        lambda f: load_stats(f / "stats", images="i", protocol=PROTOCOL).mean.tolist(),
-    ),
     "picture": Artifact(
         lambda f, v: write_picture(torch.full((3, 40, 40), v, dtype=torch.uint8), f / "a.png"),
         lambda f: read_picture(f / "a.png").tolist(),

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3, register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -24,12 +23,9 @@ from i2i_lib.features import (
     at_hand,
     dinov2,
     floor_quantise,
-    images_sha256,
     inception,
-    load_stats,
     resize_clean,
     resize_plain,
-    save_stats,
     set_distances,
 )
 from i2i_lib.metrics import frechet_distance, kernel_distance
@@ -280,34 +276,6 @@ def test_without_pairs_the_frechet_distance_of_cat_alone_is_to_all_real_pictures
     assert [d.protocol for d in (kid, *plain)] == [cat.protocol("60 test tiles", N).id] * 3
     assert kid.value == plain[1].value and plain[0].value != fid.value
     assert plain == set_distances(cat, made, test, "60 test tiles"), "with pairs, to the truth"
-
-
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
-def test_statistics_are_of_the_pictures_they_name(tmp_path):
-    extract, truth = stand_in(), pictures(2)
-    protocol = extract.protocol("test tiles", N)
-    save_stats(extract.stats(truth), tmp_path / "real", images=images_sha256(truth), protocol=protocol)
-    loaded = load_stats(tmp_path / "real", images=images_sha256(truth), protocol=protocol)
-    assert loaded.count == N
-    assert frechet_distance(loaded, extract.stats(truth)) == pytest.approx(0, abs=1e-9)
-
-    changed = truth.clone()
-    changed[3, 0, 0, 0] ^= 1
-    assert images_sha256(changed) != images_sha256(truth) != images_sha256(truth.flip(0))
-    with pytest.raises(ValueError, match=r"real\.json is of other pictures"):
-        load_stats(tmp_path / "real", images=images_sha256(changed), protocol=protocol)
-    with pytest.raises(ValueError, match=r"real\.json is of other protocol"):
-        load_stats(tmp_path / "real", images=images_sha256(truth), protocol=replace(protocol, resize="another"))
-    save_file({"mean": torch.zeros(12), "cov": torch.eye(12)}, tmp_path / "real.safetensors")
-    with pytest.raises(ValueError, match="does not match the checksum"):
-        load_stats(tmp_path / "real", images=images_sha256(truth), protocol=protocol)
-    (tmp_path / "real.json").write_text("{}")
-    with pytest.raises(ValueError, match="does not describe statistics"):
-        load_stats(tmp_path / "real", images=images_sha256(truth), protocol=protocol)
-    with pytest.raises(ValueError, match="8-bit pictures"):
-        images_sha256(truth.float())
 
 
 MEMORY = """

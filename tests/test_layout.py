@@ -8,7 +8,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).parents[1] / "i2i_lib"
 # A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
 ORDER = """
-    files commands config macs layers generators spade discriminators latency prune losses processes batches steps
+    files commands config macs layers generators spade discriminators prune losses processes batches steps
     distill paired unpaired gaugan metrics runs sources diagnosis loop earth earth_labels pictures openmoji folders
     downloads cityscapes data checkpoint described train fuse results
 """.split()

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from i2i_lib import latency, prune
+from i2i_lib import prune
 from i2i_lib.checkpoint import from_cat_state_dict
 from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-from i2i_lib.latency import LatencyTable, measure_latency
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.prune import inherit, norm_scales, random_scales, start_student, uniform_scales
@@ -321,50 +320,3 @@ def test_a_plan_of_another_teacher_is_refused():
         inherit(teacher(), replace(plan, config=replace(plan.config, up=(1, 1))))
     with pytest.raises(ValueError, match="got 'warm'"):
         start_student(TEACHER, plan, "warm", seed=0)  # pyright: ignore[reportArgumentType]
-
-
-# --- latency ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def table():
-    """By a stopwatch that is right only on average."""
-    noise = torch.Generator().manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            latency,
-            "_milliseconds",
-            lambda layer, x, repeats: x.numel() * (0.5 + torch.rand((), generator=noise).item()),
-        )
-        return measure_latency(TEACHER.config, 16, points=4)
-
-
-def test_latency_never_falls_as_widths_grow(table):
-    for name, grid in table.grids.items():
-        times = torch.tensor(
-            [
-                [grid.at(i, o) for o in range(grid.outputs[0], grid.outputs[-1] + 1)]
-                for i in range(grid.inputs[0], grid.inputs[-1] + 1)
-            ]
-        )
-        assert (times.diff(dim=0) >= 0).all() and (times.diff(dim=1) >= 0).all(), name
-        assert times[0, 0] > 0
-
-
-def test_latency_is_a_cost_in_milliseconds(table):
-    whole = table(TEACHER.config)
-    plan = prune.prune(TEACHER, whole / 2, image_size=16, cost=table)
-    assert plan.cost == table(plan.config) <= whole / 2
-    with pytest.raises(ValueError, match=r"ms is below the floor of \d"):
-        prune.prune(TEACHER, whole / 1e6, image_size=16, cost=table)
-    with pytest.raises(ValueError, match="measure anew"):
-        table(cat_teacher(16, 3))
-    assert LatencyTable.from_dict(json.loads(json.dumps(asdict(table)))) == table
-
-
-def test_layers_are_timed_on_the_inputs_that_they_get():
-    """By the real stopwatch: the whole network's layers run, and more of them take longer."""
-    measured = measure_latency(TEACHER.config, 16, points=2, repeats=1)
-    one, three = (cat_teacher(8, n) for n in (3, 9))
-    assert 0 < measured(one) < measured(three)
-    assert measured.image_size == (16, 16) and "threads" in measured.where
