@@ -7,22 +7,22 @@ import sys
 from pathlib import Path
 
 from i2i_book.make import shown
-from i2i_book.pages import DEMOS
-from i2i_lib import runs
-from i2i_lib.runner import imported_modules
+from i2i_book.pages.assemble import DEMOS
+from i2i_book import presets, runs
+from i2i_book.runner.notebook import imported_modules
 
 PRESET = str(config.get("preset", "cpu"))
-SETTINGS = runs.load_preset(PRESET)
+SETTINGS = presets.load_preset(PRESET)
 RUN = Path(PRESET).stem
-TASKS = runs.tasks(str(config.get("task", "earth")))
+TASKS = presets.tasks(str(config.get("task", "earth")))
 SEEDS = range(int(config.get("seeds", 1)))
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
-ARMS, GENERATORS = ({task: runs.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
+ARMS, GENERATORS = ({task: presets.variants(SETTINGS, task)[i] for task in TASKS} for i in range(2))
 # `make ablations`: the book, with the students of chapter 10.
-ABLATIONS = {task: runs.ablations(SETTINGS, task) for task in TASKS} if os.environ.get("ABLATIONS") == "yes" else {}
+ABLATIONS = {task: presets.ablations(SETTINGS, task) for task in TASKS} if os.environ.get("ABLATIONS") == "yes" else {}
 if ABLATIONS and not any(ABLATIONS.values()):
-    raise WorkflowError(f"no ablations for {', '.join(TASKS)}: they are of {', '.join(runs.PAIRED_TASKS)}")
+    raise WorkflowError(f"no ablations for {', '.join(TASKS)}: they are of {', '.join(presets.PAIRED_TASKS)}")
 
 HOME = f"runs/{RUN}/{{task}}/seed{{seed}}"
 # A cluster stops a training a little later than its runner does, which says why.
@@ -30,7 +30,7 @@ MINUTES = SETTINGS["minutes"] + 5
 SHOWN = shown(RUN) and not ABLATIONS
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
-    f"exec {sys.executable} -m i2i_lib.runner {{input.notebook}} --preset {shlex.quote(PRESET)} --run {shlex.quote(RUN)}"
+    f"exec {sys.executable} -m i2i_book.runner {{input.notebook}} --preset {shlex.quote(PRESET)} --run {shlex.quote(RUN)}"
     " {params.fixed} --log {log.notebook} --publish {output.notebook}"
 )
 SEEDED = "-p task {task} -p seed {seed}"
@@ -53,7 +53,7 @@ def parameters(name, variant=None):
 
     def given(wildcards):
         chosen = wildcards.get("arm") or variant
-        return json.dumps(runs.preset_parameters(SETTINGS, name, wildcards.task, chosen), sort_keys=True)
+        return json.dumps(presets.preset_parameters(SETTINGS, name, wildcards.task, chosen), sort_keys=True)
 
     return given
 
@@ -72,7 +72,7 @@ def same(values):
 
 
 # Label maps go to another kind of generator, whose search space has a pruning chapter of its own.
-GAUGAN = {task: runs.preset_parameters(SETTINGS, "01-data", task).get("family") == "gaugan" for task in TASKS}
+GAUGAN = {task: presets.preset_parameters(SETTINGS, "01-data", task).get("family") == "gaugan" for task in TASKS}
 FROM_LABELS = ["earth-labels", *(task for task, chosen in GAUGAN.items() if chosen)]
 PRUNING = {task: "03-pruning-gaugan" if task in FROM_LABELS else "03-pruning" for task in TASKS}
 PAGES = [
@@ -126,8 +126,8 @@ rule book:
         demos=[] if SHOWN else DEMO_FILES,
         recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
         prose=[str(p) for p in [*Path("book").glob("*.*"), *Path("book/static").glob("*.*"), *Path("book/static/demo").glob("*.*")] if p.name not in runs.ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", "i2i_book/pages.py", "i2i_book/recorded.py"],
-        library=sorted(str(path) for path in Path("i2i_lib").glob("*.py")),  # for its reference
+        config=["_config.yml", "package.json", "package-lock.json", "i2i_book/api.py", *map(str, Path("i2i_book").glob("*/*.py"))],
+        library=sorted(str(path) for path in Path("i2i_lib").rglob("*.py")),  # for its reference
     output:
         "_build/html/index.html",
     params:
@@ -303,7 +303,7 @@ rule deployment:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_lib/export.py", "i2i_lib/fuse.py"],
+        modules=["i2i_book/demo.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         student=f"{HOME}/student-gcka.safetensors",
@@ -336,7 +336,7 @@ rule results:
     log:
         notebook=f"runs/{RUN}/logs/06-results.ipynb",
     params:
-        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "06-results", "")),
+        preset=lambda wildcards: json.dumps(presets.preset_parameters(SETTINGS, "06-results", "")),
         fixed="",
     shell:
         RUNNER
@@ -352,7 +352,7 @@ rule paper_numbers:
     log:
         notebook=f"runs/{RUN}/logs/08-paper-numbers.ipynb",
     params:
-        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "08-paper-numbers", "")),
+        preset=lambda wildcards: json.dumps(presets.preset_parameters(SETTINGS, "08-paper-numbers", "")),
         fixed="",
     shell:
         RUNNER
@@ -367,7 +367,7 @@ use rule paper_numbers as search_cost with:
     log:
         notebook=f"runs/{RUN}/logs/09-search-cost.ipynb",
     params:
-        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "09-search-cost", "")),
+        preset=lambda wildcards: json.dumps(presets.preset_parameters(SETTINGS, "09-search-cost", "")),
         fixed="",
 
 
@@ -384,6 +384,6 @@ use rule results as ablations with:
     log:
         notebook=f"runs/{RUN}/logs/10-ablations.ipynb",
     params:
-        preset=lambda wildcards: json.dumps(runs.preset_parameters(SETTINGS, "10-ablations", "")),
+        preset=lambda wildcards: json.dumps(presets.preset_parameters(SETTINGS, "10-ablations", "")),
         left=LEFT,
         fixed="",

@@ -32,14 +32,14 @@ import torch
 from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
+from i2i_book.runner.provenance import machine
 from i2i_lib.checkpoint import build, save_generator
 from i2i_lib.config import Norm, ResnetConfig, cat_teacher
-from i2i_lib.export import export_onnx, session
-from i2i_lib.fuse import LANES, fuse
+from i2i_lib.export.fuse import LANES, fuse
+from i2i_lib.export.onnx import export_onnx, session
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
-from i2i_lib.runner import machine
 
 BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
 SIZE = 256

@@ -6,8 +6,9 @@ from torch import nn
 
 from i2i_lib.config import cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator
-from i2i_lib.prune import prune, start_student
+from i2i_lib.prune import prune
 from i2i_lib.spade import InceptionSpadeGenerator
+from i2i_lib.students import start_student
 
 
 def with_scales(net):

@@ -37,17 +37,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from i2i_lib.batches import Batch, Task, paired_batches, to_batch
+from i2i_book.presets import load_preset, preset_parameters
+from i2i_book.runner.notebook import notebook_parameters
+from i2i_book.runner.provenance import machine
+from i2i_book.runs import root
 from i2i_lib.checkpoint import build
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data import load_task
+from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.tasks import load_task
+from i2i_lib.data.tiles import Batch, Task, to_batch
 from i2i_lib.layers import init_weights
 from i2i_lib.losses import hinge_d, hinge_g, kernel_alignment
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune, random_scales
-from i2i_lib.runner import machine, notebook_parameters
-from i2i_lib.runs import load_preset, preset_parameters, root
-from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, set_up
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.device import set_up
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 
 GOAL = 1.5  # times the baseline's images per second, on a CPU
 CUDA = torch.cuda.is_available()

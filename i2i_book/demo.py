@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2i_lib.batches import Task
 from i2i_lib.checkpoint import load_generator
-from i2i_lib.data import encode, load_saved_task
-from i2i_lib.earth import earth_rasters
-from i2i_lib.export import Exported, Precision, export_onnx
+from i2i_lib.data.earth import earth_rasters
+from i2i_lib.data.store import load_saved_task
+from i2i_lib.data.tiles import Task, encode
+from i2i_lib.export.onnx import Exported, Precision, export_onnx
 from i2i_lib.files import atomic_write, write_json
 from i2i_lib.macs import generator_macs, generator_params
 
@@ -26,7 +26,6 @@ EXAMPLES = 8  # test pictures that come along
 LARGEST = 256  # side of the largest picture on offer, in pixels
 # Half the teacher's file. The student's is small anyway, and float32 can be compared with PyTorch to the last digits.
 PRECISIONS: dict[str, Precision] = {"student": "fp32", "teacher": "fp16"}
-
 # Degrees north and east. The places lie in the test bands of the default split.
 PLACES = {
     "Italy and the Adriatic": (42.5, 13.6),

@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from i2i_lib import runs
+from i2i_book import presets, runs
+from i2i_lib import files
 
 
 def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> None:
@@ -13,8 +14,8 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     Exits with a sentence where something cannot be as asked.
     """
     try:
-        settings = runs.load_preset(preset)
-        if missing := sorted(runs.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "ablations", "notebooks"}):
+        settings = presets.load_preset(preset)
+        if missing := sorted(presets.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "ablations", "notebooks"}):
             raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
         gpu = settings["gpu"]
         if gpu and not shown(Path(preset).stem) and not _gpu_here():
@@ -22,7 +23,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
                 f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
                 f" presets/{preset}.yml with gpu: 0, which would take days"
             )
-        runs.tasks(task)
+        presets.tasks(task)
         if not seeds.isdigit() or int(seeds) < 1:
             raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
         folder = Path(data).resolve() if data else ""
@@ -32,7 +33,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
             raise ValueError("TASK=folder needs DATA=path/to/the/pictures; the chapter on your own images says more")
         os.chdir(runs.root())
         # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
-        with runs.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
+        with files.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
             os.set_inheritable(lock, True)
             command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--nolock"]
             command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]

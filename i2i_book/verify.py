@@ -17,12 +17,15 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.recorded import check
-from i2i_lib import runs
+from i2i_book import runs
+from i2i_book.recorded.check import check
+from i2i_book.runner.notebook import code_digest
+from i2i_book.runner.provenance import machine
+from i2i_book.runner.run import run_notebook
+from i2i_lib import files
 from i2i_lib.commands import plainly
 from i2i_lib.files import sha256
 from i2i_lib.results import load_evaluation
-from i2i_lib.runner import code_digest, machine, run_notebook
 
 SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
 TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_mib", "train_seconds")
@@ -99,7 +102,7 @@ def find(preset: str, name: str, *, top: Path | None = None) -> Number:
 def rerun(number: Number, start: str) -> float:
     """Make the number again in runs/verify and return it. `start` is "artifacts" or "data"."""
     scratch = runs.root() / "runs" / "verify"
-    with runs.exclusive(scratch / "lock", "runs/verify"):
+    with files.exclusive(scratch / "lock", "runs/verify"):
         shutil.rmtree(scratch / number.task, ignore_errors=True)
         home = runs.Run("verify", number.task, number.seed).folder
         if start == "data":

@@ -1,14 +1,13 @@
 """How wide every layer is. Plain data: no tensors, no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal, get_args
 
 Norm = Literal["batch", "instance", "sync_batch"]
 DiscriminatorNorm = Literal["batch", "instance", "sync_batch", "none"]
 Upsample = Literal["transpose", "resize"]
-
 # Counts that no picture needs more of: a damaged file must not ask for millions of layers.
 MOST_BLOCKS, MOST_SCALES = 999, 16
 
@@ -318,3 +317,82 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}")
+
+
+Config = GeneratorConfig | ResnetConfig | SpadeConfig | SpadeResnetConfig
+PrunableConfig = GeneratorConfig | SpadeConfig
+
+
+def ranked_widths(config: PrunableConfig) -> dict[str, int]:
+    """The width of every layer whose channels can go, in the order of the forward pass."""
+    if isinstance(config, SpadeConfig):
+        widths = {"stem": config.stem}
+        parts = {}
+        for stage, block in zip(config.stages, config.blocks, strict=True):
+            parts |= {f"blocks.{stage}.spade": block.spade, f"blocks.{stage}.body": block.body}
+    else:
+        widths = {f"stem.{i}": width for i, width in enumerate(config.stem)}
+        parts = {f"blocks.{i}": block for i, block in enumerate(config.blocks)}
+    for name, hidden in parts.items():
+        for kind, branches in (("conv", hidden.conv), ("depthwise", hidden.depthwise)):
+            kernels = zip(config.kernel_sizes, branches, strict=True)
+            widths |= {f"{name}.{kind}.k{kernel}": c for kernel, c in kernels if c}
+    if isinstance(config, GeneratorConfig):
+        widths |= {f"up.{i}": width for i, width in enumerate(config.up)}
+    return widths
+
+
+def _narrowed(config: PrunableConfig, widths: Mapping[str, int]) -> PrunableConfig:
+    """The config with new widths for its prunable layers. SPADE's stages shrink with the stem, in whole units."""
+
+    def branches(name: str) -> BlockWidths:
+        return BlockWidths(
+            *(
+                tuple(widths.get(f"{name}.{kind}.k{k}", 0) for k in config.kernel_sizes)
+                for kind in ("conv", "depthwise")
+            )
+        )
+
+    if isinstance(config, SpadeConfig):
+        unit = config.unit
+        units = widths["stem"] * unit // config.stem
+        blocks = tuple(
+            SpadeBlockWidths(
+                block.outputs // unit * units,
+                branches(f"blocks.{stage}.body"),
+                branches(f"blocks.{stage}.spade"),
+            )
+            for stage, block in zip(config.stages, config.blocks, strict=True)
+        )
+        return replace(config, stem=config.stem // unit * units, blocks=blocks)
+    return replace(
+        config,
+        stem=tuple(widths[f"stem.{i}"] for i in range(3)),
+        blocks=tuple(branches(f"blocks.{i}") for i in range(len(config.blocks))),
+        up=tuple(widths[f"up.{i}"] for i in range(2)),
+    )
+
+
+def _stem_floor(config: SpadeConfig, min_width: int) -> int:
+    """The narrowest stem that leaves `min_width` channels in the narrowest stage, or all of them."""
+    narrowest = min(config.widths)
+    units = -(-min(min_width, narrowest) * config.unit // narrowest)
+    return config.stem // config.unit * units
+
+
+def check_image_size(image_size: int | tuple[int, int], config: Config) -> tuple[int, int]:
+    """Height and width, or a ValueError where the generator's smallest grid would not fit them.
+
+    They are multiples of 2^upsamplings for SPADE, else of 4 and large enough for the blocks, whose grid is a quarter
+    of the size, to reflect half a kernel of it: at least 12 for kernels up to 5 x 5, 8 for a ResNet.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    spade = isinstance(config, SpadeConfig | SpadeResnetConfig)
+    multiple = 2**config.upsamplings if spade else 4
+    if height < multiple or width < multiple or height % multiple or width % multiple:
+        raise ValueError(f"image sizes are positive multiples of {multiple}, got {height} x {width}")
+    kernels = config.kernel_sizes if isinstance(config, GeneratorConfig) else ()
+    least = multiple if spade else 4 * (max((3, *kernels)) // 2 + 1)
+    if min(height, width) < least:
+        raise ValueError(f"image sizes are at least {least} for this generator, got {height} x {width}")
+    return height, width

@@ -1,9 +1,14 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent; the lock of a folder; which files a piece of code depends on."""
 
+import ast
+import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +55,106 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def exclusive(path: Path, what: str) -> Iterator[int]:
+    """Hold the lock file `path` while the block runs. The system frees it when the process dies, however it dies.
+
+    Yields the open file descriptor that holds the lock.
+
+    Raises RuntimeError at once, naming `what` and the process that holds it, if another process does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode().strip() or "unknown"
+            raise RuntimeError(
+                f"{what} is in use by process {holder}: wait for it or stop it (lock {shorten_path(path)})"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _place(new: Path, target: Path) -> None:
+    """Put the folder `new` where `target` is, which goes beside the place of `new`, or comes back if that fails."""
+    old = new.with_name("old")
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+
+
+def record_file(verb: str, path: Path) -> Path:
+    """Return `path`, an artifact without suffix or a file, after telling the runner that it is "read" or "wrote".
+
+    The runner puts the hashes of the files behind it into the run's manifest; without a runner nothing happens.
+    """
+    if listing := os.environ.get("I2I_FILES"):
+        with open(listing, "a") as file:
+            file.write(f"{verb} {path}\n")
+    return path
+
+
+def root() -> Path:
+    """The checkout that holds this library."""
+    return Path(__file__).resolve().parent.parent
+
+
+def shorten_path(path: Path) -> str:
+    """A path as a message shows it: below the checkout relative to it, else whole."""
+    return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)
+
+
+def library_modules(code: str) -> list[Path]:
+    """The files of this checkout's packages that Python code imports, directly or through one another, sorted.
+
+    Read from its syntax, not by running it. A name taken from a package is followed to the module that the package's
+    `EXPORTS` finds it in.
+    """
+    found: set[Path] = set()
+    waiting = list(_imports(code))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path.read_text())
+    return sorted(found)
+
+
+def _imports(code: str) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith(("i2i_lib.", "i2i_book.")):
+                yield from _files_of(name)
+
+
+def _files_of(name: str) -> Iterator[Path]:
+    """The files that importing `package.module.name` runs."""
+    place = root()
+    for part in name.split("."):
+        if (module := place / f"{part}.py").exists():
+            yield module
+            return
+        if not (package := place / part / "__init__.py").exists():
+            exports = re.search(rf'"{part}": "(\w+)"', (place / "__init__.py").read_text())
+            if exports:
+                yield place / f"{exports[1]}.py"
+            return
+        yield package
+        place /= part

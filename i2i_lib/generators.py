@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample
+from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, check_image_size
 from i2i_lib.layers import ReflectConv, init_weights, norm_layer, with_norm_relu
-from i2i_lib.macs import check_image_size
 
 __all__ = ["Branches", "InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
 

@@ -1,6 +1,7 @@
 """Losses as functions of tensors. Each returns a scalar and computes in float32 at least."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -147,3 +148,8 @@ def _gather(parts: list[Tensor], counts: list[int], group: "dist.ProcessGroup | 
     rank = dist.get_rank(group)
     around = (0, 0, sum(counts[:rank]), sum(counts[rank + 1 :]))
     return _reduce([F.pad(p, around) for p in parts], group)
+
+
+def _sum_of_l1(x: Sequence[Tensor], y: Sequence[Tensor], weights: Sequence[float] = ()) -> Tensor:
+    pairs = zip(x, y, weights or (1.0,) * len(x), strict=True)
+    return torch.stack([weight * F.l1_loss(a.float(), b.float()) for a, b, weight in pairs]).sum()

@@ -10,10 +10,16 @@ Biases, activations, padding and resizing count for nothing in either.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeConfig, SpadeResnetConfig
+from i2i_lib.config import (
+    BlockWidths,
+    Config,
+    GeneratorConfig,
+    SpadeConfig,
+    SpadeResnetConfig,
+    check_image_size,
+)
 
 Convention = Literal["paper", "exact"]
-Config = GeneratorConfig | ResnetConfig | SpadeConfig | SpadeResnetConfig
 
 
 class Layer(NamedTuple):
@@ -152,21 +158,3 @@ def generator_params(config: Config) -> int:
             count += layer.inputs // layer.groups * layer.outputs * layer.kernel**2
         count += layer.outputs * layer.bias * (2 if layer.kind == "norm" else 1)
     return count
-
-
-def check_image_size(image_size: int | tuple[int, int], config: Config) -> tuple[int, int]:
-    """Height and width, or a ValueError where the generator's smallest grid would not fit them.
-
-    They are multiples of 2^upsamplings for SPADE, else of 4 and large enough for the blocks, whose grid is a quarter
-    of the size, to reflect half a kernel of it: at least 12 for kernels up to 5 x 5, 8 for a ResNet.
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    spade = isinstance(config, SpadeConfig | SpadeResnetConfig)
-    multiple = 2**config.upsamplings if spade else 4
-    if height < multiple or width < multiple or height % multiple or width % multiple:
-        raise ValueError(f"image sizes are positive multiples of {multiple}, got {height} x {width}")
-    kernels = config.kernel_sizes if isinstance(config, GeneratorConfig) else ()
-    least = multiple if spade else 4 * (max((3, *kernels)) // 2 + 1)
-    if min(height, width) < least:
-        raise ValueError(f"image sizes are at least {least} for this generator, got {height} x {width}")
-    return height, width

@@ -8,22 +8,25 @@ norm could be ranked: these widths follow the stem's, all in the teacher's ratio
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, SpadeBlockWidths, SpadeConfig
+from i2i_lib.config import (
+    PrunableConfig,
+    SpadeConfig,
+    _narrowed,
+    _stem_floor,
+    ranked_widths,
+)
 from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
 from i2i_lib.spade import InceptionSpadeGenerator
 
 Prunable = InceptionGenerator | InceptionSpadeGenerator
-PrunableConfig = GeneratorConfig | SpadeConfig
 Cost = Literal["paper", "exact"] | Callable[[Any], float]
 Scales = Mapping[str, Sequence[float]]
 Channels = tuple[int, ...]
@@ -145,179 +148,5 @@ def prune(
     return ChannelPlan(keep, student, threshold, costs[index], generator_macs(student, image_size))
 
 
-def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
-    """The student that keeps the teacher's weights at the kept channels, on its device and in its mode.
-
-    It computes what the teacher does if all dropped channels are silent, that is:
-    - the ranked norm outputs 0 after its ReLU;
-    - in a depthwise branch with tracked norms, so does the second norm for the constant 0 (untracked norms subtract
-      such constants later, at the block's end);
-    - in the trunk, every block's closing norm outputs 0 too.
-
-    Raises ValueError for a SPADE teacher, which does not say which channels of a block's output stay.
-    """
-    if not isinstance(teacher, InceptionGenerator):
-        raise ValueError(
-            f"a student cannot inherit from an {type(teacher).__name__}: no norm ranks the channels that its blocks"
-            " pass on, so none of them can be called kept. Start it from random weights: start='random'"
-        )
-    student = _like(teacher, plan).train(teacher.training)
-    _copy(teacher, student, plan, lambda name: True)
-    return student
-
-
-def start_student(
-    teacher: Prunable,
-    plan: ChannelPlan,
-    start: Literal["random", "inherited", "scales"] = "random",
-    *,
-    seed: int,
-    gain: float = 0.02,
-    norm_start: Literal["one", "normal"] = "one",
-    scheme: Literal["normal", "xavier"] = "normal",
-) -> Any:
-    """A student to train, in one of three states.
-
-    - "random": fresh weights, as published (section 3.3), by `init_weights` with `seed` and the further options;
-    - "inherited": see `inherit`;
-    - "scales": fresh weights but the teacher's norm scales and shifts at the kept channels, closing norms excepted.
-      The official code does this, unsaid, wherever it uses instance norm.
-
-    Students of SPADE teachers start from random weights; another start is a ValueError.
-    """
-    if start not in ("random", "inherited", "scales"):
-        raise ValueError(f"start is 'random', 'inherited' or 'scales', got {start!r}")
-    if start == "inherited" or (start == "scales" and not isinstance(teacher, InceptionGenerator)):
-        return inherit(teacher, plan).train()
-    student = _like(teacher, plan)
-    init_weights(student, seed=seed, gain=gain, norm_start=norm_start, scheme=scheme)
-    if start == "scales":
-        closing = {f"blocks.{i}.norm" for i in range(len(plan.config.blocks))}
-        _copy(teacher, student, plan, lambda name: name.endswith(".norm") and name not in closing, statistics=False)
-    return student
-
-
-def ranked_widths(config: PrunableConfig) -> dict[str, int]:
-    """The width of every layer whose channels can go, in the order of the forward pass."""
-    if isinstance(config, SpadeConfig):
-        widths = {"stem": config.stem}
-        parts = {}
-        for stage, block in zip(config.stages, config.blocks, strict=True):
-            parts |= {f"blocks.{stage}.spade": block.spade, f"blocks.{stage}.body": block.body}
-    else:
-        widths = {f"stem.{i}": width for i, width in enumerate(config.stem)}
-        parts = {f"blocks.{i}": block for i, block in enumerate(config.blocks)}
-    for name, hidden in parts.items():
-        for kind, branches in (("conv", hidden.conv), ("depthwise", hidden.depthwise)):
-            kernels = zip(config.kernel_sizes, branches, strict=True)
-            widths |= {f"{name}.{kind}.k{kernel}": c for kernel, c in kernels if c}
-    if isinstance(config, GeneratorConfig):
-        widths |= {f"up.{i}": width for i, width in enumerate(config.up)}
-    return widths
-
-
-def _narrowed(config: PrunableConfig, widths: Mapping[str, int]) -> PrunableConfig:
-    """The config with new widths for its prunable layers. SPADE's stages shrink with the stem, in whole units."""
-
-    def branches(name: str) -> BlockWidths:
-        return BlockWidths(
-            *(
-                tuple(widths.get(f"{name}.{kind}.k{k}", 0) for k in config.kernel_sizes)
-                for kind in ("conv", "depthwise")
-            )
-        )
-
-    if isinstance(config, SpadeConfig):
-        unit = config.unit
-        units = widths["stem"] * unit // config.stem
-        blocks = tuple(
-            SpadeBlockWidths(
-                block.outputs // unit * units,
-                branches(f"blocks.{stage}.body"),
-                branches(f"blocks.{stage}.spade"),
-            )
-            for stage, block in zip(config.stages, config.blocks, strict=True)
-        )
-        return replace(config, stem=config.stem // unit * units, blocks=blocks)
-    return replace(
-        config,
-        stem=tuple(widths[f"stem.{i}"] for i in range(3)),
-        blocks=tuple(branches(f"blocks.{i}") for i in range(len(config.blocks))),
-        up=tuple(widths[f"up.{i}"] for i in range(2)),
-    )
-
-
-def _stem_floor(config: SpadeConfig, min_width: int) -> int:
-    """The narrowest stem that leaves `min_width` channels in the narrowest stage, or all of them."""
-    narrowest = min(config.widths)
-    units = -(-min(min_width, narrowest) * config.unit // narrowest)
-    return config.stem // config.unit * units
-
-
 def _largest(scales: Sequence[float], count: int) -> Channels:
     return tuple(sorted(sorted(range(len(scales)), key=lambda i: -scales[i])[:count]))
-
-
-def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channels | None]]:
-    """For each module of the student, the teacher's output and input channels that it keeps; None for all."""
-    keep, config = plan.keep, plan.config
-    assert isinstance(config, GeneratorConfig)
-    trunk = keep["stem.2"]
-    inputs = None
-    for name in ("stem.0", "stem.1", "stem.2"):
-        yield f"{name}.conv", keep[name], inputs
-        yield f"{name}.norm", keep[name], None
-        inputs = keep[name]
-    for branch, hidden in keep.items():
-        if branch.startswith("blocks") and hidden:
-            yield f"{branch}.expand.conv", hidden, trunk
-            yield f"{branch}.expand.norm", hidden, None
-            if ".depthwise." in branch:
-                yield f"{branch}.spatial.conv", hidden, None
-                yield f"{branch}.spatial.norm", hidden, None
-            yield f"{branch}.project", trunk, hidden
-    for i, block in enumerate(config.blocks):
-        if any(block.conv) or any(block.depthwise):
-            yield f"blocks.{i}.norm", trunk, None
-    inputs = trunk
-    for name in ("up.0", "up.1"):
-        yield f"{name}.conv", keep[name], inputs
-        yield f"{name}.norm", keep[name], None
-        inputs = keep[name]
-    yield "head", None, inputs
-
-
-def _like(teacher: Prunable, plan: ChannelPlan) -> Any:
-    reference = next(teacher.parameters())
-    return type(teacher)(plan.config).to(reference.device, reference.dtype)  # pyright: ignore[reportArgumentType]
-
-
-def _copy(
-    teacher: Prunable,
-    student: nn.Module,
-    plan: ChannelPlan,
-    wanted: Callable[[str], bool],
-    *,
-    statistics: bool = True,
-) -> None:
-    """Fill the student's `wanted` modules with the teacher's kept channels, running statistics included or not."""
-    widths = {name: len(channels) for name, channels in plan.keep.items()}
-    if set(ranked_widths(teacher.config)) != set(widths) or _narrowed(teacher.config, widths) != plan.config:
-        raise ValueError("the plan is not of this teacher: its layers or widths differ")
-    with torch.no_grad():
-        for name, outputs, inputs in _channels(plan):
-            if wanted(name):
-                source, target = teacher.get_submodule(name), student.get_submodule(name).state_dict()
-                first, second = (inputs, outputs) if isinstance(source, nn.ConvTranspose2d) else (outputs, inputs)
-                for key, value in (source.state_dict() if statistics else dict(source.named_parameters())).items():
-                    if value.ndim == 1:
-                        value = _select(value, 0, outputs)
-                    elif value.ndim == 4:
-                        value = _select(_select(value, 0, first), 1, second)
-                    target[key].copy_(value)
-
-
-def _select(value: Tensor, axis: int, channels: Channels | None) -> Tensor:
-    if channels is None:
-        return value
-    return value.index_select(axis, torch.tensor(channels, device=value.device))

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from i2i_lib.files import atomic_write, write_json
-from i2i_lib.runs import noted
+from i2i_lib.files import atomic_write, record_file, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def load_evaluation(path: Path) -> dict[str, Any]:
         content = json.loads(Path(path).read_text())
         rows = [EvalResult(**row) for row in content["results"]]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is not an evaluation ({error}): delete it and run notebook 05-evaluation") from error
+        raise ValueError(f"{path} is not an evaluation ({error}): delete it and evaluate again") from error
     return content | {"results": rows}
 
 
@@ -85,7 +84,7 @@ def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
     rows = sorted({(row["task"], row["seed"]) for row in map(json.loads, path.read_text().splitlines())})
     found: dict[str, list[dict[str, Any]]] = {}
     for task, seed in rows:
-        evaluation = noted("read", path.parent / task / f"seed{seed}" / "eval.json")
+        evaluation = record_file("read", path.parent / task / f"seed{seed}" / "eval.json")
         found.setdefault(task, []).append(load_evaluation(evaluation))
     return found
 

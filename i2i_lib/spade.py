@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from i2i_lib.config import SpadeBlockWidths, SpadeConfig, SpadeResnetConfig
+from i2i_lib.config import SpadeBlockWidths, SpadeConfig, SpadeResnetConfig, check_image_size
 from i2i_lib.generators import Branches
 from i2i_lib.layers import norm_layer
-from i2i_lib.macs import check_image_size
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, groups: int = 1, bias: bool = True) -> nn.Conv2d:

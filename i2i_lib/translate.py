@@ -6,7 +6,7 @@ In Python:
     made = translate(generator, read_picture("map.png"))
     write_picture(made, "satellite.png")
 
-with `load_generator` from `i2i_lib.checkpoint` and the other two from `i2i_lib.pictures`.
+with `load_generator` from `i2i_lib.checkpoint` and the other two from `i2i_lib.data.pictures`.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from i2i_lib.batches import encode
 from i2i_lib.checkpoint import Generator, load_generator
 from i2i_lib.commands import plainly
 from i2i_lib.config import GeneratorConfig, ResnetConfig
-from i2i_lib.diagnosis import lacks_memory
-from i2i_lib.metrics import quantise
-from i2i_lib.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
+from i2i_lib.data.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
+from i2i_lib.data.tiles import encode
+from i2i_lib.metrics.pairs import quantise
+from i2i_lib.train.nonfinite import lacks_memory
 
 LEAST = 16  # pixels: the blocks reflect up to 3 pixels of a grid of a quarter of the size
 COPIES = 6  # of its widest full-size map that a generator was seen to need at once, at widths 4 to 64

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from i2i_lib.runs import root
+from i2i_book.runs import root
 
 BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}

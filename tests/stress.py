@@ -24,15 +24,17 @@ import torch
 from project import PRESETS, Project
 from test_train import batches, discriminator, generator
 
-from i2i_lib.diagnosis import not_finite
+from i2i_book.runner.provenance import machine
+from i2i_book.runs import root
 from i2i_lib.files import sha256, write_json
-from i2i_lib.runner import machine
-from i2i_lib.runs import root
-from i2i_lib.train import PairedDistiller, TrainConfig, TrainingRun, fit
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.nonfinite import not_finite
+from i2i_lib.train.pix2pix import PairedDistiller
 
 RECORD = root() / "book" / "stress.json"
 TARGET = "runs/micro/notebooks/06-results.ipynb"
-VICTIMS = {"Snakemake": "snakemake", "runner": "i2i_lib.runner", "kernel": "ipykernel_launcher"}
+VICTIMS = {"Snakemake": "snakemake", "runner": "i2i_book.runner.run", "kernel": "ipykernel_launcher"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 3600  # seconds for a chain, on a machine that does other things too
 MOST = 3  # kills of one chain before it may end

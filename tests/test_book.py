@@ -15,7 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from i2i_book.api import reference
-from i2i_book.pages import SCRIPTS, assemble, build, faults
+from i2i_book.pages.assemble import assemble
+from i2i_book.pages.build import SCRIPTS, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}

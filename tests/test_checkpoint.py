@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from i2i_lib import checkpoint, files
 from i2i_lib.checkpoint import (
-    from_cat_state_dict,
     load_discriminator,
     load_generator,
     load_info,
@@ -25,6 +24,7 @@ from i2i_lib.config import BlockWidths, DiscriminatorConfig, GeneratorConfig, Re
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.layers import init_weights
+from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import prune
 
 DATA = Path(__file__).parent / "data"
@@ -103,7 +103,7 @@ def test_a_plan_knows_its_teacher(tmp_path):
     plan, digest = prune(net, 400_000, image_size=16), load_info(tmp_path / "own")["sha256"]
     save_plan(plan, tmp_path / "plan", provenance={"teacher": digest})
     assert load_plan(tmp_path / "plan", teacher=tmp_path / "own") == load_plan(tmp_path / "plan") == plan
-    with pytest.raises(ValueError, match=r"another teacher than .*other: run notebook 03 \(pruning\) again"):
+    with pytest.raises(ValueError, match=r"another teacher than .*other: prune again"):
         load_plan(tmp_path / "plan", teacher=tmp_path / "other")
     rewrite(tmp_path / "other.json", lambda v: v.update(packed_from=digest))
     assert load_plan(tmp_path / "plan", teacher=tmp_path / "other") == plan

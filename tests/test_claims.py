@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i2i_lib.claims import answers, compare, compare_models, compare_sets, distance_tables, over_seeds
+from i2i_book.claims import answers, compare_models, compare_sets, distance_tables
+from i2i_lib.metrics.intervals import compare, over_seeds
 from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2i_lib import earth as earth_module
-from i2i_lib.data import Task, Tiles, load_saved_task, load_task, paired_batches, save_task, to_batch
+from i2i_lib.data import earth as earth_module
+from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tasks import load_task
+from i2i_lib.data.tiles import Task, Tiles, to_batch
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +173,7 @@ def test_evaluation_batches_are_exact():
 def test_saved_tasks_come_back_or_are_refused(tmp_path):
     tiles = numbered_tiles()
     task = Task("earth", "pix2pix", tiles, numbered_tiles(2, 16), {"block": 128})
-    with pytest.raises(FileNotFoundError, match=r"task\.json does not exist: run notebook 01"):
+    with pytest.raises(FileNotFoundError, match=r"task\.json does not exist: make the data first"):
         load_saved_task(tmp_path / "task")
     save_task(task, tmp_path / "task")
     back = load_saved_task(tmp_path / "task")

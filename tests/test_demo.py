@@ -8,11 +8,11 @@ from PIL import Image
 from test_fuse import trained
 
 from i2i_book.demo import EXAMPLES, make
-from i2i_lib.batches import Task, Tiles
 from i2i_lib.checkpoint import save_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig
-from i2i_lib.data import save_task
-from i2i_lib.export import session
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.export.onnx import session
 from i2i_lib.macs import generator_macs
 
 CONFIG = GeneratorConfig((4, 6, 8), (BlockWidths((2, 0, 2), (3, 2, 0)),) * 3, (6, 4), "batch", "resize")

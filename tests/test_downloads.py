@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_lib import data, downloads
-from i2i_lib.downloads import Source, fetch, unpack
+from i2i_lib import data
+from i2i_lib.archives import unpack
+from i2i_lib.data import __main__ as data_command
+from i2i_lib.data import downloads
+from i2i_lib.data.downloads import Source, fetch
 
 
 def picture(n: int) -> bytes:
@@ -232,19 +235,19 @@ def test_a_refused_archive_leaves_nothing_behind(server, tmp_path):
 def test_the_command_line_lists_and_explains(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(downloads, "root", lambda: tmp_path)
     for arguments in ([], ["fetch"], ["get", "maps"]):
-        assert data.main(arguments) == 2
+        assert data_command.main(arguments) == 2
         assert re.search(r"fetch NAME.*horse2zebra .*maps .*cityscapes", capsys.readouterr().err, re.S)
-    assert data.main(["fetch", "horses"]) == 1
+    assert data_command.main(["fetch", "horses"]) == 1
     assert re.search("unknown data set 'horses'\nknown data sets:\n  horse2zebra", capsys.readouterr().err)
-    assert data.main(["fetch", "cityscapes"]) == 1
+    assert data_command.main(["fetch", "cityscapes"]) == 1
     said = capsys.readouterr().err
     assert "register at https://www.cityscapes-dataset.com" in said and str(tmp_path / "data" / "cityscapes") in said
     server.content = taped(PIX2PIX)
-    assert data.main(["fetch", "maps"]) == 0
+    assert data_command.main(["fetch", "maps"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "data" / "maps")
-    assert data.main(["check", str(tmp_path)]) == 0
+    assert data_command.main(["check", str(tmp_path)]) == 0
     (tmp_path / "data" / "maps" / "val" / "1.png").write_bytes(b"")
-    assert data.main(["check", str(tmp_path)]) == 1
+    assert data_command.main(["check", str(tmp_path)]) == 1
     assert re.search(r"val/1\.png is empty", capsys.readouterr().out)
 
 

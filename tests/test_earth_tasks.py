@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2i_lib import earth_labels
-from i2i_lib.data import load_task
-from i2i_lib.earth import earth_rasters
+from i2i_lib.data import earth_labels
+from i2i_lib.data.earth import earth_rasters
+from i2i_lib.data.tasks import load_task
 
 README = (Path(__file__).parents[1] / "data" / "README.md").read_text()
 

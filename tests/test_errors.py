@@ -27,20 +27,33 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from test_downloads import CYCLEGAN, Server, zipped
 
-from i2i_book import make, pages, recorded, verify
-from i2i_lib import cityscapes, data, downloads, export, runner, runs, translate
-from i2i_lib.checkpoint import from_cat_state_dict, load_generator, load_plan, save_generator, save_plan
+from i2i_book import make, runs, verify
+from i2i_book.pages import __main__ as pages_command
+from i2i_book.pages import assemble as pages
+from i2i_book.recorded import __main__ as recorded_command
+from i2i_book.runner import __main__ as runner_command
+from i2i_lib import data, files, translate
+from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
+from i2i_lib.data import __main__ as data_command
+from i2i_lib.data import cityscapes, downloads
+from i2i_lib.data.downloads import Source
+from i2i_lib.data.picture_cache import FileImages
+from i2i_lib.data.pictures import list_pictures, read_picture
 from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.downloads import Source
-from i2i_lib.features import inception
+from i2i_lib.export import __main__ as export_command
 from i2i_lib.files import atomic_write
-from i2i_lib.generators import InceptionGenerator, init_weights
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
 from i2i_lib.losses import kernel_alignment
-from i2i_lib.metrics import FeatureStats, confusion_matrix
-from i2i_lib.pictures import FileImages, list_pictures, read_picture
+from i2i_lib.metrics.labels import confusion_matrix
+from i2i_lib.metrics.networks.literature import inception
+from i2i_lib.metrics.sets import FeatureStats
+from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import prune
-from i2i_lib.train import PairedTrainer, TrainConfig, TrainingRun, fit
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.pix2pix import PairedTrainer
 
 PAGE = runs.root() / "book" / "errors.md"
 Case = Callable[[Path], str]
@@ -206,7 +219,7 @@ def _(folder: Path) -> str:
     save_generator(network(), folder / "student")
     weights = folder / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
-    return said(export.main, str(folder / "student"))
+    return said(export_command.main, str(folder / "student"))
 
 
 @case(FILES, "a description cut short")
@@ -255,7 +268,7 @@ def _(folder: Path) -> str:
 def _(folder: Path) -> str:
     (folder / "gpu").mkdir()
     (folder / "gpu" / "manifest.json").write_text("{}")
-    return said(recorded.main, "import", str(folder / "gpu"))
+    return said(recorded_command.main, "import", str(folder / "gpu"))
 
 
 @case(FILES, "a number that cannot be made again")
@@ -271,7 +284,7 @@ def _(folder: Path) -> str:
     shutil.copytree(runs.root() / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks", "recorded"))
     shutil.copytree(runs.root() / "notebooks", folder / "notebooks")
     with instead(pages, "root", lambda: folder):
-        return said(pages.main, "assemble", "--preset", "cpu", "--runs", str(folder / "runs"))
+        return said(pages_command.main, "assemble", "--preset", "cpu", "--runs", str(folder / "runs"))
 
 
 # --- downloads --------------------------------------------------------------------------------------------------------
@@ -289,7 +302,7 @@ def fetched(folder: Path, content: bytes | None, checksum: str | None = None) ->
         port = server.server_port if content is not None else 9
         downloads.SOURCES["horse2zebra"] = Source(f"http://127.0.0.1:{port}/horse2zebra.zip", real.holds, "", checksum)
         try:
-            return said(data.main, "fetch", "horse2zebra")
+            return said(data_command.main, "fetch", "horse2zebra")
         finally:
             downloads.SOURCES["horse2zebra"] = real
             server.shutdown()
@@ -334,7 +347,7 @@ def _(folder: Path) -> str:
 @case(DOWNLOADS, "a data set that may not be passed on")
 def _(folder: Path) -> str:
     with instead(downloads, "root", lambda: folder):
-        return said(data.main, "fetch", "cityscapes")
+        return said(data_command.main, "fetch", "cityscapes")
 
 
 @case(DOWNLOADS, "weights of the literature's measures that are not at hand")
@@ -414,7 +427,7 @@ def _(folder: Path) -> str:
 
 @case(TRAINING, "a second training in the same folder")
 def _(folder: Path) -> str:
-    with runs.exclusive(folder / "train" / "lock", "it"):
+    with files.exclusive(folder / "train" / "lock", "it"):
         return training(folder, lambda trainer, batch: trainer.step(batch))
 
 
@@ -465,7 +478,7 @@ def _(folder: Path) -> str:
 def _(folder: Path) -> str:
     shutil.copytree(runs.root() / "presets", folder / "presets")
     here = contextlib.chdir(folder)  # which `make` changes
-    with here, instead(runs, "root", lambda: folder), runs.exclusive(folder / ".snakemake" / "make.lock", "it"):
+    with here, instead(runs, "root", lambda: folder), files.exclusive(folder / ".snakemake" / "make.lock", "it"):
         return said(make.main, "cpu", "earth", "1")
 
 
@@ -478,7 +491,7 @@ def run(folder: Path, *arguments: str, cell: str = "x", before: Callable[[], Any
     if before:
         threading.Thread(target=before, daemon=True).start()
     log = ["--log", str(folder / "log.ipynb"), "--publish", str(folder / "page.ipynb")]
-    text = said(runner.main, str(folder / "04-distillation.ipynb"), *log, *arguments)
+    text = said(runner_command.main, str(folder / "04-distillation.ipynb"), *log, *arguments)
     assert not (folder / "page.ipynb").exists()
     return text
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from test_fuse import trained
 
-from i2i_lib import export
-from i2i_lib.batches import Task, Tiles
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig
-from i2i_lib.data import save_task
-from i2i_lib.export import export_onnx, session
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.export import __main__ as export_command
+from i2i_lib.export import onnx as export
+from i2i_lib.export.onnx import export_onnx, session
 
 BLOCKS = (BlockWidths((3, 0, 2), (4, 2, 0)), BlockWidths((0, 0, 0), (0, 0, 0)), BlockWidths((0, 5, 14), (0, 0, 1)))
 CONFIGS = {
@@ -130,7 +131,7 @@ def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
 
 def test_the_command_line(folder, tmp_path, capsys):
     made = ["--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "32"]
-    assert export.main([str(folder / "batch"), *made]) == 0
+    assert export_command.main([str(folder / "batch"), *made]) == 0
     assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
     save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
     for arguments, sentence in {
@@ -138,6 +139,6 @@ def test_the_command_line(folder, tmp_path, capsys):
         ("--size", "big"): "--size is a number of pixels or dynamic, got 'big'",
         ("--size", "30"): "multiples of 4, got 30 x 30",
     }.items():
-        assert export.main([str(tmp_path / "alone"), *arguments]) == 1
+        assert export_command.main([str(tmp_path / "alone"), *arguments]) == 1
         assert re.search(sentence, capsys.readouterr().err)
     assert not np.any([path.suffix == ".onnx" and path.name != "a.onnx" for path in tmp_path.iterdir()])

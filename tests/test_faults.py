@@ -20,9 +20,11 @@ from test_downloads import CYCLEGAN, Server, server, zipped  # noqa: F401
 from test_export import CONFIGS, trained
 from test_recorded import finished_run
 
-from i2i_book.recorded import check, pack, pack_models, take_in
+from i2i_book.recorded.check import check
+from i2i_book.recorded.pack import pack, pack_models
+from i2i_book.recorded.take_in import take_in
+from i2i_book.runner.run import run_notebook
 from i2i_lib import results
-from i2i_lib.batches import Task, Tiles
 from i2i_lib.checkpoint import (
     load_discriminator,
     load_generator,
@@ -32,17 +34,19 @@ from i2i_lib.checkpoint import (
     save_plan,
 )
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data import load_saved_task, save_task
+from i2i_lib.data.downloads import fetch
+from i2i_lib.data.picture_cache import FileImages
+from i2i_lib.data.pictures import list_pictures, read_picture, write_picture
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.downloads import fetch
-from i2i_lib.export import export_onnx
+from i2i_lib.export.onnx import export_onnx
 from i2i_lib.files import sha256, write_json
-from i2i_lib.generators import InceptionGenerator, init_weights
-from i2i_lib.pictures import FileImages, list_pictures, read_picture, write_picture
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
 from i2i_lib.prune import prune
 from i2i_lib.results import EvalResult, load_evaluation, load_table, save_evaluation
-from i2i_lib.runner import run_notebook
-from i2i_lib.train import TrainingRun, fit
+from i2i_lib.train.loop import TrainingRun, fit
 
 DOCUMENTED = (ValueError, OSError)
 
@@ -229,8 +233,10 @@ def student(folder: Path, version: int) -> Path:
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
     artifact, folder = ARTIFACTS[name], tmp_path / "here"
-    monkeypatch.setattr("i2i_book.recorded._model_card", lambda home: "a card")
-    monkeypatch.setattr("i2i_lib.export._difference", lambda *_: (0.0, 99.0))  # slow, and before anything is written
+    monkeypatch.setattr("i2i_book.recorded.pack._model_card", lambda home: "a card")
+    monkeypatch.setattr(
+        "i2i_lib.export.onnx._difference", lambda *_: (0.0, 99.0)
+    )  # slow, and before anything is written
     folder.mkdir()
 
     def files() -> list[Path]:
@@ -306,7 +312,9 @@ def numbers(first: int) -> Iterator[Any]:
 
 
 def test_a_training_outlives_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("i2i_lib.loop._fingerprint", lambda run, steps: "the same")  # reading all sources takes long
+    monkeypatch.setattr(
+        "i2i_lib.train.loop._fingerprint", lambda run, steps: "the same"
+    )  # reading all sources takes long
 
     def train(folder: Path) -> tuple[list[Any], torch.Tensor]:
         toy = Toy()

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3, register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from i2i_lib import features
-from i2i_lib.features import (
+from i2i_lib.metrics.networks import literature as features
+from i2i_lib.metrics.networks.literature import (
     Extractor,
     WeightsMissing,
     at_hand,
     dinov2,
-    floor_quantise,
     inception,
     resize_clean,
     resize_plain,
     set_distances,
 )
-from i2i_lib.metrics import frechet_distance, kernel_distance
+from i2i_lib.metrics.pairs import floor_quantise
+from i2i_lib.metrics.sets import frechet_distance, kernel_distance
 
 N, SIZE = 60, 24
 
@@ -240,9 +240,7 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     found, missing = at_hand()
     assert found == [] and len(missing) == 2
-    assert missing[0].startswith(
-        "FID and KID are left out: their weights are not at hand; `python -m i2i_lib.features`"
-    )
+    assert missing[0].startswith("FID and KID are left out: their weights are not at hand; `python -m i2i_lib.metrics`")
     assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2" in missing[1]
     monkeypatch.setenv("I2I_INCEPTION", str(tmp_path / "absent.pth"))
     with pytest.raises(WeightsMissing, match=r"absent\.pth, which should hold what they need, does not exist"):
@@ -280,7 +278,8 @@ def test_without_pairs_the_frechet_distance_of_cat_alone_is_to_all_real_pictures
 
 MEMORY = """
 import resource, sys, torch
-from i2i_lib.features import Extractor, floor_quantise
+from i2i_lib.metrics.pairs import floor_quantise
+from i2i_lib.metrics.networks.literature import Extractor
 torch.set_num_threads(1)
 resize = lambda x, _: x.float()
 extract = Extractor("FD", "KD", lambda x: x.flatten(1), 8, resize, floor_quantise, *"abcd", batch_size=500)

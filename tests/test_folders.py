@@ -13,17 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_lib import folders, pictures
-from i2i_lib.data import (
-    load_saved_task,
-    load_task,
-    paired_batches,
-    real_targets,
-    save_task,
-    to_batch,
-    unpaired_batches,
-)
-from i2i_lib.pictures import FileImages
+from i2i_lib.data import folders, pictures
+from i2i_lib.data.batches import paired_batches, unpaired_batches
+from i2i_lib.data.picture_cache import FileImages
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tasks import load_task
+from i2i_lib.data.tiles import to_batch
+from i2i_lib.metrics.real import real_targets
 
 
 def fill(folder: Path, names, colour: int = 0, pair: bool = False) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from i2i_book.runs import root
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_teacher
-from i2i_lib.fuse import fuse
+from i2i_lib.export.fuse import fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-from i2i_lib.runs import root
 
 
 def trained(config: GeneratorConfig, seed: int) -> InceptionGenerator:

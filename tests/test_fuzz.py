@@ -28,11 +28,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_checkpoint import official, official_resnet
 
-from i2i_book.recorded import take_in
-from i2i_lib import runs
-from i2i_lib.batches import Task, Tiles, to_batch
+from i2i_book import presets
+from i2i_book.recorded.take_in import take_in
+from i2i_lib.archives import unpack
 from i2i_lib.checkpoint import (
-    from_cat_state_dict,
     load_discriminator,
     load_generator,
     load_plan,
@@ -50,10 +49,12 @@ from i2i_lib.config import (
     cat_spade_teacher,
     cat_teacher,
 )
-from i2i_lib.data import load_saved_task, load_task, save_task
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tasks import load_task
+from i2i_lib.data.tiles import Task, Tiles, to_batch
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
-from i2i_lib.downloads import unpack
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import ChannelPlan, prune
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
@@ -325,15 +326,15 @@ def test_presets(data):
         path = folder / "a.yml"
         path.write_bytes(text)
         try:
-            preset = runs.load_preset(str(path))
+            preset = presets.load_preset(str(path))
         except REFUSED as error:
             assert "a.yml" in str(error)
             return
         for notebook in PRESET["notebooks"]:
-            values = runs.preset_parameters(preset, notebook, "earth", "gcka")
+            values = presets.preset_parameters(preset, notebook, "earth", "gcka")
             assert all(isinstance(name, str) for name in values)
         if preset.keys() >= {"arms", "generators"}:
-            assert all(isinstance(name, str) for names in runs.variants(preset, "earth") for name in names)
+            assert all(isinstance(name, str) for names in presets.variants(preset, "earth") for name in names)
 
 
 # --- folders and archives ---------------------------------------------------------------------------------------------
@@ -471,7 +472,7 @@ def test_deep_nesting_is_refused(tmp_path):
             load(tmp_path / "net")
     (tmp_path / "deep.yml").write_text("[" * 2000)
     with pytest.raises(ValueError, match=r"deep\.yml is not YAML"):
-        runs.load_preset(str(tmp_path / "deep.yml"))
+        presets.load_preset(str(tmp_path / "deep.yml"))
 
 
 def test_a_tape_that_winds_itself_back_is_refused(tmp_path):

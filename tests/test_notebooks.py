@@ -10,8 +10,8 @@ import nbformat
 import pytest
 import yaml
 
-from i2i_lib import runs
-from i2i_lib.runner import check_parameters, notebook_parameters
+from i2i_book import presets, runs
+from i2i_book.runner.notebook import check_parameters, notebook_parameters
 
 ROOT = runs.root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -95,10 +95,10 @@ def test_chapters_rules_and_contents_are_the_same():
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets_set_parameters_that_exist(preset):
-    settings = runs.load_preset(str(preset))
+    settings = presets.load_preset(str(preset))
     assert {"threads", "gpu", "minutes", "arms", "generators"} <= settings.keys()
     for part in [settings, *(value for key, value in settings.items() if key.startswith("+"))]:
-        assert {*part.get("arms", ()), *part.get("ablations", ())} <= runs.students().keys()
+        assert {*part.get("arms", ()), *part.get("ablations", ())} <= presets.students().keys()
     for name, section in (settings.get("notebooks") or {}).items():
         path = ROOT / "notebooks" / f"{name}.ipynb"
         for part in [section, *(value for key, value in section.items() if key.startswith("+"))]:
@@ -108,12 +108,12 @@ def test_presets_set_parameters_that_exist(preset):
 
 
 def test_every_student_is_set_apart_by_parameters_that_exist():
-    names = [name for found in runs.arms().values() for name in found]
-    assert sorted(["gcka", *names]) == sorted(runs.students()), "no name stands for two students"
+    names = [name for found in presets.arms().values() for name in found]
+    assert sorted(["gcka", *names]) == sorted(presets.students()), "no name stands for two students"
     assert not {"floor", "look-up", "teacher", "original"} & {*names}, "nor for another model of chapter 5"
     path = ROOT / "notebooks" / "04-distillation.ipynb"
     defaults = notebook_parameters(path)
-    for name, own in runs.students().items():
+    for name, own in presets.students().items():
         assert re.fullmatch("[a-z]+", name), "the rules tell students from other files by that"
         assert check_parameters(path, own) == own
         assert bool(own) == (name != "gcka")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2i_lib import openmoji
-from i2i_lib.data import load_task
-from i2i_lib.openmoji import emoji_name, group_key, in_test
+from i2i_lib.data import openmoji
+from i2i_lib.data.openmoji import emoji_name, group_key, in_test
+from i2i_lib.data.tasks import load_task
 
 ROCKET_WOMAN, MANGO, PIG = "1F469-1F3FD-200D-1F680", "1F96D", "1F437"
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_lib import pictures
-from i2i_lib.pictures import FileImages, list_pictures, read_picture, read_tile
+from i2i_lib.data import pictures
+from i2i_lib.data.picture_cache import FileImages
+from i2i_lib.data.pictures import list_pictures, read_picture, read_tile
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:

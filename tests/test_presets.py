@@ -6,16 +6,20 @@ from typing import Any
 import pytest
 import torch
 
+from i2i_book.presets import load_preset, preset_parameters
+from i2i_book.runner.notebook import notebook_parameters
+from i2i_book.runs import root
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data import Batch
+from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import prune, start_student
-from i2i_lib.runner import notebook_parameters
-from i2i_lib.runs import load_preset, preset_parameters, root
-from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, set_up
+from i2i_lib.prune import prune
+from i2i_lib.students import start_student
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.device import set_up
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 
 
 def parameters(preset: str, chapter: str, task: str = "earth") -> dict[str, Any]:

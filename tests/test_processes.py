@@ -20,24 +20,23 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
-from i2i_lib.batches import Task, Tiles, paired_batches, unpaired_batches
+from i2i_book.runs import root
 from i2i_lib.checkpoint import build, load_generator, save_generator
 from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
-from i2i_lib.data import load_saved_task, save_task
-from i2i_lib.described import Described, _agreeing, _trainer, load_described, main, train_described
+from i2i_lib.data.batches import paired_batches, unpaired_batches
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
-from i2i_lib.generators import InceptionGenerator, init_weights
-from i2i_lib.runs import root
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
 from i2i_lib.spade import InceptionSpadeGenerator
-from i2i_lib.train import (
-    PairedDistiller,
-    PairedTrainer,
-    SpadeTrainer,
-    TrainConfig,
-    TrainingRun,
-    UnpairedTrainer,
-    fit,
-)
+from i2i_lib.train.__main__ import main
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.cyclegan import UnpairedTrainer
+from i2i_lib.train.gaugan import SpadeTrainer
+from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.recipe import Described, _agreeing, _trainer, load_described, train_described
 
 STEPS, STOPPED = 6, 5
 KINDS = ("paired", "unpaired", "gaugan", "gcka", "ka", "mse")
@@ -182,7 +181,7 @@ def test_a_launch_that_fails_says_why_in_a_sentence(described, error, monkeypatc
     def fail(path):
         raise error(f"no luck with {path.name}")
 
-    monkeypatch.setattr("i2i_lib.described.train_described", fail)
+    monkeypatch.setattr("i2i_lib.train.recipe.train_described", fail)
     assert main([str(described)]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
 
 

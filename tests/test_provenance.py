@@ -5,10 +5,11 @@ import os
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2i_book.pages import _status
+from i2i_book.pages.status import _status
+from i2i_book.runner.notebook import code_digest
+from i2i_book.runner.run import run_notebook
+from i2i_book.runs import root
 from i2i_lib.files import sha256
-from i2i_lib.runner import code_digest, run_notebook
-from i2i_lib.runs import root
 
 
 def test_the_manifest_holds_what_decides_a_number(tmp_path):
@@ -17,11 +18,11 @@ def test_the_manifest_holds_what_decides_a_number(tmp_path):
     cells = [
         new_code_cell('seed: int = 3\ntask: str = "earth"', metadata={"tags": ["parameters"]}),
         new_code_cell(
-            "from pathlib import Path\nfrom i2i_lib.runs import noted\n"
+            "from pathlib import Path\nfrom i2i_lib.files import record_file\n"
             f"folder = Path({str(tmp_path)!r})\n"
-            "noted('read', folder / 'in')\n"
+            "record_file('read', folder / 'in')\n"
             "for name in ('out.json', 'out.safetensors', 'out-of-the-way.json'):\n"
-            "    (noted('wrote', folder / 'out').parent / name).write_text(name)"
+            "    (record_file('wrote', folder / 'out').parent / name).write_text(name)"
         ),
     ]
     path = tmp_path / "made.ipynb"

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from i2i_lib import prune
-from i2i_lib.checkpoint import from_cat_state_dict
 from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs, generator_params
-from i2i_lib.prune import inherit, norm_scales, random_scales, start_student, uniform_scales
+from i2i_lib.official import from_cat_state_dict
+from i2i_lib.prune import norm_scales, random_scales, uniform_scales
+from i2i_lib.students import inherit, start_student
 
 DATA = Path(__file__).parent / "data"
 

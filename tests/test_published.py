@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from i2i_book.runs import root
 from i2i_lib.config import ResnetConfig, SpadeResnetConfig
 from i2i_lib.macs import generator_macs, generator_params
-from i2i_lib.runs import root
 
 FOLDER = root() / "book" / "published"
 # Where a number was read. Nothing is entered from memory.

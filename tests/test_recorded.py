@@ -16,8 +16,12 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from i2i_book.pages import assemble
-from i2i_book.recorded import check, main, pack, tables, take_in
+from i2i_book.pages.assemble import assemble
+from i2i_book.recorded.__main__ import main
+from i2i_book.recorded.check import check
+from i2i_book.recorded.pack import pack
+from i2i_book.recorded.tables import tables
+from i2i_book.recorded.take_in import take_in
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
@@ -350,7 +354,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         take_in(tmp_path / "no.zip", tmp_path / "recorded")
     with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
         take_in(tmp_path / "absent.zip", tmp_path / "recorded")
-    monkeypatch.setattr("i2i_book.recorded.LIMIT", 1000)
+    monkeypatch.setattr("i2i_book.recorded.check.LIMIT", 1000)
     with pytest.raises(ValueError, match="unpacks to more than"):
         take_in(archive, tmp_path / "recorded")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from project import PRESETS, Project
 
-from i2i_lib.runs import root
+from i2i_book.runs import root
 
 
 @pytest.fixture(scope="module")

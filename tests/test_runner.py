@@ -13,8 +13,10 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2i_lib import runner
-from i2i_lib.runner import NotebookError, check_parameters, imported_modules, read_parameters, run_notebook
+from i2i_book.runner import __main__ as runner_command
+from i2i_book.runner import run as runner
+from i2i_book.runner.notebook import NotebookError, check_parameters, imported_modules, read_parameters
+from i2i_book.runner.run import run_notebook
 
 PARAMETERS = 'run: str = "lab"\nsteps: int = 3  # how many\nlr: float = 1e-3\nflag: bool = False\nname: str = "a"\n'
 PARAMETERS += "arms: list[str] = []\n"
@@ -101,7 +103,7 @@ def test_a_notebook_that_does_not_end_is_not_published(tmp_path, capsys, cell, s
     log, published = tmp_path / "logs" / "made.ipynb", tmp_path / "out" / "made.ipynb"
     others = set(psutil.Process().children(recursive=True))
     arguments = [str(path), "--preset", str(preset), "--log", str(log), "--publish", str(published)]
-    assert runner.main(arguments) == 1
+    assert runner_command.main(arguments) == 1
     said = capsys.readouterr().err
     assert "made.ipynb failed" in said and sentence in said and str(log) in said
     assert log.exists() and not published.exists()
@@ -122,7 +124,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     command = [
         sys.executable,
         "-m",
-        "i2i_lib.runner",
+        "i2i_book.runner.run",
         str(notebook(tmp_path, sleep)),
         "--log",
         str(tmp_path / "l.ipynb"),
@@ -131,7 +133,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     parent = subprocess.Popen(["bash", "-c", '"$@" & wait', "-", *command], cwd=runner.runs.root())
     _wait_for(started.exists, 60)
     below = psutil.Process(parent.pid).children(recursive=True)
-    runner_process = next(p for p in below if "i2i_lib.runner" in p.cmdline())
+    runner_process = next(p for p in below if "i2i_book.runner.run" in p.cmdline())
     os.kill(parent.pid if victim == "parent" else runner_process.pid, signal.SIGKILL)
     _wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below), 10)
     parent.wait(10)
@@ -148,7 +150,7 @@ print(name)"""
     path = notebook(tmp_path, wait)
 
     def start(name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "i2i_lib.runner", str(path), "-p", "name", name]
+        command = [sys.executable, "-m", "i2i_book.runner.run", str(path), "-p", "name", name]
         command += ["--log", f"{tmp_path}/{name}/log.ipynb", "--publish", f"{tmp_path}/{name}/page.ipynb"]
         return subprocess.Popen(command, cwd=runner.runs.root(), stderr=subprocess.PIPE, text=True)
 
@@ -199,13 +201,13 @@ def test_what_is_no_notebook_says_so(content, sentence, tmp_path, capsys):
         path.write_text(content)
     else:
         notebook(tmp_path, parameters=content)
-    assert runner.main([str(path), "--log", str(tmp_path / "log.ipynb")]) == 1
+    assert runner_command.main([str(path), "--log", str(tmp_path / "log.ipynb")]) == 1
     assert re.search(f"error: .*{sentence}", capsys.readouterr().err)
 
 
 def test_help_and_a_missing_notebook(capsys):
     with pytest.raises(SystemExit, match="0"):
-        runner.main(["--help"])
+        runner_command.main(["--help"])
     assert "NAME VALUE" in capsys.readouterr().out
-    assert runner.main(["nowhere.ipynb"]) == 1
+    assert runner_command.main(["nowhere.ipynb"]) == 1
     assert "no notebook nowhere.ipynb" in capsys.readouterr().err

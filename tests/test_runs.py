@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from i2i_lib import runs
-from i2i_lib.runs import Run
+from i2i_book import presets, runs
+from i2i_book.runs import Run
+from i2i_lib import files
 
 LIBRARY = Path(runs.__file__).parents[1]
 
@@ -54,12 +55,12 @@ def test_a_lock_outlives_nobody(tmp_path):
     with pytest.raises(
         RuntimeError, match=rf"the run is in use by process {holder.pid}: wait for it or stop it \(lock"
     ):
-        with runs.exclusive(lock, "the run"):
+        with files.exclusive(lock, "the run"):
             pass
     holder.kill()
     holder.communicate()
     assert lock.read_text() == f"{holder.pid}\n", "the file is still there"
-    with runs.exclusive(lock, "the run"):
+    with files.exclusive(lock, "the run"):
         assert lock.read_text() == f"{os.getpid()}\n"
 
 
@@ -67,9 +68,9 @@ def test_presets_are_read_or_refused_by_name(top):
     (top / "presets").mkdir()
     (top / "presets" / "quick.yml").write_text("threads: 1\nspeed: 9\n")
     with pytest.raises(ValueError, match=r"unknown preset 'slow': expected one of quick"):
-        runs.load_preset("slow")
+        presets.load_preset("slow")
     with pytest.raises(ValueError, match=r"presets/quick\.yml: unknown entries \['speed'\]"):
-        runs.load_preset("quick")
+        presets.load_preset("quick")
 
 
 @pytest.mark.parametrize(
@@ -92,14 +93,14 @@ def test_presets_are_read_or_refused_by_name(top):
 def test_presets_that_are_none_say_where(text, sentence, tmp_path):
     (tmp_path / "mine.yml").write_text(text)
     with pytest.raises(ValueError, match=rf"mine\.yml:? {sentence}"):
-        runs.load_preset(str(tmp_path / "mine.yml"))
+        presets.load_preset(str(tmp_path / "mine.yml"))
 
 
 def test_sections_of_tasks_and_variants_add_to_a_notebook():
     preset = {"notebooks": {"02": {"lr": 1.0, "+openmoji": {"lr": 2.0, "base": 3}, "+resnet": {"base": 4}}}}
-    assert runs.preset_parameters(preset, "02", "earth") == {"lr": 1.0}
-    assert runs.preset_parameters(preset, "02", "openmoji", "resnet") == {"lr": 2.0, "base": 4}
-    assert runs.preset_parameters(preset, "03", "earth") == {}
+    assert presets.preset_parameters(preset, "02", "earth") == {"lr": 1.0}
+    assert presets.preset_parameters(preset, "02", "openmoji", "resnet") == {"lr": 2.0, "base": 4}
+    assert presets.preset_parameters(preset, "03", "earth") == {}
 
 
 def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
@@ -112,12 +113,12 @@ def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     }
 
     def of(student: str) -> dict:
-        return runs.preset_parameters(preset, "04-distillation", "earth", student)
+        return presets.preset_parameters(preset, "04-distillation", "earth", student)
 
     assert of("gcka") == {"distill": 5.0}
     assert of("mse") == {"distill": 1.0, "index": "mse", "lr": 2.0}
     with pytest.raises(ValueError, match=r"unknown student 'gkca': notebooks/arms\.yml has gcka, mse, none"):
         of("gkca")
-    assert runs.ablations(preset, "openmoji") == ["mse"]
-    assert runs.ablations(preset | {"+openmoji": {"ablations": ["none", "twice"]}}, "openmoji") == ["twice"]
-    assert runs.ablations(preset, "earth-unpaired") == []
+    assert presets.ablations(preset, "openmoji") == ["mse"]
+    assert presets.ablations(preset | {"+openmoji": {"ablations": ["none", "twice"]}}, "openmoji") == ["twice"]
+    assert presets.ablations(preset, "earth-unpaired") == []

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from i2i_lib.checkpoint import (
-    from_cat_state_dict,
     load_discriminator,
     load_generator,
     load_plan,
@@ -31,8 +30,10 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import MultiscaleDiscriminator
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import inherit, norm_scales, prune, random_scales, start_student, uniform_scales
+from i2i_lib.official import from_cat_state_dict
+from i2i_lib.prune import norm_scales, prune, random_scales, uniform_scales
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
+from i2i_lib.students import inherit, start_student
 
 DATA = Path(__file__).parent / "data"
 SMALL = cat_spade_teacher(4, 5, 4)

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from i2i_lib.speed import inference_cost
+from i2i_lib.metrics.cost import inference_cost
 
 
 def test_peak_memory_is_that_of_the_largest_live_tensors():

@@ -12,14 +12,17 @@ import torch
 from torch.nn import functional as F
 
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data import Batch
-from i2i_lib.diagnosis import not_finite
+from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.distill import ALIGNMENTS
-from i2i_lib.generators import InceptionGenerator, init_weights
+from i2i_lib.files import exclusive
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
 from i2i_lib.losses import kernel_alignment
-from i2i_lib.runs import exclusive
-from i2i_lib.train import PairedDistiller, PairedTrainer, TrainConfig, TrainingRun, fit
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.distill import ALIGNMENTS
+from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.nonfinite import not_finite
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
 

@@ -9,11 +9,14 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 from i2i_lib.config import MultiscaleDiscriminatorConfig, cat_spade_teacher
-from i2i_lib.data import Batch
+from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import MultiscaleDiscriminator
-from i2i_lib.generators import init_weights
+from i2i_lib.layers import init_weights
 from i2i_lib.spade import InceptionSpadeGenerator
-from i2i_lib.train import SpadeDistiller, SpadeTrainer, TrainConfig, TrainingRun, Vgg19Features, fit
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
+from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.vgg import Vgg19Features
 
 LABELS = 4
 COLOURS = torch.linspace(-0.8, 0.8, 3 * LABELS).view(LABELS, 3, 1, 1)

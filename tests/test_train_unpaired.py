@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data import Batch
+from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.generators import InceptionGenerator, init_weights
-from i2i_lib.train import TrainConfig, TrainingRun, UnpairedDistiller, UnpairedTrainer, fit, swapped
-from i2i_lib.unpaired import ImagePool
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer, swapped
+from i2i_lib.train.loop import TrainingRun, fit
 
 CONFIG = TrainConfig(steps=6, lr=1e-3, average=0.8)
 

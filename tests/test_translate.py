@@ -13,8 +13,9 @@ from PIL import Image
 from i2i_lib import translate as module
 from i2i_lib.checkpoint import save_generator
 from i2i_lib.config import cat_spade_teacher, cat_teacher
-from i2i_lib.generators import InceptionGenerator, init_weights
-from i2i_lib.pictures import read_picture
+from i2i_lib.data.pictures import read_picture
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.layers import init_weights
 from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.translate import main, translate
 

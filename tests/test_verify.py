@@ -9,11 +9,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2i_book import verify
-from i2i_lib import runs
+from i2i_book import runs, verify
+from i2i_book.runner.notebook import code_digest
+from i2i_book.runner.provenance import machine
 from i2i_lib.files import sha256, write_json
 from i2i_lib.results import EvalResult, save_evaluation
-from i2i_lib.runner import code_digest, machine
 
 PARAMETERS = 'run: str = "lab"\ntask: str = "earth"\nseed: int = 0\n'
 # The "measure" is the first byte of the weights, in percent.

@@ -1,0 +1,140 @@
+"""The book's figure style, and the pictures that several chapters draw. Colours: Okabe and Ito's palette."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import torch
+from cycler import cycler
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#7A7A7A",
+)
+COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
+_SMALL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
+_LINE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
+
+
+def style() -> None:
+    """Set matplotlib's defaults for every figure of a notebook: readable on a white card in light and dark mode."""
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "font.size": 11,
+            "legend.frameon": False,
+        }
+    )
+
+
+def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mapping[int, str] | None = None) -> Figure:
+    """Rows of images with the row's name at the left, pixels shown as they are.
+
+    `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. `side`: inches per image. `columns`: titles.
+    """
+    count = len(next(iter(rows.values())))
+    figure, axes = plt.subplots(
+        len(rows),
+        count,
+        figsize=(side * count + 0.9, side * len(rows) + (0.3 if columns else 0.1)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
+        layout="constrained",
+    )
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, as_uint8(images), strict=True):
+            axis.imshow(image.permute(1, 2, 0).cpu(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for index, title in (columns or {}).items():
+        axes[0][index].set_title(title, fontsize=9)
+    return figure
+
+
+def compare(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
+    """Pictures of the same places, as one mosaic for each name; in the book a divider goes between any two of them.
+
+    `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
+    """
+    shown = []
+    for name, images in layers.items():
+        file = BytesIO()
+        mosaic = make_grid(as_uint8(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
+        Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
+        data = b64encode(file.getvalue()).decode()
+        alt = escape(f"{len(images)} places: {name}")
+        shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
+    return HTML(f'<div class="compare">{"".join(shown)}</div>')
+
+
+def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
+    """A task's sources as pictures [N, 3, H, W], uint8: label maps are painted in the colours of `Task.info`."""
+    if "classes" not in info:
+        return images
+    colours = [[round(255 * part) for part in to_rgb(label["colour"])] for label in info["classes"]]
+    return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)
+
+
+def as_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as 0 to 255, rounded; uint8 images as they are."""
+    if not images.is_floating_point():
+        return images
+    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def quality_against_price(
+    axis: Axes, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], order: Sequence[str]
+) -> None:
+    """Mark each model at its MACs (horizontal, logarithmic, in millions) and its quality, one mark for each seed.
+
+    `points`: model -> (exact MACs of one picture, values of a measure). `order`: all models of the figure, so that one
+    has the same mark in every panel and legend. Models of one price, within a tenth, stand side by side around it.
+    """
+    macs = {name: sum(values) / len(values) / 1e6 for name, (values, _) in points.items()}
+    for i, name in enumerate(order):
+        style = {"marker": "osD^vPX*"[i % 8], "color": COLOURS[i % 7], "linestyle": "", "alpha": 0.8, "label": name}
+        if name not in points:
+            axis.plot([], [], **style)
+            continue
+        level = [other for other in order if other in macs and abs(macs[other] / macs[name] - 1) < 0.1]
+        beside = 1.07 ** (level.index(name) - (len(level) - 1) / 2)
+        quality = points[name][1]
+        axis.plot([macs[name] * beside] * len(quality), quality, **style)
+    axis.set(xscale="log", xlabel="exact MACs of one picture (millions)")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
+
+
+def outline(axis: Axes, box: Tensor, size: int, colour: str, label: str) -> None:
+    """Draw square tiles on a map. `box`: top-left (row, column) [N, 2] in the axis' coordinates; `size`: side."""
+    patches = [Rectangle((column, row), size, size) for row, column in box.tolist()]
+    axis.add_collection(PatchCollection(patches, facecolor=colour, edgecolor=colour, linewidth=0.6, alpha=0.35))
+    axis.plot([], [], "s", color=colour, alpha=0.7, label=label)  # collections of patches have no legend entry

@@ -1,0 +1,205 @@
+"""Make the HTML book of executed notebooks: `python -m i2i_book.pages assemble --preset cpu`, then `... build`.
+
+`assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) and the live demo's networks
+(book/static/models/) from one preset's runs, with a stub for every entry of the table of contents that did not run.
+`build` renders them strictly, looks for remote resources and broken links, and only then replaces _build/html. Neither
+executes a notebook.
+"""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from i2i_book.api import reference
+from i2i_book.pages.contents import Page, _contents, _page, _stub, _toc
+from i2i_book.pages.dress import _dress, _relink
+from i2i_book.pages.status import Digest, Shown, _code, _device, _smoke, _status, _status_page, _table, _took, _when
+from i2i_book.recorded.check import check
+from i2i_book.recorded.tables import manifests, recordings, tables
+from i2i_book.runs import root
+
+# Words of the headline, each linked to its place in the glossary where it comes first.
+HEADLINE_TERMS = {
+    "student": "student",
+    "GCKA": "GCKA",
+    "MACs": "MACs",
+    "L1": "L1",
+    "feature distance": "feature distance",
+}
+
+
+def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
+    """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
+
+    A notebook that is missing there is taken from `book`/recorded, which has the same layout as `runs`: it holds what
+    other machines ran. Raises ValueError for an executed notebook that did not end well, which is no page, and for a
+    recording that does not match its manifest.
+    """
+    for folder in (book / "notebooks", book / "tasks"):
+        shutil.rmtree(folder, ignore_errors=True)
+    sources, kept = book.parent / "notebooks", book / "recorded"
+    toc = book / "notebooks" / "_toc.yml"
+    toc.parent.mkdir(parents=True)
+    toc.write_text(_contents(book / "_toc.yml", preset, [runs, kept]))
+    for folder in {kept / preset, *recordings(kept)}:
+        if folder.exists():
+            check(folder)
+    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(toc)]
+    shown: list[Shown] = []
+    for page in pages:
+        notebook = _read(page.executed) if page.executed else _stub(page, preset)
+        run = notebook.metadata.get("i2i")
+        status = "not run"
+        if page.executed:
+            status = _status(run, page.executed.is_relative_to(kept), digest, sources, runs)
+            _dress(notebook, page, status)
+        _relink(notebook, page, {other.docname for other in pages})
+        target = book / f"{page.docname}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+        shown.append((f"{{doc}}`/{page.docname}`", page, status, run))
+    for path in sorted(set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}):
+        run = _read(path).metadata.i2i
+        shown.append((path.stem, None, _status(run, False, digest, sources, runs), run))
+    (book / "status.md").write_text(_status_page(preset, shown))
+    # Included by the introduction, which so states no number that this book's own run did not make.
+    headline = (runs if (runs / preset).exists() else kept) / preset / "headline.md"
+    ran = any(page.executed for page in pages if page.source.stem.startswith("06"))
+    text = "{doc}`Chapter 6 </notebooks/06-results>` "
+    text += "has the results.\n" if ran else f"has not been run with the preset `{preset}` yet.\n"
+    if headline.exists():
+        text = headline.read_text()
+        for word, term in HEADLINE_TERMS.items():
+            text = text.replace(word, f"{{term}}`{word} <{term}>`", 1)
+    label = _smoke("This book was") if preset == "smoke" else ""
+    (book / "notebooks" / "headline.md").write_text(label + text)
+    _front_picture(book / "notebooks")
+    (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
+    (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
+    (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
+    (book / "notebooks" / "stress.md").write_text(_stress(book / "stress.json"))
+    return pages
+
+
+def _front_picture(folder: Path) -> None:
+    """Write front.md, which the introduction includes: the pictures of chapter 4's main student, if it was run."""
+    (folder / "front.md").write_text("")
+    main: Any = nbformat.read(folder / "04-distillation.ipynb", as_version=4)
+    for cell in main.cells:
+        figure = cell.metadata.get("mystnb", {})
+        if figure.get("figure", {}).get("name") == "fig-student-pictures" and cell.outputs:
+            (folder / "front.png").write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
+            (folder / "front.md").write_text(
+                f":::{{figure}} /notebooks/front.png\n:alt: {figure['image']['alt']}\n\n"
+                "Places that no network has seen in training, spread evenly over the test: the source, what the small "
+                "student and its teacher make of it, and the truth. "
+                "From {doc}`chapter 4 </notebooks/04-distillation>`.\n:::\n"
+            )
+
+
+# The tasks of the live demo, in the order of the page: their source is a picture that one can paint.
+DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
+RUNTIME_MB = 7  # the runtime of the networks, compressed
+
+
+def _demos(preset: str, book: Path, runs: Path) -> str:
+    """Put the networks of the live demo among the static files; what the page then shows, a part for each task."""
+    models, part = book / "static" / "models", (book / "static" / "demo" / "demo.html").read_text()
+    shutil.rmtree(models, ignore_errors=True)
+    shown = []
+    for task, title in DEMOS.items():
+        made, kept = runs / preset / task / "seed0" / "demo", book / "recorded" / preset / task / "seed0"
+        if (made / "demo.json").exists():
+            shutil.copytree(made, models / task)
+        elif (kept / "student-gcka.safetensors").exists():  # a recording keeps the weights that the files are made of
+            from i2i_book.demo import make
+
+            make(kept, models / task)
+        else:
+            continue
+        size = sum(file.stat().st_size for file in (models / task).iterdir()) / 1e6
+        html = part.replace("MODELS", f"_static/models/{task}/").replace("TASK", title.lower())
+        html = html.replace("SIZE", f"{RUNTIME_MB + size:.0f}")
+        shown.append(f"## {title}\n\n```{{raw}} html\n{html}```\n")
+    if not shown:
+        return (
+            f":::{{admonition}} Not run\n:class: note not-run\nNo network has been trained with the preset `{preset}`. "
+            f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
+        )
+    script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
+    return "\n".join([_smoke("These networks were") if preset == "smoke" else "", *shown, script])
+
+
+def _stress(record: Path) -> str:
+    """What `make stress` last found: included by the page on errors."""
+    if not record.exists():
+        return "`make stress` has not been run yet.\n"
+    found = json.loads(record.read_text())
+    said = {}
+    if kills := found.get("kills"):
+        victims = ", ".join(f"{name} {count}" for name, count in kills["victims"].items())
+        end = f"**{kills['differing']} did not** end" if kills["differing"] else "all of them ended"
+        said["kills"] = (
+            f"A process of the pipeline was killed {kills['kills']} times ({victims}) at random moments of"
+            f" {kills['chains']} runs, which were then started again: {end} with the {kills['files']} files of an"
+            " unbroken run, bit for bit but for times"
+        )
+    if fuzz := found.get("fuzz"):
+        end = (
+            "each was read as a whole or refused by a documented error"
+            if fuzz["passed"]
+            else "**not all were refused**"
+        )
+        said["fuzz"] = f"{fuzz['cases']:,} damaged or hostile files, folders and archives: {end}"
+    if half := found.get("bfloat16"):
+        end = "every number stayed finite" if half["finite"] else "**not every number stayed finite**"
+        said["bfloat16"] = f"{half['steps']:,} steps of training in bfloat16: {end}"
+    rows = [
+        [
+            text,
+            found[name]["date"],
+            _took(found[name]["seconds"]),
+            _device(found[name]),
+            f"PyTorch {found[name]['torch']}",
+        ]
+        for name, text in said.items()
+    ]
+    return _table("What `make stress` did, When, Took, Where, With", rows) + "\n"
+
+
+def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
+    """What other machines measured, each run under its hardware and date: included by the page on recorded results."""
+    parts = []
+    for folder in recordings(kept):
+        made = manifests(folder)
+        rows = []
+        for name, run in made:
+            which = [name, run["task"] or "", "" if run["seed"] is None else str(run["seed"])]
+            status = _status(run, True, digest, sources, runs)
+            rows.append([*which, status, _when(run), _took(run["seconds"]), _device(run), _code(run["git"] or "none")])
+        devices = " and ".join(sorted({_device(run) for _, run in made}))
+        dates = sorted({_when(run)[:10] for _, run in made})
+        parts += [
+            f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
+            _smoke("This recording was") if folder.name == "smoke" else "",
+            f"Made with the preset {' and '.join(sorted({_code(run['preset']) for _, run in made}))}.",
+            tables(folder),
+            ":::{dropdown} Each notebook: when it ran, how long, and where\n"
+            + _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
+            + "\n:::",
+        ]
+    return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
+
+
+def _read(path: Path) -> Any:
+    notebook: Any = nbformat.read(path, as_version=4)
+    status = notebook.metadata.get("i2i", {}).get("status")
+    if status != "ok":
+        raise ValueError(
+            f"{path} is not a page: expected a notebook that i2i_book.runner ran to its end, got {status=}"
+        )
+    return notebook

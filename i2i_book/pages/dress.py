@@ -1,0 +1,69 @@
+"""An executed notebook as a page: a line on its run, labels and links of its own."""
+
+import re
+from typing import Any
+
+from i2i_book.pages.contents import Page, _full_title
+from i2i_book.pages.status import _smoke, _where
+
+PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
+
+
+def _dress(notebook: Any, page: Page, status: str) -> None:
+    """Put the run line below the title, and make labels unique where several pages show the same notebook."""
+    run = notebook.metadata.i2i
+    line = (
+        f":::{{div}} run-line\n**{status.capitalize()}** · {_where(run)}. {{doc}}`Status of all pages </status>` · "
+        f"{{ref}}`parameters, versions and code of this run <{page.label}>`\n:::\n"
+    )
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
+            smoke = _smoke("This page was") if run["preset"] == "smoke" else ""
+            below = f"# {_full_title(title[1], page)}\n\n{smoke}{line}"
+            cell.source = cell.source[: title.start()] + below + cell.source[title.end() :]
+            break
+    else:
+        raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
+    # A cell for some tasks only, and this was none of them.
+    empty = [cell for cell in notebook.cells if "if-output" in cell.metadata.get("tags", []) and not cell.outputs]
+    notebook.cells = [cell for cell in notebook.cells if cell not in empty]
+    for cell in notebook.cells:  # a reader wants the first picture before the list of what could be set
+        if prompt := PARAMETER_CELLS.keys() & set(cell.metadata.get("tags", [])):
+            what = PARAMETER_CELLS[prompt.pop()]
+            cell.metadata["tags"].append("hide-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}
+    if page.variant or page.task != "earth":
+        _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
+
+
+def _relabel(notebook: Any, suffix: str) -> None:
+    """Add `suffix` to the notebook's labels, which begin with fig-, eq- or sec-, and to its references to them."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"(?<=[(`<#: ])(?:fig|eq|sec)-[\w-]+", rf"\g<0>{suffix}", text)
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = renamed(cell.source)
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if "name" in figure:
+            figure["name"] += suffix
+        if "caption" in figure:
+            figure["caption"] = renamed(figure["caption"])
+
+
+def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
+    """Lead links to a chapter that this task has in another family's version, or that is of all tasks, to that one."""
+    folder = page.docname.rsplit("/", 1)[0]
+
+    def target(link: re.Match[str]) -> str:
+        versions = sorted(name for name in docnames if name.startswith(f"{folder}/{link[1]}-"))
+        if f"{folder}/{link[1]}" in docnames:
+            return link[0]
+        if not versions:
+            return f"](/notebooks/{link[1]}.ipynb" if f"notebooks/{link[1]}" in docnames else link[0]
+        return f"]({versions[0].rsplit('/', 1)[1]}.ipynb"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\((\d\d-[\w-]+)\.ipynb", target, cell.source)

@@ -1,0 +1,45 @@
+"""Pack, import and check recorded runs: `python -m i2i_book.recorded`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from i2i_book.recorded.pack import pack, pack_models
+from i2i_book.recorded.take_in import take_in
+from i2i_book.runs import root
+from i2i_lib.commands import plainly
+
+
+@plainly
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m i2i_book.recorded", description=(__doc__ or "").split("\n\n")[0])
+    steps = parser.add_subparsers(dest="step", required=True)
+    packing = steps.add_parser("pack", help="pack a finished run")
+    packing.add_argument("run", type=Path, help="such as runs/gpu")
+    packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
+    packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
+    packing.add_argument("--no-pages", action="store_true", help="leave out what the notebooks showed: numbers only")
+    keeping = steps.add_parser("models", help="keep a small teacher and student for work by hand")
+    keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
+    importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
+    importing.add_argument("source", type=Path)
+    importing.add_argument("--name", help="show it under this name, beside what this checkout runs with its preset")
+    importing.add_argument("--replace", action="store_true", help="in place of the recording of the same name")
+    options = parser.parse_args(arguments)
+    if options.step == "pack":
+        out = pack(options.run, options.out, teachers=options.teachers, pages=not options.no_pages)
+        size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
+        print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
+    elif options.step == "models":
+        target = root() / "book" / "recorded" / options.home.resolve().parent.name
+        pack_models(options.home, target)
+        print(f"{target.relative_to(root())}: kept")
+    else:
+        target = take_in(options.source, root() / "book" / "recorded", name=options.name, replace=options.replace)
+        print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

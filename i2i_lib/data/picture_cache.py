@@ -1,0 +1,131 @@
+"""Pictures that stay in their files, decoded once into a cache."""
+
+import copy
+import os
+import tempfile
+import weakref
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_lib.data.pictures import THREADS, read_tile
+
+
+class FileImages:
+    """Square pictures in files, in place of a tensor uint8 [N, 3, S, S]: only what is indexed is read.
+
+    A file is decoded (see `read_tile`) when its picture is first asked for, a batch in parallel, and its pixels kept
+    in the file `cache`, where every process finds them: no file is decoded twice, and none that is not needed. Without
+    `cache` they are kept as long as the object lives.
+
+    `halves=2` cuts each file into a left and a right picture: this object holds the `half` 0 or 1, and `other_half()`
+    the other one, from the same decoding.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        files: dict[str, int],
+        size: int,
+        *,
+        halves: int = 1,
+        half: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        """`files` maps names in `folder` to their sizes in bytes, as `list_pictures` does; S is `size`."""
+        self.folder, self.files, self.halves, self.half = Path(folder), files, halves, half
+        self.shape = torch.Size((len(files), 3, size, size))
+        self._names = list(files)
+        self._device = torch.device("cpu")
+        self._cache = _Slots(cache, halves * 3 * size * size)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """uint8 [3, S, S] for a number, else [n, 3, S, S]. Raises the errors of `read_picture`, or ValueError for a
+        file that has changed since it was listed."""
+        chosen = np.arange(len(self))[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        wanted = np.unique(chosen).tolist()
+        tiles = {i: data for i in wanted if (data := self._cache.read(i))}
+        if missing := [i for i in wanted if i not in tiles]:
+            with ThreadPoolExecutor(min(THREADS, len(missing))) as pool:
+                tiles |= zip(missing, pool.map(self._decode, missing), strict=True)
+        half = self.shape[1:].numel()
+        pixels = np.empty((chosen.size, half), np.uint8)
+        for row, i in zip(pixels, chosen.flatten().tolist(), strict=True):
+            row[:] = np.frombuffer(tiles[i], np.uint8, half, self.half * half)
+        return torch.from_numpy(pixels).view(*chosen.shape, *self.shape[1:]).to(self._device)
+
+    def to(self, device: str | torch.device) -> "FileImages":
+        """The same pictures, each moved to `device` when it is asked for."""
+        moved = copy.copy(self)
+        moved._device = torch.device(device)
+        return moved
+
+    def other_half(self) -> "FileImages":
+        """What stands beside these pictures in the same files."""
+        other = copy.copy(self)
+        other.half = 1 - self.half
+        return other
+
+    def record(self) -> dict[str, Any]:
+        """What `FileImages(**record)` needs to reopen the pictures without listing the folder: plain JSON."""
+        shape = {"size": self.shape[-1], "halves": self.halves, "half": self.half}
+        return {"folder": str(self.folder), "files": self.files} | shape
+
+    def _decode(self, i: int) -> bytes:
+        path, listed = self.folder / self._names[i], self.files[self._names[i]]
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} was there when its folder was listed and is gone: put it back, or make the data again"
+            ) from None
+        if found != listed:
+            raise ValueError(
+                f"{path} has {found:,} bytes and had {listed:,} when its folder was listed: put the old file back, "
+                "or make the data again"
+            )
+        data = read_tile(path, self.shape[-1], self.halves).numpy().tobytes()
+        self._cache.write(i, data)
+        return data
+
+
+class _Slots:
+    """A file of numbered slots of equal size, each absent or whole.
+
+    A slot begins with the CRC-32 of the rest, so that what a dying machine left half-written counts as absent, as
+    does a hole: the file is sparse. Two processes that write the same slot write the same bytes. It is read and
+    written by calls and not mapped, since a full disk is then an error and not the end of the process.
+    """
+
+    def __init__(self, path: Path | None, size: int) -> None:
+        self._path, self._size = path, size
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        else:
+            self._file, name = tempfile.mkstemp()
+            os.unlink(name)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, number: int) -> bytes | None:
+        slot = os.pread(self._file, 4 + self._size, number * (4 + self._size))
+        whole = len(slot) == 4 + self._size and zlib.crc32(slot[4:]) == int.from_bytes(slot[:4], "little")
+        return slot[4:] if whole else None
+
+    def write(self, number: int, data: bytes) -> None:
+        slot = zlib.crc32(data).to_bytes(4, "little") + data
+        try:
+            written = os.pwrite(self._file, slot, number * len(slot))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (for pictures decoded so far)", str(self._path)) from error
+        if written < len(slot):
+            raise OSError(f"{self._path or 'the temporary folder'} takes no more decoded pictures: the disk is full")

@@ -1,0 +1,72 @@
+"""Translation tasks by name: made from their sources."""
+
+import inspect
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from i2i_lib.data.tiles import Task, Tiles
+
+# Where each task is made: the module beside this one, and the function there. Only the one asked for is imported, so
+# that a task depends on its own source alone.
+LOADERS = {
+    "earth": ("earth", "load_earth"),
+    "earth-labels": ("earth_labels", "load_earth_labels"),
+    "earth-unpaired": ("earth", "load_earth_unpaired"),
+    "openmoji": ("openmoji", "load_openmoji"),
+    "cityscapes": ("cityscapes", "load_cityscapes"),
+    "folder": ("folders", "load_folder"),
+    "horse2zebra": ("folders", "load_horse2zebra"),
+    "zebra2horse": ("folders", "load_zebra2horse"),
+    "maps": ("folders", "load_maps"),
+}
+
+
+def loader_module(name: str) -> str:
+    """The module that makes a task. ValueError for an unknown name."""
+    if name not in LOADERS:
+        raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(sorted(LOADERS))}")
+    return f"i2i_lib.data.{LOADERS[name][0]}"
+
+
+def load_task(name: str, *, image_size: int, direction: Literal["AtoB", "BtoA"] = "AtoB", **options: Any) -> Task:
+    """Build a task from its source files.
+
+    `image_size` is the side of a test tile and of a training crop, in pixels, a multiple of 4 and at least 12.
+    `direction="BtoA"` translates the other way, for tasks whose two domains are pictures. `options` are those of the
+    task's loader, such as `scale` for the tasks of the Earth, `path` and `layout` for the task `folder` (see
+    `load_folder`).
+
+    Raises ValueError for an unknown name or option, a size that leaves no tile, or a source file that is not the
+    recorded one; FileNotFoundError for a missing source file.
+    """
+    load = getattr(import_module(loader_module(name)), LOADERS[name][1])
+    if image_size < 12 or image_size % 4:
+        raise ValueError(f"image_size must be a multiple of 4 and at least 12, got {image_size}")
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"direction is 'AtoB' or 'BtoA', got {direction!r}")
+    known = [option for option in inspect.signature(load).parameters if option != "image_size"]
+    if unknown := sorted(options.keys() - set(known)):
+        has = f"its options are {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"the task {name} has no option {', '.join(unknown)}: {has}")
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    task = load(image_size, **options)
+    info = task.info | {"image_size": image_size, "direction": direction, "options": options}
+    if direction == "BtoA":
+        if task.train.classes:
+            raise ValueError(f"{name} translates labels to pictures: there is no other direction")
+        task = replace(task, train=_turned(task.train), test=_turned(task.test))
+        info["domains"] = info["domains"][::-1]
+    return replace(task, info=info)
+
+
+def _turned(tiles: Tiles) -> Tiles:
+    other = {"source": tiles.target, "target": tiles.source, "box": tiles.target_box, "target_box": tiles.box}
+    block = tiles.block
+    if not tiles.paired:  # only where every source is independent of the others is the same said of the targets
+        single = torch.equal(block, torch.arange(len(block)))
+        block = torch.arange(len(tiles.target)) if single else block.new_full((len(tiles.target),), -1)
+    return replace(tiles, block=block, **other)

@@ -1,0 +1,85 @@
+"""In-memory tiles, the batches made of them, and the task that holds both parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Family = Literal["pix2pix", "cyclegan", "gaugan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a training or evaluation step reads, float.
+
+    `source` [N, C, H, W] holds pictures in [-1, 1] or encoded labels (see `encode`), `target` [N, 3, H, W] pictures in
+    [-1, 1]. They are registered to each other unless the tiles they were drawn from are not paired.
+    """
+
+    source: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Pictures of two domains, uint8; square, unless a task says otherwise.
+
+    In place of a tensor, `source` and `target` may be pictures still in their files (`pictures.FileImages`): these
+    have its shape, and an index into them gives a tensor.
+    """
+
+    source: Tensor  # [N, 3, H, W] pictures; [N, 1, H, W] label maps; [N, 2, H, W] label maps and instance edges
+    target: Tensor  # [M, 3, H, W] pictures; M = N and registered to the source where `paired`
+    block: Tensor  # [N], int64: what is not independent shares a block, the unit of a bootstrap; -1 in training
+    box: Tensor  # [N, 2], int64: top-left (row, column) of each source in its raster, where there is one
+    target_box: Tensor  # [M, 2], int64: the same of each target
+    paired: bool = True
+    classes: int = 0  # how many labels a label map may hold; 0: the source is a picture
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def size(self) -> int:
+        """Side of a tile in pixels: its height, if it is not square."""
+        return self.source.shape[-2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a tile in pixels."""
+        return self.source.shape[-2], self.source.shape[-1]
+
+    @property
+    def source_channels(self) -> int:
+        """Channels of an encoded source: what a generator reads."""
+        return self.classes + self.source.shape[1] - 1 if self.classes else self.source.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A translation task: pictures to learn from, and pictures that share none of their pixels."""
+
+    name: str
+    family: Family
+    train: Tiles
+    test: Tiles
+    info: dict[str, Any]  # plain JSON: `domains`, the names of source and target; how the tiles were made, of what
+
+
+def encode(images: Tensor, classes: int = 0) -> Tensor:
+    """What a network reads: uint8 pictures as float in [-1, 1]; label maps as one channel per class, 0 or 1.
+
+    An edge map behind the labels becomes one more channel, 1 on an edge.
+    """
+    if not classes:
+        return images.float() / 127.5 - 1
+    one_hot = F.one_hot(images[:, 0].long(), classes).movedim(-1, 1).float()
+    return torch.cat([one_hot, images[:, 1:].float()], 1)
+
+
+def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
+    """The chosen tiles of a paired set whole, as they are: what evaluation reads."""
+    return Batch(encode(tiles.source[index], tiles.classes), encode(tiles.target[index]))

@@ -1,0 +1,253 @@
+"""A trained generator as an equal network of fewer and better-filled kernels, for inference only.
+
+What is merged: convolutions that read the same map, the depthwise ones of a block, the 1 x 1 ones that close its
+branches, and the reflected borders they share. Tracked norms fold into the convolution before; instance norms cannot,
+since they measure every picture, but they make that convolution's bias vanish. The way back up needs no resized map,
+and the last convolution paints 2 x 2 pixels at once, because 3 output channels leave most of a vector unit idle.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from i2i_lib.config import GeneratorConfig, check_image_size
+from i2i_lib.generators import InceptionBlock, InceptionGenerator
+
+LANES = 16  # float32 values in a vector register, by which CPU convolutions round their output channels up
+
+
+class FusedGenerator(nn.Module):
+    """What `fuse` returns: images [N, in_channels, H, W] in [-1, 1] to images, and no features.
+
+    Its tensors are not those of the generator; `config` is, so that it can still be counted.
+    """
+
+    def __init__(self, generator: InceptionGenerator) -> None:
+        super().__init__()
+        self.config: GeneratorConfig = generator.config
+        self.stem = nn.Sequential(
+            *(
+                _Layer(_read(layer.conv, layer.norm), border=3 * (i == 0), stride=1 + (i > 0), padding=int(i > 0))
+                for i, layer in enumerate(_layers(generator.stem))
+            )
+        )
+        # A block without branches is the identity.
+        blocks = [block for block in generator.blocks if isinstance(block, InceptionBlock) and block.norm is not None]
+        self.blocks = nn.Sequential(*(_Block(block) for block in blocks))
+        self.up = nn.Sequential(*(_upsample(layer) for layer in _layers(generator.up)))
+        self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_image_size((x.shape[2], x.shape[3]), self.config)
+        return torch.tanh(F.pixel_shuffle(self.head(self.up(self.blocks(self.stem(x)))), 2))
+
+
+def fuse(generator: InceptionGenerator) -> FusedGenerator:
+    """An equal network for inference, up to rounding, on the same device; `generator` is left as it is.
+
+    Raises ValueError in training mode, where norms compute something else and statistics still move.
+    """
+    if not isinstance(generator, InceptionGenerator):
+        raise ValueError(f"only an inception generator can be fused, got {type(generator).__name__}")
+    if generator.training:
+        raise ValueError(
+            "the generator is in training mode, where norms do not compute what is fused: call .eval() first"
+        )
+    with torch.no_grad():
+        return FusedGenerator(generator).requires_grad_(False).eval()
+
+
+class _Weights(NamedTuple):
+    """One convolution and what follows it."""
+
+    weight: Tensor  # [outputs, inputs per group, k, k]
+    bias: Tensor | None
+    norm: tuple[Tensor, Tensor] | None = None  # scale and shift of an instance norm
+
+
+def _layers(stage: Any) -> list[Any]:
+    return list(stage)  # their attributes are modules, which no type checker knows
+
+
+def _read(conv: Any, norm: Any) -> _Weights:
+    """A convolution with its norm folded in; the weight of a transposed one gets its outputs first, too."""
+    weight, bias = conv.weight.detach(), conv.bias
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight = weight.transpose(0, 1)
+    if norm is None:
+        return _Weights(weight, bias)
+    if isinstance(norm, nn.InstanceNorm2d):
+        return _Weights(weight, None, (norm.weight, norm.bias))  # whatever is added everywhere, the norm subtracts
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    shift = shift + (bias.double() * scale if bias is not None else 0)
+    return _Weights((weight.double() * scale[:, None, None, None]).to(weight.dtype), shift.to(weight.dtype))
+
+
+def _merge(parts: Sequence[_Weights]) -> _Weights:
+    """One convolution with the outputs of all, its kernel the largest; the smaller ones get a border of zeros."""
+    kernel = max(part.weight.shape[-1] for part in parts)
+    weight = torch.cat([F.pad(p.weight, ((kernel - p.weight.shape[-1]) // 2,) * 4) for p in parts])
+    biases = [p.bias for p in parts if p.bias is not None]
+    norms = [p.norm for p in parts if p.norm is not None]
+    norm = (torch.cat([n[0] for n in norms]), torch.cat([n[1] for n in norms])) if norms else None
+    return _Weights(weight, torch.cat(biases) if biases else None, norm)
+
+
+class _InstanceNorm(nn.Module):
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
+        self.eps = 1e-5  # as nn.InstanceNorm2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Groups of one channel are the same thing, and several times faster in channels-last on a CPU.
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+
+
+class _Layer(nn.Module):
+    """Border, convolution, norm where it could not be folded, ReLU."""
+
+    def __init__(
+        self,
+        weights: _Weights,
+        *,
+        border: int = 0,
+        mode: str = "reflect",
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        transposed: bool = False,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        weight, bias, norm = weights
+        outputs, inputs, kernel, _ = weight.shape
+        self.border, self.mode, self.relu = (border,) * 4, mode, relu
+        if transposed:
+            # With an even kernel the grid exactly doubles; an odd one falls short by a row and a column.
+            extra = kernel % 2
+            self.conv: nn.Module = nn.ConvTranspose2d(
+                inputs, outputs, kernel, stride, padding, output_padding=extra, bias=bias is not None
+            )
+            weight = weight.transpose(0, 1)
+        else:
+            self.conv = nn.Conv2d(
+                inputs * groups, outputs, kernel, stride, padding, groups=groups, bias=bias is not None
+            )
+        self.conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
+        if bias is not None:
+            self.conv.bias = nn.Parameter(bias.detach().clone())
+        self.norm = _InstanceNorm(*norm) if norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if any(self.border):
+            x = F.pad(x, self.border, mode=self.mode)
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x.relu_() if self.relu else x
+
+
+class _Block(nn.Module):
+    """An inception block: the first convolutions of all branches, the depthwise ones, the closing ones, their norm.
+
+    All 1 x 1 convolutions that read the trunk are one, those that write it another; between them lie its points.
+    """
+
+    def __init__(self, block: InceptionBlock) -> None:
+        super().__init__()
+        wide: dict[int, Any] = {int(name[1:]): branch for name, branch in block.conv.items()}
+        deep: list[Any] = list(block.depthwise.values())
+        point = [wide.pop(1)] if 1 in wide else []  # a plain branch of 1 x 1, 1 x 1
+        first = [_merge([_read(b.expand.conv, b.expand.norm) for b in point + deep])] if point or deep else []
+        closing = [_read(b.project, block.norm) for b in point + deep]
+        closing = [_Weights(torch.cat([p.weight for p in closing], 1), *closing[0][1:])] if closing else []
+        kernels = sorted(wide)
+        closing += [_read(wide[k].project, block.norm) for k in kernels]
+        first += [_read(wide[k].expand.conv, wide[k].expand.norm) for k in kernels]
+
+        self.border = (max([1, *kernels]) // 2,) * 4
+        runs = _runs(first)
+        self.widths = [[len(part.weight) for part in run] for run in runs]
+        self.expand = nn.ModuleList(_Layer(_merge(run)) for run in runs)
+        self.cuts = [self.border[0] - run[-1].weight.shape[-1] // 2 for run in runs]  # off the border that all share
+        self.spatial, self.past = None, 0  # points that do not go through the depthwise convolution
+        if deep:
+            parts = [_read(b.spatial.conv, b.spatial.norm) for b in deep]
+            c = len(point[0].expand.conv.weight) if point else 0
+            if c and parts[0].norm is None:  # nothing follows but a second ReLU: they may, unchanged, and save a copy
+                one = parts[0].weight.new_ones(c, 1, 1, 1)
+                parts.insert(0, _Weights(one, one.new_zeros(c)))
+            else:
+                self.past = c
+            merged = _merge(parts)
+            self.spatial = _Layer(merged, border=merged.weight.shape[-1] // 2, groups=len(merged.weight))
+        # The closing norm scales every summand, but its shift is added once.
+        self.norm = _InstanceNorm(*closing[0].norm) if closing[0].norm else None
+        self.project = nn.ModuleList(
+            _Layer(_Weights(w, bias if i == 0 else None), border=w.shape[-1] // 2, relu=False)
+            for i, (w, bias, _) in enumerate(closing)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
+        padded = F.pad(x, self.border, mode="reflect") if any(self.border) else x
+        hidden: list[Tensor] = []
+        for layer, widths, cut in zip(self.expand, self.widths, self.cuts, strict=True):
+            made = layer(x if cut == self.border[0] else padded[:, :, cut:-cut, cut:-cut] if cut else padded)
+            hidden += made.split(widths, 1)
+        if self.spatial is not None:
+            points = hidden[0]
+            made = self.spatial(points[:, self.past :])
+            hidden[0] = torch.cat([points[:, : self.past], made], 1) if self.past else made
+        body = self.project[0](hidden[0])
+        for layer, part in zip(self.project[1:], hidden[1:], strict=True):
+            body = body.add_(layer(part))
+        return (body if self.norm is None else self.norm(body)).add_(x)
+
+
+def _runs(parts: list[_Weights]) -> list[list[_Weights]]:
+    """The cheapest way to cut a list of convolutions, kernels ascending, into runs that are merged into one each.
+
+    Merging fills vector registers but makes small kernels large. Measured at the paper's sizes, time goes with
+    registers of outputs times taps; a call and what follows it cost about as much as two taps.
+    """
+
+    def cost(run: list[_Weights]) -> int:
+        return 2 + -(-sum(len(part.weight) for part in run) // LANES) * run[-1].weight.shape[-1] ** 2
+
+    ways = []
+    for cuts in product((False, True), repeat=len(parts) - 1):
+        edges = [0, *(i for i, cut in enumerate(cuts, start=1) if cut), len(parts)]
+        ways.append([parts[a:b] for a, b in pairwise(edges)])
+    return min(ways, key=lambda runs: sum(map(cost, runs)))
+
+
+def _upsample(layer: Any) -> _Layer:
+    """Twice the grid. Repeating pixels and then convolving 3 x 3 is a transposed convolution of 4 x 4.
+
+    Every new pixel sees 2 x 2 old ones, so that convolution needs 16 / 36 of the products; the reflected border of
+    the large map is the replicated one of the small.
+    """
+    weights = _read(layer.conv, layer.norm)
+    if isinstance(layer.conv, nn.ConvTranspose2d):
+        return _Layer(weights, stride=2, padding=1, transposed=True)
+    spread = weights.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    return _Layer(
+        weights._replace(weight=spread @ weights.weight @ spread.mT),
+        border=1,
+        mode="replicate",
+        stride=2,
+        padding=3,
+        transposed=True,
+    )
+
+
+def _four_at_once(head: nn.Conv2d) -> _Weights:
+    """7 x 7 at every pixel as 8 x 8 at every second, with the outputs of 2 x 2 pixels side by side."""
+    weight = torch.stack([F.pad(head.weight, (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1)], 1)
+    return _Weights(weight.flatten(0, 1), None if head.bias is None else head.bias.repeat_interleave(4))

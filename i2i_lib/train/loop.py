@@ -1,0 +1,198 @@
+"""The training loop: runs, logs and resumes any trainer that offers `step(batch) -> losses`."""
+
+import hashlib
+import inspect
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from i2i_lib.data.tiles import Batch
+from i2i_lib.files import atomic_write, exclusive, library_modules, sha256, write_json
+from i2i_lib.train.adversarial import Batches
+from i2i_lib.distributed import first_first, mean, rank, together
+from i2i_lib.train.nonfinite import first_bad, naming_memory, not_finite
+
+
+class Trainer(Protocol):
+    """What `fit` needs of a trainer to resume it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """The private folder of one training: checkpoint, loss log, progress and lock.
+
+    `trainer` is what is saved and resumed; `inputs` is whatever decides the result besides the code (parameters,
+    hashes of the files read), so that a checkpoint of another training is never taken up.
+    """
+
+    folder: Path
+    trainer: Trainer
+    inputs: dict[str, Any]
+    what: str  # a name for progress and errors
+    log_every: int = 50  # steps between lines of the loss log; every fifth line comes with a checkpoint
+
+
+def fit(
+    step: Callable[[Batch], dict[str, Tensor]], batches: Batches, run: TrainingRun, steps: int
+) -> list[dict[str, float]]:
+    """Call `step` until `steps` are done, from the last checkpoint if there is one; return the loss log.
+
+    Each row of the log holds the step, the seconds trained so far and the mean of every loss since the row before. Of
+    several processes that train together the first alone writes, and the log is that of the whole batch.
+
+    Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
+    ValueError for a damaged checkpoint, for one at the end without its log, and for batches that end before the steps
+    do, and RuntimeError when another process trains in the same folder.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    first = rank() == 0
+    with exclusive(run.folder / "lock", f"the training folder {run.folder}") if first else nullcontext():
+        fingerprint = _fingerprint(run, steps)
+        with first_first():
+            done, rows = _resume(run, fingerprint)
+            if first and not done:  # so that there is always a state to go back to
+                atomic_write(run.folder / "checkpoint.pt", _checkpoint(fingerprint, 0, run.trainer.state_dict()))
+        if done == steps and not rows:
+            raise ValueError(
+                f"{run.what}: it has ended, but its log losses.jsonl is gone from {run.folder}: put it back, or delete"
+                " checkpoint.pt, to train again"
+            )
+        if first and 0 < done < steps:
+            print(f"{run.what}: going on from the checkpoint at step {done:,}")
+        started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
+        sums: dict[str, Tensor] = {}
+        counted, index = 0, done
+        saving: Future[None] | None = None
+        with (
+            # Line by line, so that a killed run leaves at most one torn line behind.
+            open(run.folder / "losses.jsonl" if first else os.devnull, "a", buffering=1) as log,
+            _Progress(run, steps, done) as report,
+            ThreadPoolExecutor(1) as disk,  # training does not wait for it
+        ):
+            for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
+                with naming_memory(run.what):
+                    losses = step(batch)
+                # Sums stay on the device: reading a value every step would make a GPU wait for the host.
+                sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
+                counted += 1
+                if index % run.log_every == 0 or index == steps:
+                    row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
+                    means = mean(torch.stack([total / counted for total in sums.values()])).tolist()
+                    row |= dict(zip(sums, means, strict=True))
+                    ends = index % (5 * run.log_every) == 0 or index == steps
+                    state = run.trainer.state_dict() if ends else {}
+                    if saving and ends:
+                        saving.result()  # a full disk is told of here
+                    bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)]
+                    if bad := bad or not_finite(state):
+                        wait([saving] if saving else [])
+                        done, _ = _resume(run, fingerprint)
+                        # Of several processes each would stop the search at a place of its own.
+                        again = range(done + 1, index + 2) if together() is None else range(0)
+                        where = first_bad(step, batches(done), run.trainer, again)
+                        raise FloatingPointError(
+                            f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where or 'not found'}"
+                            f"); lower the learning rate or use precision='fp32'. The checkpoint of step {done} is kept"
+                            f" in {run.folder}"
+                        )
+                    rows.append(row)
+                    log.write(json.dumps(row) + "\n")
+                    sums, counted = {}, 0
+                    report(index)
+                    if first and ends:
+                        checkpoint = _checkpoint(fingerprint, index, state)
+                        saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
+            if saving:
+                saving.result()
+    if index < steps:
+        raise ValueError(f"{run.what}: its batches ended after step {index:,} of {steps:,}: they must never end")
+    return rows
+
+
+def _fingerprint(run: TrainingRun, steps: int) -> str:
+    """What makes two trainings the same: inputs, library code, versions, device and threads."""
+    own = {Path(__file__), Path(inspect.getfile(type(run.trainer)))}
+    code = {path.name: sha256(path) for part in own for path in [part, *library_modules(part.read_text())]}
+    parts = {"inputs": run.inputs, "steps": steps, "code": code, "torch": torch.__version__}
+    parts |= {"threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": fingerprint, "step": step, "trainer": trainer}, buffer)
+    return buffer.getvalue()
+
+
+def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
+    """Load the checkpoint if it is of this very training; cut the log to its step; else start clean.
+
+    The files of another training, be it one with other parameters or with other library code, are kept as
+    `checkpoint.pt.previous` and `losses.jsonl.previous`, in place of older ones.
+    """
+    checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
+    done, rows = 0, []
+    if checkpoint.exists():
+        try:
+            state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+            own = state["fingerprint"] == fingerprint
+            if own:
+                run.trainer.load_state_dict(state["trainer"])
+                done = state["step"]
+        except Exception as error:  # a pickle meets damage in as many ways as it has commands
+            said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+            raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
+        if not own:
+            for file in (log, checkpoint):
+                if file.exists():
+                    file.replace(file.with_name(f"{file.name}.previous"))
+            print(f"{run.what}: beginning anew; another training's files are kept as *.previous")
+    if done and log.exists():
+        for line in log.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # the line that a kill tore
+                break
+            if row["step"] <= done:
+                rows.append(row)
+    if rank() == 0:
+        atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return done, rows
+
+
+class _Progress:
+    """Tell how far a training is: to the file that the runner reads, or as a bar where a person looks on."""
+
+    def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
+        self.what, self.steps, self.done = run.what, steps, done
+        self.path = "" if rank() else os.environ.get("I2I_PROGRESS", "")
+        self.started = time.monotonic()
+        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path or rank()))
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._report
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def _report(self, step: int) -> None:
+        self.bar.update(step - self.bar.n)
+        if self.path:
+            rate = (step - self.done) / (time.monotonic() - self.started)
+            write_json(Path(self.path), {"what": self.what, "step": step, "steps": self.steps, "rate": rate})
