@@ -1,22 +1,18 @@
-"""To disk and back: networks as tensors beside JSON, plans as JSON alone, and the official networks' state dicts.
+"""Networks and channel plans to disk and back.
 
-A network `X` is `X.safetensors` and then `X.json`, which holds its kind, its config and the SHA-256 of the tensors. It
-is rebuilt from the config and filled, never guessed from shapes; whatever does not fit is an error. The JSON goes
-last, so that an interrupted save is noticed, not read.
+A network is an artifact (see `artifacts`) whose record holds its kind and its config. It is rebuilt from the config and
+filled, never guessed from shapes; whatever does not fit is an error. A plan is a record alone.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from i2i_lib.artifacts import artifact_file, read_record, read_tensors, write_artifact
 from i2i_lib.config import (
     DiscriminatorConfig,
     GeneratorConfig,
@@ -24,15 +20,13 @@ from i2i_lib.config import (
     ResnetConfig,
     SpadeConfig,
     SpadeResnetConfig,
-    ranked_widths,
 )
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
-from i2i_lib.files import atomic_write, write_json
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.prune import ChannelPlan
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
-FORMAT = 1
+# The kind in a network's JSON: the classes of its config and of the network.
 GENERATORS = {
     "inception": (GeneratorConfig, InceptionGenerator),
     "resnet": (ResnetConfig, ResnetGenerator),
@@ -48,8 +42,15 @@ Discriminator = PatchDiscriminator | MultiscaleDiscriminator
 
 
 def build(config: Any) -> Any:
-    """The generator or discriminator of a configuration, with PyTorch's own random weights."""
-    return next(network for kind, network in (GENERATORS | DISCRIMINATORS).values() if kind is type(config))(config)
+    """The generator or discriminator of a configuration, with PyTorch's own random weights.
+
+    Raises ValueError for anything but a configuration of `i2i_lib.config`.
+    """
+    known = {config_type: network for config_type, network in (GENERATORS | DISCRIMINATORS).values()}
+    if type(config) not in known:
+        names = ", ".join(config_type.__name__ for config_type in known)
+        raise ValueError(f"no network has the configuration {config!r:.80}: expected one of {names}")
+    return known[type(config)](config)
 
 
 def save_generator(generator: Generator, path: Path | str, *, provenance: Mapping[str, Any] | None = None) -> None:
@@ -79,114 +80,73 @@ def load_discriminator(path: Path | str, *, device: str = "cpu") -> Any:
 
 def load_info(path: Path | str) -> dict[str, Any]:
     """The JSON beside a network or of a plan, provenance included, without its tensors."""
-    return _read_json(_named(path, "json"))
+    return read_record(path)
 
 
-def save_plan(
-    plan: ChannelPlan,
-    path: Path | str,
-    *,
-    provenance: Mapping[str, Any] | None = None,
-) -> None:
+def save_plan(plan: ChannelPlan, path: Path | str, *, provenance: Mapping[str, Any] | None = None) -> None:
     """Write `path`.json.
 
     `provenance` is any JSON; its `teacher`, the checksum in the teacher's own JSON, is what `load_plan` compares.
     """
-    network = next(name for name, (config, _) in GENERATORS.items() if type(plan.config) is config)
-    values = {"format": FORMAT, "kind": "plan", "network": network, "plan": asdict(plan) | {"keep": dict(plan.keep)}}
-    values |= {"provenance": dict(provenance or {})}
-    write_json(_named(path, "json"), values)
+    network = next(name for name, (config_type, _) in GENERATORS.items() if type(plan.config) is config_type)
+    described = {"network": network, "plan": asdict(plan) | {"keep": dict(plan.keep)}}
+    write_artifact(path, "plan", described | {"provenance": dict(provenance or {})})
 
 
 def load_plan(path: Path | str, *, teacher: Path | str | None = None) -> ChannelPlan:
     """The plan saved at `path` (no suffix); ValueError where the file is not one.
 
-    With the path of a `teacher` (no suffix) also where the plan says that it was made of another one.
+    With the path of a `teacher` (no suffix) also where the plan was not made of that one.
     """
-    file = _named(path, "json")
-    values = _read_json(file)
-    _check(values.get("kind") == "plan", file, f"holds kind {values.get('kind')!r}, expected 'plan'")
+    file, record = artifact_file(path, "json"), read_record(path, ["plan"])
     try:
-        plan = dict(values["plan"])
-        plan["keep"] = {name: tuple(channels) for name, channels in plan["keep"].items()}
-        config_type, _ = GENERATORS[values.get("network", "inception")]  # the first plans were of no other
-        plan["config"] = config_type(**plan["config"])
-        widths = {name: len(channels) for name, channels in plan["keep"].items() if channels}
-        if widths != ranked_widths(plan["config"]):
+        config_type, _ = GENERATORS[record["network"]]
+        config = config_type(**record["plan"]["config"])
+        keep = {name: tuple(channels) for name, channels in record["plan"]["keep"].items()}
+        plan = ChannelPlan(**record["plan"] | {"keep": keep, "config": config})
+        ranked = record["provenance"].get("teacher")
+        widths = {name: len(channels) for name, channels in keep.items() if channels}
+        if widths != config.ranked_widths:
             raise ValueError("the channels that it keeps are not as many as its config's widths")
-        if any([*c] != sorted({i for i in c if type(i) is int and i >= 0}) for c in plan["keep"].values()):
-            raise ValueError("kept channels are numbers in ascending order")
-        made, ranked = ChannelPlan(**plan), values.get("provenance", {}).get("teacher")  # the first plans do not say
+        for channels in keep.values():
+            numbers = {i for i in channels if type(i) is int and i >= 0}
+            if [*channels] != sorted(numbers):
+                raise ValueError("kept channels are numbers in ascending order")
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file} is not a channel plan: {error}") from error
-    if teacher is not None and ranked is not None:
+    if teacher is not None:
         info = load_info(teacher)
-        problem = f"was made of another teacher than {teacher}: prune again"
-        _check(ranked in (info.get("sha256"), info.get("packed_from")), file, problem)
-    return made
+        if ranked is None or ranked not in (info.get("sha256"), info.get("packed_from")):
+            raise ValueError(f"{file} was made of another teacher than {teacher}: prune again")
+    return plan
 
 
 def _save(net: nn.Module, path: Path | str, kinds: Mapping[str, Any], provenance: Mapping[str, Any] | None) -> None:
-    kind = next((name for name, (_, cls) in kinds.items() if type(net) is cls), None)
+    kind = next((name for name, (_, network_type) in kinds.items() if type(net) is network_type), None)
     if kind is None:
-        expected = " or ".join(cls.__name__ for _, cls in kinds.values())
+        expected = " or ".join(network_type.__name__ for _, network_type in kinds.values())
         raise ValueError(
             f"expected a bare {expected}, got {type(net).__name__}: unwrap it (.module of DDP, ._orig_mod of compile)"
         )
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    data = safetensors.save(tensors)
-    atomic_write(_named(path, "safetensors"), data)
-    values = {"format": FORMAT, "kind": kind, "config": asdict(net.config)}  # pyright: ignore[reportArgumentType]
-    values |= {"sha256": hashlib.sha256(data).hexdigest(), "provenance": dict(provenance or {})}
-    write_json(_named(path, "json"), values)
+    config: Any = net.config
+    described = {"config": asdict(config), "provenance": dict(provenance or {})}
+    write_artifact(path, kind, described, net.state_dict())
 
 
 def _load(path: Path | str, kinds: Mapping[str, Any]) -> Any:
-    file, tensor_file = _named(path, "json"), _named(path, "safetensors")
-    values = _read_json(file)
-    kind = str(values.get("kind"))
-    _check(kind in kinds, file, f"holds kind {kind!r}, expected {' or '.join(map(repr, kinds))}")
-    config_type, network_type = kinds[kind]
+    file, record = artifact_file(path, "json"), read_record(path, kinds)
+    config_type, network_type = kinds[record["kind"]]
     try:
-        with torch.device("meta"):  # what a damaged config asks for is not allocated before the tensors agree
-            net = network_type(config_type(**values["config"]))
-        digest = values["sha256"]
+        with torch.device("meta"):  # the size that a damaged config asks for is not allocated before the tensors agree
+            net = network_type(config_type(**record["config"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{file} does not describe a network: {error}") from error
-    data = tensor_file.read_bytes()
-    _check(
-        hashlib.sha256(data).hexdigest() == digest,
-        tensor_file,
-        f"does not match the checksum in {file.name}: it was truncated, changed, or its saving was interrupted",
-    )
-    try:
-        tensors = safetensors.load(data)
-    except (SafetensorError, KeyError) as error:  # the second for a type of number that PyTorch does not have
-        raise ValueError(f"{tensor_file} is not a safetensors file: {error}") from error
-    _fill(net, tensors, {name: name for name in net.state_dict()}, str(tensor_file))
+    tensors = read_tensors(path, record)
+    fill(net, tensors, {name: name for name in net.state_dict()}, str(artifact_file(path, "safetensors")))
     return net
 
 
-def _named(path: Path | str, suffix: str) -> Path:
-    path = Path(path)
-    return path.with_name(f"{path.name}.{suffix}")
-
-
-def _check(condition: bool, file: Path, problem: str) -> None:
-    if not condition:
-        raise ValueError(f"{file} {problem}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON, or was cut short: {error}") from error
-    _check(isinstance(values, dict) and values.get("format") == FORMAT, file, f"is not of format {FORMAT}")
-    return values
-
-
-def _fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: str) -> None:
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: str) -> None:
     """Load `tensors`, where our tensor `name` is called `names[name]`: all of them, and nothing else.
 
     `net` is on the device "meta" and comes to the CPU.

@@ -3,13 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Norm = Literal["batch", "instance", "sync_batch"]
 DiscriminatorNorm = Literal["batch", "instance", "sync_batch", "none"]
 Upsample = Literal["transpose", "resize"]
 # Counts that no picture needs more of: a damaged file must not ask for millions of layers.
 MOST_BLOCKS, MOST_SCALES = 999, 16
+T = TypeVar("T")
+
+
+def _store(config: object, **fields: object) -> None:
+    """Set fields of a frozen dataclass while it is made, where JSON brought lists and dictionaries."""
+    for name, value in fields.items():
+        object.__setattr__(config, name, value)
+
+
+def _made(kind: type[T], value: Any) -> T:
+    return value if isinstance(value, kind) else kind(**value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +34,57 @@ class BlockWidths:
     depthwise: tuple[int, ...]  # 1 x 1, k x k depthwise, 1 x 1
 
     def __post_init__(self) -> None:
-        for name in ("conv", "depthwise"):
-            widths = tuple(getattr(self, name))
-            object.__setattr__(self, name, widths)  # JSON knows only lists
+        _store(self, conv=tuple(self.conv), depthwise=tuple(self.depthwise))
+        for name, widths in (("conv", self.conv), ("depthwise", self.depthwise)):
             if any(w < 0 for w in widths):
                 raise ValueError(f"a branch's width is at least 0, got {name}={widths}")
 
+    @property
+    def any_branch(self) -> bool:
+        """Whether a branch is left."""
+        return any(self.conv) or any(self.depthwise)
+
+
+class _OneTrunk:
+    """Feature maps of a generator whose blocks all read and write the stem's last width, the trunk."""
+
+    __slots__ = ()
+
+    @property
+    def taps(self: Any) -> tuple[int, ...]:
+        """The blocks, counted from 1, whose outputs are features for distillation: after each third of them."""
+        n = self.n_blocks
+        return (-(-n // 3), -(-2 * n // 3), n)
+
+    @property
+    def feature_widths(self: Any) -> tuple[int, ...]:
+        """Channels of each feature map: the stem's and those after the taps."""
+        return (self.stem[-1],) * (1 + len(self.taps))
+
+
+class _Stages:
+    """Blocks of a SPADE generator and its feature maps: `widths` of the stem and each block, on a grid that doubles."""
+
+    __slots__ = ()
+
+    @property
+    def stages(self: Any) -> dict[str, int]:
+        """The blocks' names, and how much smaller than the image the grid is there."""
+        ups = len(self.widths) - 1 - 3
+        early = self.upsamplings - ups  # doublings before up_0's
+        doublings = {"head_0": self.upsamplings, "G_middle_0": self.upsamplings - min(early, 1), "G_middle_1": ups}
+        for i in range(ups):
+            doublings[f"up_{i}"] = ups - 1 - i
+        return {name: 2**left for name, left in doublings.items()}
+
+    @property
+    def feature_widths(self: Any) -> tuple[int, ...]:
+        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
+        return self.widths[1:6:2]
+
 
 @dataclass(frozen=True, slots=True)
-class GeneratorConfig:
+class GeneratorConfig(_OneTrunk):
     """Every width of an inception generator, teacher and student alike.
 
     The stem's last width is the trunk: each block reads and writes it.
@@ -47,32 +100,50 @@ class GeneratorConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("stem", "up", "kernel_sizes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        blocks = tuple(b if isinstance(b, BlockWidths) else BlockWidths(**b) for b in self.blocks)
-        object.__setattr__(self, "blocks", blocks)
+        _store(self, stem=tuple(self.stem), up=tuple(self.up), kernel_sizes=tuple(self.kernel_sizes))
+        _store(self, blocks=tuple(_made(BlockWidths, block) for block in self.blocks))
         check_choice("norm", self.norm, get_args(Norm))
         check_choice("upsample", self.upsample, get_args(Upsample))
-        _check_blocks(len(blocks))
+        _check_blocks(self.n_blocks)
         if len(self.stem) != 3 or len(self.up) != 2:
             raise ValueError(f"expected 3 stem and 2 up widths, got stem={self.stem}, up={self.up}")
         if min(*self.stem, *self.up, self.in_channels, self.out_channels) < 1:
             raise ValueError(f"widths outside the blocks are at least 1, got stem={self.stem}, up={self.up}")
-        _check_kernels(self.kernel_sizes, blocks)
+        _check_kernels(self.kernel_sizes, self.blocks)
 
     @property
-    def taps(self) -> tuple[int, ...]:
-        """The blocks, counted from 1, whose outputs are features for distillation."""
-        return _taps(len(self.blocks))
+    def n_blocks(self) -> int:
+        return len(self.blocks)
 
     @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map: the stem's and those after the taps."""
-        return (self.stem[-1],) * (1 + len(self.taps))
+    def base(self) -> int:
+        """The width at the image's full size, which every other was made from."""
+        return self.stem[0]
+
+    @property
+    def ranked_widths(self) -> dict[str, int]:
+        """The width of every layer whose channels can go, in the order of the forward pass."""
+        widths = {f"stem.{i}": width for i, width in enumerate(self.stem)}
+        for i, block in enumerate(self.blocks):
+            widths |= _ranked_branches(f"blocks.{i}", block, self.kernel_sizes)
+        return widths | {f"up.{i}": width for i, width in enumerate(self.up)}
+
+    def narrowed(self, widths: Mapping[str, int]) -> "GeneratorConfig":
+        """The config with new widths for its `ranked_widths`; a branch that is not named vanishes."""
+        return replace(
+            self,
+            stem=tuple(widths[f"stem.{i}"] for i in range(3)),
+            blocks=tuple(_narrowed_branches(f"blocks.{i}", widths, self.kernel_sizes) for i in range(self.n_blocks)),
+            up=tuple(widths[f"up.{i}"] for i in range(2)),
+        )
+
+    def stem_floor(self, min_width: int) -> int:
+        """Channels that a layer outside the branches keeps where none may be narrower than `min_width`."""
+        return min_width
 
 
 @dataclass(frozen=True, slots=True)
-class ResnetConfig:
+class ResnetConfig(_OneTrunk):
     """ResNet generator of Johnson et al. (2016), as in CycleGAN; its defaults are the paper's "Original"."""
 
     base: int = 64
@@ -98,16 +169,6 @@ class ResnetConfig:
     def up(self) -> tuple[int, ...]:
         return (2 * self.base, self.base)
 
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """The blocks, counted from 1, whose outputs are features for distillation."""
-        return _taps(self.n_blocks)
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map: the stem's and those after the taps."""
-        return (self.stem[-1],) * (1 + len(self.taps))
-
 
 @dataclass(frozen=True, slots=True)
 class SpadeBlockWidths:
@@ -121,15 +182,13 @@ class SpadeBlockWidths:
     spade: BlockWidths  # hidden widths from the labels to SPADE's scale and shift
 
     def __post_init__(self) -> None:
-        for name in ("body", "spade"):
-            if not isinstance(getattr(self, name), BlockWidths):
-                object.__setattr__(self, name, BlockWidths(**getattr(self, name)))
-        if not any(self.body.conv + self.body.depthwise):
-            object.__setattr__(self, "spade", BlockWidths(self.body.conv, self.body.depthwise))
+        _store(self, body=_made(BlockWidths, self.body), spade=_made(BlockWidths, self.spade))
+        if not self.body.any_branch:
+            _store(self, spade=BlockWidths(self.body.conv, self.body.depthwise))
 
 
 @dataclass(frozen=True, slots=True)
-class SpadeConfig:
+class SpadeConfig(_Stages):
     """Every width of an inception-SPADE generator, teacher and student alike.
 
     Three blocks (head_0, G_middle_0, G_middle_1) and then one after each doubling of the grid (up_0, up_1, ...). Of
@@ -145,14 +204,13 @@ class SpadeConfig:
     out_channels: int = 3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kernel_sizes", tuple(self.kernel_sizes))
-        blocks = tuple(b if isinstance(b, SpadeBlockWidths) else SpadeBlockWidths(**b) for b in self.blocks)
-        object.__setattr__(self, "blocks", blocks)
+        _store(self, kernel_sizes=tuple(self.kernel_sizes))
+        _store(self, blocks=tuple(_made(SpadeBlockWidths, block) for block in self.blocks))
         check_choice("norm", self.norm, get_args(Norm))
-        _check_kernels(self.kernel_sizes, [part for block in blocks for part in (block.body, block.spade)])
+        _check_kernels(self.kernel_sizes, [part for block in self.blocks for part in (block.body, block.spade)])
         if min(self.label_channels, self.out_channels, *self.widths) < 1:
             raise ValueError(f"widths outside the branches are at least 1, got {self.widths}")
-        _check_upsamplings(self.upsamplings, len(blocks))
+        _check_upsamplings(self.upsamplings, len(self.blocks))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -165,18 +223,41 @@ class SpadeConfig:
         return gcd(*self.widths)
 
     @property
-    def stages(self) -> dict[str, int]:
-        """The blocks' names, and how much smaller than the image the grid is there."""
-        return _stages(self.upsamplings, len(self.blocks))
+    def base(self) -> int:
+        """The width that every other was made from: a sixteenth of the stem's (see `cat_spade_teacher`)."""
+        return self.stem // 16
 
     @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
-        return self.widths[1:6:2]
+    def ranked_widths(self) -> dict[str, int]:
+        """The width of every layer whose channels can go, in the order of the forward pass."""
+        widths = {"stem": self.stem}
+        for stage, block in zip(self.stages, self.blocks, strict=True):
+            widths |= _ranked_branches(f"blocks.{stage}.spade", block.spade, self.kernel_sizes)
+            widths |= _ranked_branches(f"blocks.{stage}.body", block.body, self.kernel_sizes)
+        return widths
+
+    def narrowed(self, widths: Mapping[str, int]) -> "SpadeConfig":
+        """The config with new widths for its `ranked_widths`; a branch that is not named vanishes.
+
+        Between blocks the widths follow the stem's, in the ratios that they have here: all in whole units.
+        """
+        units = widths["stem"] * self.unit // self.stem
+        blocks = []
+        for stage, block in zip(self.stages, self.blocks, strict=True):
+            body = _narrowed_branches(f"blocks.{stage}.body", widths, self.kernel_sizes)
+            spade = _narrowed_branches(f"blocks.{stage}.spade", widths, self.kernel_sizes)
+            blocks.append(SpadeBlockWidths(block.outputs // self.unit * units, body, spade))
+        return replace(self, stem=self.stem // self.unit * units, blocks=tuple(blocks))
+
+    def stem_floor(self, min_width: int) -> int:
+        """The narrowest stem that leaves `min_width` channels in the narrowest stage, or all that it has."""
+        narrowest = min(self.widths)
+        units = -(-min(min_width, narrowest) * self.unit // narrowest)
+        return self.stem // self.unit * units
 
 
 @dataclass(frozen=True, slots=True)
-class SpadeResnetConfig:
+class SpadeResnetConfig(_Stages):
     """The original SPADE generator (Park et al. 2019); its defaults are the paper's "Original" GauGAN."""
 
     base: int = 64
@@ -196,16 +277,6 @@ class SpadeResnetConfig:
     def widths(self) -> tuple[int, ...]:
         """Of the stem's output and of each block's."""
         return _spade_widths(self.base, self.upsamplings)
-
-    @property
-    def stages(self) -> dict[str, int]:
-        """The blocks' names, and how much smaller than the image the grid is there."""
-        return _stages(self.upsamplings, len(self.widths) - 1)
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map: the outputs of head_0, G_middle_1 and up_1."""
-        return self.widths[1:6:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,22 +343,10 @@ def mobile_resnet(base: int = 16, n_blocks: int = 9, norm: Norm = "instance") ->
     return ResnetConfig(base=base, n_blocks=n_blocks, norm=norm, separable=True)
 
 
-def _taps(n_blocks: int) -> tuple[int, ...]:
-    return (-(-n_blocks // 3), -(-2 * n_blocks // 3), n_blocks)
-
-
 def _spade_widths(base: int, upsamplings: int) -> tuple[int, ...]:
     """Four layers of 16 x base, then half as many after each doubling of the grid, down to base (7: base // 2)."""
     ups = 5 if upsamplings == 7 else min(upsamplings, 4)
     return (16 * base,) * 4 + tuple(16 * base // 2**i for i in range(1, ups + 1))
-
-
-def _stages(upsamplings: int, n_blocks: int) -> dict[str, int]:
-    ups = n_blocks - 3
-    early = upsamplings - ups  # doublings before up_0's
-    stages = {"head_0": upsamplings, "G_middle_0": upsamplings - min(early, 1), "G_middle_1": ups}
-    stages |= {f"up_{i}": ups - 1 - i for i in range(ups)}
-    return {name: 2**doublings for name, doublings in stages.items()}
 
 
 def _check_upsamplings(upsamplings: int, n_blocks: int) -> None:
@@ -323,61 +382,25 @@ Config = GeneratorConfig | ResnetConfig | SpadeConfig | SpadeResnetConfig
 PrunableConfig = GeneratorConfig | SpadeConfig
 
 
-def ranked_widths(config: PrunableConfig) -> dict[str, int]:
-    """The width of every layer whose channels can go, in the order of the forward pass."""
-    if isinstance(config, SpadeConfig):
-        widths = {"stem": config.stem}
-        parts = {}
-        for stage, block in zip(config.stages, config.blocks, strict=True):
-            parts |= {f"blocks.{stage}.spade": block.spade, f"blocks.{stage}.body": block.body}
-    else:
-        widths = {f"stem.{i}": width for i, width in enumerate(config.stem)}
-        parts = {f"blocks.{i}": block for i, block in enumerate(config.blocks)}
-    for name, hidden in parts.items():
-        for kind, branches in (("conv", hidden.conv), ("depthwise", hidden.depthwise)):
-            kernels = zip(config.kernel_sizes, branches, strict=True)
-            widths |= {f"{name}.{kind}.k{kernel}": c for kernel, c in kernels if c}
-    if isinstance(config, GeneratorConfig):
-        widths |= {f"up.{i}": width for i, width in enumerate(config.up)}
+def is_branch(layer: str) -> bool:
+    """Whether a name of `ranked_widths` is a branch's hidden layer. A branch may vanish; other layers stay."""
+    return layer.startswith("blocks.")
+
+
+def _ranked_branches(name: str, hidden: BlockWidths, kernel_sizes: tuple[int, ...]) -> dict[str, int]:
+    widths = {}
+    for kind, branches in (("conv", hidden.conv), ("depthwise", hidden.depthwise)):
+        for kernel, width in zip(kernel_sizes, branches, strict=True):
+            if width:
+                widths[f"{name}.{kind}.k{kernel}"] = width
     return widths
 
 
-def _narrowed(config: PrunableConfig, widths: Mapping[str, int]) -> PrunableConfig:
-    """The config with new widths for its prunable layers. SPADE's stages shrink with the stem, in whole units."""
-
-    def branches(name: str) -> BlockWidths:
-        return BlockWidths(
-            *(
-                tuple(widths.get(f"{name}.{kind}.k{k}", 0) for k in config.kernel_sizes)
-                for kind in ("conv", "depthwise")
-            )
-        )
-
-    if isinstance(config, SpadeConfig):
-        unit = config.unit
-        units = widths["stem"] * unit // config.stem
-        blocks = tuple(
-            SpadeBlockWidths(
-                block.outputs // unit * units,
-                branches(f"blocks.{stage}.body"),
-                branches(f"blocks.{stage}.spade"),
-            )
-            for stage, block in zip(config.stages, config.blocks, strict=True)
-        )
-        return replace(config, stem=config.stem // unit * units, blocks=blocks)
-    return replace(
-        config,
-        stem=tuple(widths[f"stem.{i}"] for i in range(3)),
-        blocks=tuple(branches(f"blocks.{i}") for i in range(len(config.blocks))),
-        up=tuple(widths[f"up.{i}"] for i in range(2)),
+def _narrowed_branches(name: str, widths: Mapping[str, int], kernel_sizes: tuple[int, ...]) -> BlockWidths:
+    return BlockWidths(
+        conv=tuple(widths.get(f"{name}.conv.k{kernel}", 0) for kernel in kernel_sizes),
+        depthwise=tuple(widths.get(f"{name}.depthwise.k{kernel}", 0) for kernel in kernel_sizes),
     )
-
-
-def _stem_floor(config: SpadeConfig, min_width: int) -> int:
-    """The narrowest stem that leaves `min_width` channels in the narrowest stage, or all of them."""
-    narrowest = min(config.widths)
-    units = -(-min(min_width, narrowest) * config.unit // narrowest)
-    return config.stem // config.unit * units
 
 
 def check_image_size(image_size: int | tuple[int, int], config: Config) -> tuple[int, int]:

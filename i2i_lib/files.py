@@ -51,6 +51,14 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path, remedy: str = "copy it again, or make it anew") -> Any:
+    """Read a JSON file. ValueError with the `remedy` where it holds none; OSError where it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # no text, no JSON, or nested too deep for the parser
+        raise ValueError(f"{path} is not JSON, or was cut short ({error}): {remedy}") from error
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:
@@ -82,8 +90,8 @@ def exclusive(path: Path, what: str) -> Iterator[int]:
         os.close(handle)
 
 
-def _place(new: Path, target: Path) -> None:
-    """Put the folder `new` where `target` is, which goes beside the place of `new`, or comes back if that fails."""
+def place_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`; the old folder is kept beside `new`, and restored on failure."""
     old = new.with_name("old")
     if target.exists():
         target.rename(old)

@@ -10,14 +10,7 @@ Biases, activations, padding and resizing count for nothing in either.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from i2i_lib.config import (
-    BlockWidths,
-    Config,
-    GeneratorConfig,
-    SpadeConfig,
-    SpadeResnetConfig,
-    check_image_size,
-)
+from i2i_lib.config import BlockWidths, Config, GeneratorConfig, SpadeConfig, SpadeResnetConfig, check_image_size
 
 Convention = Literal["paper", "exact"]
 
@@ -50,7 +43,7 @@ def layers(config: Config) -> Iterator[Layer]:
     if isinstance(config, GeneratorConfig):
         for i, block in enumerate(config.blocks):
             yield from _branches(f"blocks.{i}", width, block, width, config.kernel_sizes, 4, bias=bias)
-            if any(block.conv) or any(block.depthwise):
+            if block.any_branch:
                 yield Layer(f"blocks.{i}.norm", "norm", width, width, 1, 4)
     else:
         for i in range(config.n_blocks):
@@ -109,7 +102,7 @@ def _spade_layers(config: SpadeConfig | SpadeResnetConfig) -> Iterator[Layer]:
         name, inputs, outputs = f"blocks.{stage}", widths[i], widths[i + 1]
         if isinstance(config, SpadeConfig):
             block, kernels = config.blocks[i], config.kernel_sizes
-            if any(block.body.conv + block.body.depthwise):
+            if block.body.any_branch:
                 yield Layer(f"{name}.norm", "norm", inputs, inputs, 1, shrink, bias=False)
                 yield from _branches(f"{name}.spade", labels, block.spade, 2 * inputs, kernels, shrink)
                 yield from _branches(f"{name}.body", inputs, block.body, outputs, kernels, shrink, spatial_affine=False)
@@ -119,7 +112,9 @@ def _spade_layers(config: SpadeConfig | SpadeResnetConfig) -> Iterator[Layer]:
             continue
         middle = min(inputs, outputs)
         parts = [("body.0", inputs, middle, 3), ("body.1", middle, outputs, 3)]
-        for part, reads, writes, kernel in [*parts, ("shortcut", inputs, outputs, 1)] if inputs != outputs else parts:
+        if inputs != outputs:
+            parts.append(("shortcut", inputs, outputs, 1))
+        for part, reads, writes, kernel in parts:
             spade = f"{name}.{part}.spade"
             yield Layer(f"{spade}.norm", "norm", reads, reads, 1, shrink, bias=False)
             yield Layer(f"{spade}.shared", "conv", labels, config.hidden, 3, shrink)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from i2i_lib.checkpoint import Generator, _fill
+from i2i_lib.checkpoint import Generator, fill
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, SpadeBlockWidths, SpadeConfig
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.spade import InceptionSpadeGenerator
@@ -44,12 +44,12 @@ def from_cat_state_dict(state: Mapping[str, Tensor], *, upsamplings: int = 6) ->
             f"not an official generator: expected 'down_sampling.1.weight' (inception), 'fc.weight' (SPADE) or"
             f" 'model.1.weight' (ResNet), the first key is {next(iter(state), None)!r}"
         )
-    with torch.device("meta"):  # as in `_load`
+    with torch.device("meta"):  # as in `checkpoint`
         net, names = read(state)
     for name in names.values():
         if name.endswith(".num_batches_tracked"):  # unused here, and files from before PyTorch 0.4.1 have none
             state.setdefault(name, torch.tensor(0))
-    _fill(net, state, names, "the state dict")
+    fill(net, state, names, "the state dict")
     return net.eval()
 
 

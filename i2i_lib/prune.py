@@ -15,13 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from i2i_lib.config import (
-    PrunableConfig,
-    SpadeConfig,
-    _narrowed,
-    _stem_floor,
-    ranked_widths,
-)
+from i2i_lib.config import PrunableConfig, is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.spade import InceptionSpadeGenerator
@@ -48,8 +42,8 @@ def norm_scales(teacher: Prunable) -> dict[str, list[float]]:
     if not isinstance(teacher, Prunable):
         raise ValueError(f"only an inception generator can be pruned, got {type(teacher).__name__}")
     scales = {}
-    for name in ranked_widths(teacher.config):
-        norm = teacher.get_submodule(f"{name}.expand.norm" if name.startswith("blocks") else f"{name}.norm")
+    for name in teacher.config.ranked_widths:
+        norm = teacher.get_submodule(f"{name}.expand.norm" if is_branch(name) else f"{name}.norm")
         scales[name] = norm.get_parameter("weight").detach().abs().double().tolist()
     return scales
 
@@ -87,8 +81,8 @@ def prune(
 
     Args:
         budget: in MACs by the convention `cost`, or in whatever a callable `cost` returns.
-        image_size: a side, or height and width, in pixels, as `macs.check_image_size` takes them.
-        cost: a callable must not grow when a width shrinks. Its attribute `unit`, if any, names its unit in errors.
+        image_size: a side, or height and width, in pixels, as `config.check_image_size` takes them.
+        cost: a convention of `macs`, or a function of a config that does not grow when a width shrinks.
         scales: ranks channels by these instead of the teacher's own, with the same names and lengths.
 
     Raises ValueError where even the narrowest student is over the budget. A budget above the teacher's own cost keeps
@@ -103,15 +97,15 @@ def prune(
         if not all(0 <= s < float("inf") for s in layer):
             raise ValueError(f"norm scales of {name} are not finite and positive: the teacher's training diverged")
     if min_width is None:
-        base = config.stem // 16 if isinstance(config, SpadeConfig) else config.stem[0]
-        min_width = max(base // 4, 1)
+        min_width = max(config.base // 4, 1)
     if min_width < 1:
         raise ValueError(f"min_width is at least 1, got {min_width}")
-    stem_floor = _stem_floor(config, min_width) if isinstance(config, SpadeConfig) else min_width
+    floor = config.stem_floor(min_width)
+    floors = {name: 0 if is_branch(name) else min(floor, len(layer)) for name, layer in scales.items()}
 
     measure: Callable[[PrunableConfig], float]
     if callable(cost):
-        measure, unit = cost, getattr(cost, "unit", "units of the given cost")
+        measure, unit = cost, "units of the given cost"
     else:
         measure = partial(generator_macs, image_size=image_size, convention=cost)
         unit = f"MACs ({cost} convention)"
@@ -120,29 +114,26 @@ def prune(
     thresholds = [-1.0, *sorted({s for layer in scales.values() for s in layer})]  # the first keeps everything
 
     def widths_at(threshold: float) -> dict[str, int]:
-        return {
-            name: max(
-                len(layer) - bisect_right(layer, threshold),
-                0 if name.startswith("blocks") else min(stem_floor, len(layer)),
-            )
-            for name, layer in ascending.items()
-        }
+        widths = {}
+        for name, layer in ascending.items():
+            above = len(layer) - bisect_right(layer, threshold)
+            widths[name] = max(above, floors[name])
+        return widths
 
     costs: dict[int, float] = {}
 
     def fits(index: int) -> bool:
-        costs[index] = measure(_narrowed(config, widths_at(thresholds[index])))
+        costs[index] = measure(config.narrowed(widths_at(thresholds[index])))
         return costs[index] <= budget
 
     index = bisect_left(range(len(thresholds)), True, key=fits)
     if index == len(thresholds):
-        floor = costs[index - 1]
         raise ValueError(
-            f"a budget of {budget:,} {unit} is below the floor of {floor:,} that min_width={min_width} leaves at"
-            f" image size {image_size}: raise the budget or lower min_width"
+            f"a budget of {budget:,} {unit} is below the floor of {costs[index - 1]:,} that min_width={min_width}"
+            f" leaves at image size {image_size}: raise the budget or lower min_width"
         )
-    student = _narrowed(config, widths_at(thresholds[index]))
-    widths = ranked_widths(student)
+    student = config.narrowed(widths_at(thresholds[index]))
+    widths = student.ranked_widths
     keep = {name: _largest(layer, widths.get(name, 0)) for name, layer in scales.items()}
     threshold = thresholds[index] if index else None
     return ChannelPlan(keep, student, threshold, costs[index], generator_macs(student, image_size))

@@ -41,9 +41,9 @@ class InceptionSpadeBlock(nn.Module):
         super().__init__()
         kernels, norm, outputs = config.kernel_sizes, config.norm, widths.outputs
         self.norm = self.spade = self.body = self.shortcut = None
-        if any(widths.body.conv + widths.body.depthwise):
+        if widths.body.any_branch:
             self.norm = norm_layer(norm, inputs, affine=False)
-            if any(widths.spade.conv + widths.spade.depthwise):
+            if widths.spade.any_branch:
                 self.spade = Branches(config.label_channels, widths.spade, 2 * inputs, kernels, norm, _convolution)
             self.body = Branches(inputs, widths.body, outputs, kernels, norm, _convolution, spatial_affine=False)
         if inputs != outputs:

@@ -1,12 +1,12 @@
 """From a plan to a student: random, inherited or with the teacher's scales."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from i2i_lib.config import GeneratorConfig, _narrowed, ranked_widths
+from i2i_lib.config import is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.prune import ChannelPlan, Channels, Prunable
@@ -21,13 +21,9 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
       such constants later, at the block's end);
     - in the trunk, every block's closing norm outputs 0 too.
 
-    Raises ValueError for a SPADE teacher, which does not say which channels of a block's output stay.
+    Raises ValueError for a SPADE teacher: no norm ranks the channels of its blocks' outputs.
     """
-    if not isinstance(teacher, InceptionGenerator):
-        raise ValueError(
-            f"a student cannot inherit from an {type(teacher).__name__}: no norm ranks the channels that its blocks"
-            " pass on, so none of them can be called kept. Start it from random weights: start='random'"
-        )
+    _check_ranks_all(teacher)
     student = _like(teacher, plan).train(teacher.training)
     _copy(teacher, student, plan, lambda name: True)
     return student
@@ -42,7 +38,7 @@ def start_student(
     gain: float = 0.02,
     norm_start: Literal["one", "normal"] = "one",
     scheme: Literal["normal", "xavier"] = "normal",
-) -> Any:
+) -> Prunable:
     """A student to train, in one of three states.
 
     - "random": fresh weights, as published (section 3.3), by `init_weights` with `seed` and the further options;
@@ -54,7 +50,9 @@ def start_student(
     """
     if start not in ("random", "inherited", "scales"):
         raise ValueError(f"start is 'random', 'inherited' or 'scales', got {start!r}")
-    if start == "inherited" or (start == "scales" and not isinstance(teacher, InceptionGenerator)):
+    if start != "random":
+        _check_ranks_all(teacher)
+    if start == "inherited":
         return inherit(teacher, plan).train()
     student = _like(teacher, plan)
     init_weights(student, seed=seed, gain=gain, norm_start=norm_start, scheme=scheme)
@@ -64,27 +62,36 @@ def start_student(
     return student
 
 
+def _check_ranks_all(teacher: Prunable) -> None:
+    if not isinstance(teacher, InceptionGenerator):
+        raise ValueError(
+            f"a student cannot start from the weights or scales of an {type(teacher).__name__}: no norm ranks the"
+            " channels that its blocks pass on, so none of them can be called kept. Use start='random'"
+        )
+
+
 def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channels | None]]:
     """For each module of the student, the teacher's output and input channels that it keeps; None for all."""
-    keep, config = plan.keep, plan.config
-    assert isinstance(config, GeneratorConfig)
+    keep = plan.keep
     trunk = keep["stem.2"]
     inputs = None
     for name in ("stem.0", "stem.1", "stem.2"):
         yield f"{name}.conv", keep[name], inputs
         yield f"{name}.norm", keep[name], None
         inputs = keep[name]
+    closing = set()
     for branch, hidden in keep.items():
-        if branch.startswith("blocks") and hidden:
+        if is_branch(branch) and hidden:
             yield f"{branch}.expand.conv", hidden, trunk
             yield f"{branch}.expand.norm", hidden, None
             if ".depthwise." in branch:
                 yield f"{branch}.spatial.conv", hidden, None
                 yield f"{branch}.spatial.norm", hidden, None
             yield f"{branch}.project", trunk, hidden
-    for i, block in enumerate(config.blocks):
-        if any(block.conv) or any(block.depthwise):
-            yield f"blocks.{i}.norm", trunk, None
+            _, block, *_ = branch.split(".")
+            closing.add(f"blocks.{block}.norm")
+    for norm in sorted(closing):
+        yield norm, trunk, None
     inputs = trunk
     for name in ("up.0", "up.1"):
         yield f"{name}.conv", keep[name], inputs
@@ -94,33 +101,35 @@ def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channel
 
 
 def _like(teacher: Prunable, plan: ChannelPlan) -> Any:
+    """An unfilled student, on its teacher's device and in its precision."""
     reference = next(teacher.parameters())
-    return type(teacher)(plan.config).to(reference.device, reference.dtype)  # pyright: ignore[reportArgumentType]
+    return type(teacher)(cast(Any, plan.config)).to(reference.device, reference.dtype)
 
 
 def _copy(
     teacher: Prunable,
     student: nn.Module,
     plan: ChannelPlan,
-    wanted: Callable[[str], bool],
+    copied: Callable[[str], bool],
     *,
     statistics: bool = True,
 ) -> None:
-    """Fill the student's `wanted` modules with the teacher's kept channels, running statistics included or not."""
+    """Fill the student's modules of `copied` names with the teacher's kept channels, by default with statistics too."""
     widths = {name: len(channels) for name, channels in plan.keep.items()}
-    if set(ranked_widths(teacher.config)) != set(widths) or _narrowed(teacher.config, widths) != plan.config:
+    if teacher.config.ranked_widths.keys() != widths.keys() or teacher.config.narrowed(widths) != plan.config:
         raise ValueError("the plan is not of this teacher: its layers or widths differ")
     with torch.no_grad():
         for name, outputs, inputs in _channels(plan):
-            if wanted(name):
-                source, target = teacher.get_submodule(name), student.get_submodule(name).state_dict()
-                first, second = (inputs, outputs) if isinstance(source, nn.ConvTranspose2d) else (outputs, inputs)
-                for key, value in (source.state_dict() if statistics else dict(source.named_parameters())).items():
-                    if value.ndim == 1:
-                        value = _select(value, 0, outputs)
-                    elif value.ndim == 4:
-                        value = _select(_select(value, 0, first), 1, second)
-                    target[key].copy_(value)
+            if not copied(name):
+                continue
+            whole, kept = teacher.get_submodule(name), student.get_submodule(name).state_dict()
+            first, second = (inputs, outputs) if isinstance(whole, nn.ConvTranspose2d) else (outputs, inputs)
+            for key, value in (whole.state_dict() if statistics else dict(whole.named_parameters())).items():
+                if value.ndim == 1:
+                    value = _select(value, 0, outputs)
+                elif value.ndim == 4:
+                    value = _select(_select(value, 0, first), 1, second)
+                kept[key].copy_(value)
 
 
 def _select(value: Tensor, axis: int, channels: Channels | None) -> Tensor:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from i2i_lib import checkpoint, files
+from i2i_lib import artifacts, files
 from i2i_lib.checkpoint import (
+    build,
     load_discriminator,
     load_generator,
     load_info,
@@ -95,7 +96,7 @@ def test_plans_come_back(tmp_path):
 
 
 def test_a_plan_knows_its_teacher(tmp_path):
-    """Also once the teacher is packed small, which changes its checksum; plans that do not say fit any teacher."""
+    """Also once the teacher is packed small, which changes its checksum."""
     for name in ("own", "other"):
         net = generator(cat_teacher(8, 3, "batch"))
         torch.nn.init.constant_(net.head.bias, len(name))
@@ -107,14 +108,20 @@ def test_a_plan_knows_its_teacher(tmp_path):
         load_plan(tmp_path / "plan", teacher=tmp_path / "other")
     rewrite(tmp_path / "other.json", lambda v: v.update(packed_from=digest))
     assert load_plan(tmp_path / "plan", teacher=tmp_path / "other") == plan
-    rewrite(tmp_path / "plan.json", lambda v: v.pop("provenance"))
-    assert load_plan(tmp_path / "plan", teacher=tmp_path / "own") == plan
+    save_plan(plan, tmp_path / "unnamed")
+    with pytest.raises(ValueError, match="another teacher"):
+        load_plan(tmp_path / "unnamed", teacher=tmp_path / "own")
 
 
 def test_only_bare_networks_are_saved(tmp_path):
     with pytest.raises(ValueError, match=r"expected a bare InceptionGenerator or .* got Sequential"):
         save_generator(torch.nn.Sequential(generator()), tmp_path / "net")  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_config_of_no_network_is_refused():
+    with pytest.raises(ValueError, match=r"no network has the configuration BlockWidths.* expected one of Generator"):
+        build(BlockWidths((1,), (1,)))
 
 
 # --- damage ----------------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ def last_byte_flipped(file):
         ("json", lambda f: f.write_text("[1]"), "not of format 1"),
         ("json", lambda f: rewrite(f, lambda v: v.update(format=2)), "not of format 1"),
         ("json", lambda f: rewrite(f, lambda v: v.update(kind="unet")), "kind 'unet', expected"),
-        ("json", lambda f: rewrite(f, lambda v: v.pop("sha256")), "does not describe a network: 'sha256'"),
+        ("json", lambda f: rewrite(f, lambda v: v.pop("sha256")), "does not match the checksum in net.json"),
         ("json", lambda f: rewrite(f, lambda v: v["config"].pop("stem")), "does not describe a network.*'stem'"),
         ("json", config_with(widths=3), "does not describe a network.*'widths'"),
         ("json", config_with(norm="none"), "does not describe a network.*'none'"),
@@ -197,6 +204,7 @@ def test_numbers_of_another_kind_are_refused(tmp_path):
     [
         (lambda v: v["plan"].pop("keep"), "not a channel plan"),
         (lambda v: v["plan"].update(more=1), "not a channel plan"),
+        (lambda v: v.pop("network"), "not a channel plan: 'network'"),
         (lambda v: v.update(kind="inception"), "kind 'inception', expected 'plan'"),
     ],
 )
@@ -238,7 +246,7 @@ def test_an_interrupted_save_is_noticed(tmp_path, monkeypatch):
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "write_json", stopped)
+    monkeypatch.setattr(artifacts, "write_json", stopped)
     with pytest.raises(KeyboardInterrupt):
         save_generator(generator(seed=1), tmp_path / "net")
     with pytest.raises(ValueError, match="interrupted"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from i2i_lib import files
 from i2i_lib.data import earth as earth_module
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import load_saved_task, save_task
@@ -189,10 +190,15 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
         load_saved_task(tmp_path / "task")
     tensors.write_bytes(content)
     record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
-    with pytest.raises(ValueError, match="holds 'generator' in format 1, not a task"):
+    with pytest.raises(ValueError, match="holds kind 'generator', expected 'task'"):
         load_saved_task(tmp_path / "task")
     record.write_text("{")
-    with pytest.raises(ValueError, match="not a task record"):
+    with pytest.raises(ValueError, match=r"task\.json is not JSON, or was cut short"):
+        load_saved_task(tmp_path / "task")
+    record.write_text(json.dumps({"format": 1, "kind": "task", "sha256": files.sha256(tensors)}))
+    with pytest.raises(
+        ValueError, match=r"task\.json is not a task record \(KeyError\('files'\)\): delete it and make"
+    ):
         load_saved_task(tmp_path / "task")
 
 

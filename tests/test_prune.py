@@ -117,7 +117,7 @@ def test_the_plan_is_the_widest_that_fits(scales, share, min_width):
             name: max(len(layer) - bisect_right(sorted(layer), lower), len(plan.keep[name]))
             for name, layer in scales.items()
         }
-        assert generator_macs(prune._narrowed(TEACHER.config, wider), 16) > budget
+        assert generator_macs(TEACHER.config.narrowed(wider), 16) > budget
     # Budgets nest: a smaller one keeps a subset.
     try:
         smaller = search(0.7 * budget)
@@ -174,10 +174,9 @@ def test_any_monotone_cost_will_do():
     def parameters(config):
         return sum(config.stem) + sum(config.up)
 
-    parameters.unit = "outer channels"  # pyright: ignore[reportFunctionMemberAccess]
     plan = prune.prune(TEACHER, 40, image_size=16, cost=parameters)
     assert plan.cost == parameters(plan.config) <= 40 and plan.macs == generator_macs(plan.config, 16)
-    with pytest.raises(ValueError, match="5 outer channels is below the floor of 10"):
+    with pytest.raises(ValueError, match="5 units of the given cost is below the floor of 10"):
         prune.prune(TEACHER, 5, image_size=16, cost=parameters)
 
 

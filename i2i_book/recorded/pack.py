@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from i2i_book.recorded.check import FORMAT, MANIFEST, NAMES, _names, _notebooks, check
-from i2i_lib.files import _place, atomic_write, sha256, write_json
+from i2i_lib.files import atomic_write, place_folder, sha256, write_json
 from i2i_lib.results import load_evaluation
 
 
@@ -82,7 +82,7 @@ def pack_models(home: Path, target: Path) -> None:
         for name in ("plan.json", "data.json"):
             atomic_write(new / name, (home / name).read_bytes())
         atomic_write(new / "MODEL_CARD.md", _model_card(home).encode())
-        _place(new, target)
+        place_folder(new, target)
 
 
 def _model_card(home: Path) -> str:

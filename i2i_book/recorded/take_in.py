@@ -8,7 +8,7 @@ from pathlib import Path
 
 from i2i_book.recorded.check import LIMIT, MANIFEST, NAMES, PRESET, _names, check
 from i2i_lib.archives import DAMAGED
-from i2i_lib.files import _place, atomic_write
+from i2i_lib.files import atomic_write, place_folder
 
 
 def take_in(source: Path, recorded: Path, *, name: str | None = None, replace: bool = False) -> Path:
@@ -35,7 +35,7 @@ def take_in(source: Path, recorded: Path, *, name: str | None = None, replace: b
         if target.exists():
             if not replace:
                 raise ValueError(f"{target} exists already: pass --replace to put this recording in its place")
-        _place(new, target)
+        place_folder(new, target)
     return target
 
 

