@@ -7,70 +7,70 @@ import shutil
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Generator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from tqdm.auto import tqdm
+from i2i_lib.progress import byte_bar
 
 CHUNK = 1 << 20
 MAX_UNPACKED = 8 << 30  # bytes; a bomb unpacks to more
 MAX_FILES = 500_000
 MAX_HEADER = 1 << 20  # bytes that an entry of a tar file may hold beside a file's content: long names, mostly
-
-
-def _bar(what: str, total: int | None, done: int = 0) -> tqdm:
-    return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024, miniters=1)
-
-
-# What the readers raise on damage, and for ways to compress or lock that they do not know.
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error)
-DAMAGED = (*DAMAGED, UnicodeError, OverflowError, RuntimeError)
+# Raised by the readers on damage, and for kinds of compression or encryption that they lack.
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+    UnicodeError, OverflowError, RuntimeError,
+)  # fmt: skip
 
 
 class _Member(NamedTuple):
     name: str
     size: int
     kind: str  # "file", "folder", or what else it is
-    content: IO[bytes] | None
+    open: Callable[[], IO[bytes] | None]
 
 
-class _Header(tarfile.TarInfo):
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        made = super().frombuf(buf, encoding, errors)
-        if made.size < 0 or (made.size > MAX_HEADER and not made.isreg()):  # such headers are read whole, to memory
-            raise tarfile.ReadError(f"a header of {made.size:,} bytes")
-        return made
-
-
-def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
+def unpack(
+    archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED, allowed: Callable[[str], object] | None = None
+) -> None:
     """Unpack a .zip or .tar.gz to a new folder: plain files and folders, nothing outside it.
 
-    Raises ValueError naming the member that is absolute, climbs out with `..`, is a link, a device or a second file
-    of its name, or makes it all larger than `max_bytes`; or if the archive is damaged. Half of it may lie in `folder`
-    then.
+    Raises ValueError naming the member that is absolute, climbs out with `..`, is a link or a device, has the name of
+    another (or one that differs in case or Unicode form only), is not `allowed`, or makes it all larger than
+    `max_bytes`; or if the archive is damaged. Half of it may lie in `folder` then.
     """
     folder.mkdir(parents=True)
-    total = 0
+    members = _zip_members if archive.suffix == ".zip" else _tar_members
+    total, files = 0, set()
     try:
-        with _bar(f"unpacking {archive.name}", None) as bar, closing(_members(archive)) as members:
-            for number, member in enumerate(members):
+        with byte_bar(f"unpacking {archive.name}", None) as bar, closing(members(archive)) as found:
+            for number, member in enumerate(found):
                 total += member.size
                 if number >= MAX_FILES or total > max_bytes:
                     raise ValueError(
                         f"{archive} unpacks to more than {max_bytes:,} bytes or {MAX_FILES:,} files: refused"
                     )
-                path = _inside(folder, member, archive)
-                if member.content is None:
+                _check(archive, member)
+                path = folder / member.name
+                if member.kind == "folder":
                     path.mkdir(parents=True, exist_ok=True)
                     continue
+                if allowed and not allowed(member.name):
+                    raise ValueError(f"{archive} holds {member.name!r}, which does not belong there: refused")
+                plain = unicodedata.normalize("NFC", str(path)).casefold()
+                if plain in files:
+                    raise ValueError(f"{archive} holds {member.name!r} twice: refused")
+                files.add(plain)
                 path.parent.mkdir(parents=True, exist_ok=True)
+                content = member.open()
                 with open(path, "xb") as file:
-                    shutil.copyfileobj(member.content, file, CHUNK)
+                    if content is not None:
+                        shutil.copyfileobj(content, file, CHUNK)
                     if file.tell() != member.size:
                         raise EOFError(f"{member.name} is cut short")
                 bar.update(member.size)
@@ -85,34 +85,48 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
         raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
 
 
-def _inside(folder: Path, member: _Member, archive: Path) -> Path:
-    parts = PurePosixPath(member.name).parts
-    climbs = member.name.startswith("/") or ".." in parts or "\\" in member.name or ":" in member.name
-    climbs = climbs or (member.kind == "file" and not parts)  # "" and "." are the folder itself
-    if climbs or "\0" in member.name or member.kind not in ("file", "folder"):
-        what = f"is a {member.kind}" if member.kind not in ("file", "folder") else "leads outside the folder"
-        raise ValueError(f"{archive} is not safe to unpack: its member {member.name!r} {what}")
-    return folder.joinpath(*parts)
+def _check(archive: Path, member: _Member) -> None:
+    """Raise ValueError unless the member is a file or folder inside. Windows reads names with \\ and : as paths."""
+    name, parts = member.name, PurePosixPath(member.name).parts
+    problem = None
+    if member.kind not in ("file", "folder"):
+        problem = f"is a {member.kind}"
+    elif name.startswith("/") or ".." in parts or any(sign in name for sign in "\\:\0"):
+        problem = "leads outside the folder"
+    elif member.kind == "file" and not parts:
+        problem = "is the folder itself"
+    if problem:
+        raise ValueError(f"{archive} is not safe to unpack: its member {name!r} {problem}")
 
 
-def _members(archive: Path) -> Generator[_Member, None, None]:
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was made without Unix modes
-                kind = "file" if mode in (0, stat.S_IFREG) else "link or device"
-                if info.filename.endswith("/"):
-                    kind = "folder"
-                if info.flag_bits & 1:
-                    kind = "locked file"
-                with zipped.open(info) if kind == "file" else nullcontext() as content:
-                    yield _Member(info.filename, info.file_size, kind, content)
-    else:
-        # "r|": a member that claims a negative size would send a tape that can be wound back round for ever.
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tape:
-            for info in tape:
-                kind = "folder" if info.isdir() else "file" if info.isreg() else "link or device"
-                content = tape.extractfile(info) if kind == "file" else None
-                yield _Member(info.name, info.size, kind, content)
-            while stream.read(CHUNK):  # the checksum of all of it stands at the very end
-                pass
+def _zip_members(archive: Path) -> Generator[_Member, None, None]:
+    with zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was made without Unix modes
+            kind = "file"
+            if info.flag_bits & 1:
+                kind = "locked file"
+            elif info.filename.endswith("/"):
+                kind = "folder"
+            elif mode not in (0, stat.S_IFREG):
+                kind = "link or device"
+            yield _Member(info.filename, info.file_size, kind, lambda info=info: zipped.open(info))
+
+
+def _tar_members(archive: Path) -> Generator[_Member, None, None]:
+    # "r|": a member that claims a negative size would make a seekable tar file loop forever.
+    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tape:
+        for info in tape:
+            kind = "folder" if info.isdir() else "file" if info.isreg() else "link or device"
+            yield _Member(info.name, info.size, kind, lambda info=info: tape.extractfile(info))
+        while stream.read(CHUNK):  # the checksum of all of it stands at the very end
+            pass
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        made = super().frombuf(buf, encoding, errors)
+        if made.size < 0 or (made.size > MAX_HEADER and not made.isreg()):  # such headers are read whole, to memory
+            raise tarfile.ReadError(f"a header of {made.size:,} bytes")
+        return made

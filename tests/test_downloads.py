@@ -199,6 +199,9 @@ def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
         ("a.zip", zipped({"link": b"/etc/passwd"}, mode=stat.S_IFLNK | 0o777), "'link' is a link or device"),
         ("a.zip", zipped({"big": b"0" * 70_000}), "unpacks to more than 50,000 bytes"),
         ("a.zip", zipped({"a/b": b"x", "a": b"y"}), "holds .*a twice"),
+        ("a.zip", zipped({"a/b": b"x", "a/./b": b"y"}), "holds 'a/./b' twice"),
+        ("a.zip", zipped({"a.png": b"x", "A.PNG": b"y"}), "holds 'A.PNG' twice"),
+        ("a.tar.gz", taped({"\u00e9": b"x", "e\u0301": b"y"}), "holds 'e\u0301' twice"),
         ("a.zip", zipped({"a": b"x" * 3000})[:1500], "is damaged or cut short"),
         ("a.zip", zipped({"a": b"x"})[:-6] + b"\xff\xff\0\0\0\0", "is damaged or cut short"),  # "a" before the start
         ("a.zip", b"<html>Not found</html>", "is damaged or cut short"),

@@ -1,6 +1,5 @@
 """Public data sets, fetched into data/: resumed after a cut, verified, unpacked as a whole or not at all."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from pathlib import Path
 import pooch
 import requests
 
-from i2i_lib.archives import CHUNK, _bar, unpack
-from i2i_lib.files import exclusive, root, sha256, write_json
+from i2i_lib.archives import CHUNK, unpack
+from i2i_lib.files import exclusive, read_json, root, sha256, write_json
+from i2i_lib.progress import byte_bar
 
 CYCLEGAN = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 PIX2PIX = "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -94,17 +94,20 @@ def fetch(name: str, folder: Path | None = None) -> Path:
 
 
 def listing() -> str:
-    """What can be fetched, a line each."""
-    known = {name: source.about for name, source in SOURCES.items()} | {"cityscapes": "tells how to get it by hand"}
+    """The data sets that can be fetched, a line each."""
+    known = {name: source.about for name, source in SOURCES.items()} | {"cityscapes": "how to get it by hand"}
     return "known data sets:\n" + "\n".join(f"  {name:24}{about}" for name, about in known.items())
 
 
 def _download(source: Source, folder: Path, name: str) -> Path:
     record = folder / f"{name}.json"
-    try:
-        known = source.sha256 or (json.loads(record.read_text())["sha256"] if record.exists() else None)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record} holds no checksum ({error!r}): delete it, to trust the next download") from error
+    known = source.sha256
+    if known is None and record.exists():
+        trust = "delete it, to trust the next download"
+        found = read_json(record, trust)
+        known = found.get("sha256") if isinstance(found, dict) else None
+        if not isinstance(known, str):
+            raise ValueError(f"{record} holds no checksum: {trust}")
     archive = folder / Path(source.url).name
     try:
         pooch.get_logger().setLevel("ERROR")
@@ -122,7 +125,7 @@ def _download(source: Source, folder: Path, name: str) -> Path:
 def _resumed(url: str, output_file: str, _: object) -> None:
     """A pooch downloader that goes on where an earlier one, in this process or another, was cut."""
     part = Path(output_file).with_name(Path(url).name + ".part")
-    version = part.with_name(part.name + ".version")  # what the server said of the file when the part was begun
+    version = part.with_name(part.name + ".version")  # the server's date of the file when the part was begun
     vain = 0
     while True:
         have = part.stat().st_size if part.exists() and version.exists() else 0
@@ -145,7 +148,7 @@ def _resumed(url: str, output_file: str, _: object) -> None:
 
 
 def _fetch_rest(url: str, part: Path, version: Path, have: int) -> bool:
-    """Append what is missing; whether all is there then."""
+    """Append the missing bytes; return whether the file is complete."""
     headers = {"Accept-Encoding": "identity"}
     if have:  # the server sends all of it, from the start, if it has changed in the meantime
         headers |= {"Range": f"bytes={have}-", "If-Range": version.read_text()}
@@ -164,7 +167,7 @@ def _fetch_rest(url: str, part: Path, version: Path, have: int) -> bool:
                 version.write_text(response.headers["Last-Modified"])
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with open(part, "ab" if have else "wb") as file, _bar(part.stem, total, have) as bar:
+        with open(part, "ab" if have else "wb") as file, byte_bar(part.stem, total, have) as bar:
             try:
                 for chunk in response.iter_content(CHUNK):
                     file.write(chunk)
