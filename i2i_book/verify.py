@@ -23,7 +23,7 @@ from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
 from i2i_book.runner.run import run_notebook
 from i2i_lib import files
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 from i2i_lib.files import sha256
 from i2i_lib.results import load_evaluation
 
@@ -185,7 +185,7 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
     return RETRAINED, "trained on another kind of machine, or on a GPU, where trainings part ways"
 
 
-@plainly
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the numbers agree."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.verify", description=(__doc__ or "").split("\n\n")[0])

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from i2i_lib.checkpoint import Generator, load_generator
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 from i2i_lib.config import GeneratorConfig, ResnetConfig
-from i2i_lib.data.pictures import SUFFIXES, list_pictures, read_picture, tensor_of, write_picture
+from i2i_lib.data.pictures import SUFFIXES, list_pictures, read_picture, to_image, to_tensor, write_picture
 from i2i_lib.data.tiles import encode
 from i2i_lib.metrics.pairs import quantise
 from i2i_lib.train.nonfinite import lacks_memory
@@ -102,9 +102,9 @@ def translate_files(generator: Generator, source: str, out: Path, *, max_side: i
                 raise ValueError(f"{path} would overwrite what {taken[target].name} became: use another folder for it")
             picture = read_picture(path)
             if max_side and max(picture.shape) > max_side:
-                image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+                image = to_image(picture)
                 image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-                picture = tensor_of(image)
+                picture = to_tensor(image)
             write_picture(translate(generator, picture), target)
             taken[target] = path
         except (ValueError, OSError, MemoryError) as error:
@@ -125,7 +125,7 @@ def _inputs(source: str) -> list[Path]:
     )
 
 
-@plainly
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 1 if any picture was not translated."""
     parser = argparse.ArgumentParser(prog="python -m i2i_lib.translate", description="Translate pictures.")

@@ -148,7 +148,7 @@ def test_labels_outside_the_table_are_refused_by_file(tree, kind, value, dtype, 
 
 def test_other_damage_is_refused_by_file(tree):
     colours = write(tree, "gtFine", f"{SCENES[2]}_gtFine_labelIds.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(ValueError, match=f"{colours.name} is no map of numbers"):
+    with pytest.raises(ValueError, match=f"{colours.name} is not a single-channel integer image"):
         load_cityscapes(16, path=str(tree))
     colours.write_bytes(colours.read_bytes()[:60])
     with pytest.raises(ValueError, match=f"{colours.name} cannot be decoded"):

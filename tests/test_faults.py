@@ -342,9 +342,9 @@ def test_decoded_pictures_are_whole_or_decoded_again(tmp_path):
     for i in range(4):
         write_picture(torch.full((3, 9, 9), 50 * i, dtype=torch.uint8), tmp_path / "in" / f"{i}.png")
     listed = list_pictures(tmp_path / "in")
-    for limit in (0, 100, 300, 700):
+    for limit in (0, 3, 100):
         cache = tmp_path / f"cache{limit}"
-        with short_writes(limit), pytest.raises(OSError, match=r"File too large|takes no more decoded pictures"):
+        with short_writes(limit), pytest.raises(OSError, match=r"File too large .*cache"):
             FileImages(tmp_path / "in", listed, 8, cache=cache)[:]
         whole = FileImages(tmp_path / "in", listed, 8, cache=cache)[:]
         assert whole.amax((1, 2, 3)).tolist() == [0, 50, 100, 150]

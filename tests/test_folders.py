@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_lib.data import folders, pictures
+from i2i_lib.data import folders, picture_cache
 from i2i_lib.data.batches import paired_batches, unpaired_batches
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.store import load_saved_task, save_task
@@ -169,7 +169,7 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
     tiny = (tmp_path / "in" / "train" / "00000.png").read_bytes()
     for i in range(1, 2000):
         (tmp_path / "in" / "train" / f"{i:05}.png").write_bytes(tiny)
-    listed, decoded, scandir, read_tile = Counter(), Counter(), os.scandir, pictures.read_tile
+    listed, decoded, scandir, read_tile = Counter(), Counter(), os.scandir, picture_cache.read_tile
 
     def counted_scan(path="."):
         listed[str(path)] += 1
@@ -179,8 +179,8 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
         decoded[path.name] += 1
         return read_tile(path, *arguments)
 
-    monkeypatch.setattr(pictures.os, "scandir", counted_scan)
-    monkeypatch.setattr(pictures, "read_tile", counted_read)
+    monkeypatch.setattr(os, "scandir", counted_scan)
+    monkeypatch.setattr(picture_cache, "read_tile", counted_read)
     task = load_task("folder", image_size=12, path=tmp_path / "in", layout="side-by-side")
     assert (len(task.train), len(task.test)) == (1800, 200)
     assert decoded.total() == 200, "the test pictures only"
@@ -200,8 +200,9 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
         fill(tmp_path / name, numbered(6), 10)
     task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction="BtoA")
     save_task(task, tmp_path / "data")
-    monkeypatch.setattr(pictures, "list_pictures", None)
-    back = load_saved_task(tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "list_pictures", None)
+        back = load_saved_task(tmp_path / "data")
     assert (back.info, back.family, back.train.paired) == (task.info, "pix2pix", True)
     for part in ("train", "test"):
         for field in ("source", "target", "block", "box"):
@@ -219,13 +220,13 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
 
 
 def guide() -> str:
-    return (Path(folders.__file__).parents[1] / "book" / "your-own-images.md").read_text()
+    return (Path(folders.__file__).parents[2] / "book" / "your-own-images.md").read_text()
 
 
 def test_the_guide_quotes_messages_that_exist():
     """As the library's code has them, with … for what is filled in."""
     said = []
-    for path in Path(folders.__file__).parent.glob("*.py"):
+    for path in Path(folders.__file__).parents[1].rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))

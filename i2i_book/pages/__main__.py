@@ -7,10 +7,10 @@ from pathlib import Path
 from i2i_book.pages.assemble import assemble
 from i2i_book.pages.build import build
 from i2i_book.runs import root
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 
 
-@plainly
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.pages", description=(__doc__ or "").split("\n\n")[0])

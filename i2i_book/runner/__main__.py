@@ -9,10 +9,10 @@ from i2i_book import presets, runs
 from i2i_book.runner.notebook import NotebookError, read_parameters
 from i2i_book.runner.run import run_notebook
 from i2i_lib import files
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 
 
-@plainly
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the whole notebook ran."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.runner", description=(__doc__ or "").split("\n\n")[0])

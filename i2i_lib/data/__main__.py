@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 from i2i_lib.data.downloads import fetch, listing
 from i2i_lib.data.pictures import check_pictures
 
@@ -14,7 +14,7 @@ _USAGE = """usage:
 """
 
 
-@plainly
+@one_line_errors
 def main(arguments: Sequence[str]) -> int:
     """Run one of the two commands; returns the exit status."""
     match arguments:

@@ -11,11 +11,12 @@ from cityscapesscripts.helpers.labels import labels as LABELS
 from PIL import Image
 from torch import Tensor
 
+from i2i_lib.data.pictures import to_tensor
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.files import root
 
-PHOTO = "leftImg8bit/{}_leftImg8bit.png"
-LABEL_MAP, INSTANCES = "gtFine/{}_gtFine_labelIds.png", "gtFine/{}_gtFine_instanceIds.png"
+_PHOTO = "leftImg8bit/{}_leftImg8bit.png"
+_LABEL_MAP, _INSTANCES = "gtFine/{}_gtFine_labelIds.png", "gtFine/{}_gtFine_instanceIds.png"
 CHANNELS = 35  # one for each of the table's labels; the last is that without an id, the licence plate
 # By label id, as a byte: -1, which the table gives the licence plate, is 255 there.
 _CHANNEL, _TRAIN_ID = np.full(256, 255, np.uint8), np.full(256, 255, np.uint8)
@@ -84,7 +85,7 @@ def cityscapes_folder(path: str | None = None) -> Path:
 
 def list_scenes(folder: Path, split: str, *, instances: bool) -> list[str]:
     """The scenes of a split, such as val/lindau/lindau_000000_000019, sorted; ValueError if one lacks a file."""
-    kinds = [PHOTO, LABEL_MAP, *([INSTANCES] if instances else [])]
+    kinds = [_PHOTO, _LABEL_MAP, *([_INSTANCES] if instances else [])]
     found = []
     for kind in kinds:
         start, end = kind.split("{}")
@@ -109,16 +110,16 @@ def read_scene(folder: Path, scene: str, height: int, width: int, family: str) -
     The source has 3 channels of colour (pix2pix), or label numbers below `CHANNELS` and instance edges (gaugan).
     Pictures are reduced by Pillow's bicubic filter, maps by taking the nearest pixel, as the paper's code does.
     """
-    ids = _read_labels(folder / LABEL_MAP.format(scene))
-    photo = _read(folder / PHOTO.format(scene), "RGB")
+    ids = _read_labels(folder / _LABEL_MAP.format(scene))
+    photo = _read(folder / _PHOTO.format(scene), "RGB")
     if photo.shape[:2] != ids.shape:
-        raise ValueError(f"{folder / PHOTO.format(scene)} is {photo.shape[:2]}, its label map {ids.shape} pixels")
+        raise ValueError(f"{folder / _PHOTO.format(scene)} is {photo.shape[:2]}, its label map {ids.shape} pixels")
     target = _reduced(photo, height, width)
     if family == "pix2pix":
         return _reduced(_COLOUR[ids], height, width), target
-    instances = _read_labels(folder / INSTANCES.format(scene), instances=True)
+    instances = _read_labels(folder / _INSTANCES.format(scene), instances=True)
     if instances.shape != ids.shape:
-        raise ValueError(f"{folder / INSTANCES.format(scene)} is {instances.shape}, its label map {ids.shape} pixels")
+        raise ValueError(f"{folder / _INSTANCES.format(scene)} is {instances.shape}, its label map {ids.shape} pixels")
     maps = [_CHANNEL[_nearest(ids, height, width)], _edges(_nearest(instances, height, width))]
     return torch.from_numpy(np.stack(maps)), target
 
@@ -127,7 +128,7 @@ def train_ids(scenes: Iterable[str], path: str | None = None) -> Iterator[Tensor
     """The full label maps of scenes for evaluation, uint8 [1024, 2048]: train ids 0 to 18, and 255 for all else."""
     folder = cityscapes_folder(path)
     for scene in scenes:
-        yield torch.from_numpy(_TRAIN_ID[_read_labels(folder / LABEL_MAP.format(scene))])
+        yield torch.from_numpy(_TRAIN_ID[_read_labels(folder / _LABEL_MAP.format(scene))])
 
 
 def _tiles(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
@@ -160,7 +161,9 @@ def _read_labels(path: Path, *, instances: bool = False) -> np.ndarray:
     """A label map as bytes [H, W], or an instance map, whose values are label ids or 1000 of them and a count."""
     values = _read(path)
     if values.ndim != 2 or values.dtype.kind not in "ui":
-        raise ValueError(f"{path} is no map of numbers: its pixels are {values.shape[2:]} of {values.dtype}")
+        raise ValueError(
+            f"{path} is not a single-channel integer image: its pixels are {values.shape[2:]} of {values.dtype}"
+        )
     ids = np.where(values >= 1000, values // 1000, values) if instances else values
     known = (ids >= 0) & (ids < 256)
     known &= _CHANNEL[np.where(known, ids, 0)] < CHANNELS
@@ -173,8 +176,7 @@ def _read_labels(path: Path, *, instances: bool = False) -> np.ndarray:
 
 
 def _reduced(picture: np.ndarray, height: int, width: int) -> Tensor:
-    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+    return to_tensor(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from i2i_lib.data.pictures import to_tensor
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.files import sha256
 
@@ -20,20 +21,20 @@ EARTH_FILES = {
     "bmng.jpg": "10f5389b365d7ece89f68a73ce5653fb5692145fde181fc64596d0d87cb89bb8",
     "etopo1.jpg": "ddb439e1e7b4975d5ee904d89a7c4a8e676d680809b5fb03996976154195de22",
 }
-MAP, SATELLITE, HEIGHT = EARTH_FILES
+_MAP, SATELLITE, HEIGHT = EARTH_FILES
 # Everything below is in pixels of the full raster, 15 to the degree, and divides by every scale.
 EARTH_SIZE = (2700, 5400)
-EARTH_SCALES = (1, 2, 4)
-EARTH_ROWS = (272, 2192)  # 71.9 N to 56.1 S: the poles are snow on one map and missing from the other
-EARTH_BAND = 128  # 8.5 degrees of longitude
-EARTH_BLOCK = 256  # 17 degrees of latitude: nearer tiles of a band err together (see data/README.md)
-EARTH_GAP = 16  # beside a test band: wider than a JPEG block and a resampling filter
-EARTH_FIRST_BAND = 440  # a comb of nine bands whose test tiles are coloured much like the training tiles
-EARTH_TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
-MARGIN = 1.5  # a training tile's side over image_size
-SEA_BLUE = 8  # grey levels
-MIN_LAND = 0.5
-MIN_LAND_UNPAIRED = 0.2  # of a training tile; with tiles of half land, where sea is rare, seas were painted as sand
+_SCALES = (1, 2, 4)
+_ROWS = (272, 2192)  # 71.9 N to 56.1 S: the poles are snow on one map and missing from the other
+_BAND = 128  # 8.5 degrees of longitude
+_BLOCK = 256  # 17 degrees of latitude: nearer tiles of a band err together (see data/README.md)
+_GAP = 16  # beside a test band: wider than a JPEG block and a resampling filter
+_FIRST_BAND = 440  # a comb of nine bands whose test tiles are coloured much like the training tiles
+_TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
+_MARGIN = 1.5  # a training tile's side over image_size
+_SEA_BLUE = 8  # grey levels
+_MIN_LAND = 0.5
+_MIN_LAND_UNPAIRED = 0.2  # of a training tile; with tiles of half land, where sea is rare, seas were painted as sand
 
 
 def earth_rasters(scale: int = 1) -> tuple[Tensor, Tensor]:
@@ -41,9 +42,9 @@ def earth_rasters(scale: int = 1) -> tuple[Tensor, Tensor]:
 
     Equirectangular, from 180 W and 90 N, registered to each other.
     """
-    if scale not in EARTH_SCALES:
-        raise ValueError(f"scale must be one of {EARTH_SCALES}, got {scale}")
-    return earth_picture(MAP, EARTH_SIZE[1] // scale), earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
+    if scale not in _SCALES:
+        raise ValueError(f"scale must be one of {_SCALES}, got {scale}")
+    return earth_picture(_MAP, EARTH_SIZE[1] // scale), earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
 
 
 def earth_overview(width: int = 1350) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,7 @@ def earth_overview(width: int = 1350) -> tuple[Tensor, Tensor]:
 
     Raster coordinates (`Tiles.box`) times `width / info["raster"][1]` are coordinates in it.
     """
-    return earth_picture(MAP, width), earth_picture(SATELLITE, width)
+    return earth_picture(_MAP, width), earth_picture(SATELLITE, width)
 
 
 def earth_picture(name: str, width: int) -> Tensor:
@@ -67,7 +68,7 @@ def earth_picture(name: str, width: int) -> Tensor:
     with Image.open(path) as image:
         # Pillow's filters widen with the reduction, so that this does not alias.
         small = image.resize((width, width // 2), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+    return to_tensor(small)
 
 
 def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task:
@@ -77,8 +78,8 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
     128 / scale or a tile's; give it to test several image sizes on the same places.
 
     Test tiles lie in meridional bands, evenly spaced round the globe, so that every continent and every latitude is
-    in the test; tiles within `EARTH_BLOCK` of latitude form a block. Training tiles lie in the corridors between the
-    bands, `EARTH_GAP` away from them. The corridors are wide; scattered test squares of the same area would leave
+    in the test; tiles within `_BLOCK` of latitude form a block. Training tiles lie in the corridors between the
+    bands, `_GAP` away from them. The corridors are wide; scattered test squares of the same area would leave
     little room for training tiles between them.
     """
     source, target = earth_rasters(scale)
@@ -88,15 +89,15 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
 
 
 def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None) -> Task:
-    """The tiles of `load_earth`, of which training sees the maps of some regions and the satellite pictures of others.
+    """`load_earth`, unpaired: training sees the maps of some regions and the satellite pictures of others.
 
     Corridors between test bands take turns, so that both domains have tiles of all continents and climates and no
     place is in both: no training source has a counterpart. Coasts with less land than in `load_earth` are added, since
-    a generator that is never told what the sea looks like has to see it often. The test tiles are those of `load_earth`
+    a generator without pairs has to see the sea often to learn it. The test tiles are those of `load_earth`
     and paired: the truth is known there, so evaluation may use it, and training never sees it.
     """
     source, target = earth_rasters(scale)
-    train, test, info = earth_places(target, image_size, scale, band, MIN_LAND_UNPAIRED)
+    train, test, info = earth_places(target, image_size, scale, band, _MIN_LAND_UNPAIRED)
     corridors = [sum(left < column for left in info["bands"]) for _, column, _ in train]
     maps, pictures = (
         [place for place, corridor in zip(train, corridors, strict=True) if corridor % 2 == turn] for turn in (0, 1)
@@ -106,7 +107,7 @@ def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None
     seen = cut(source, target, maps, info["train_size"])
     other = cut(source, target, pictures, info["train_size"])
     learnt = replace(seen, target=other.target, target_box=other.target_box, paired=False)
-    info["min_land_train"] = MIN_LAND_UNPAIRED
+    info["min_land_train"] = _MIN_LAND_UNPAIRED
     return Task("earth-unpaired", "cyclegan", learnt, cut(source, target, test, image_size), info)
 
 
@@ -114,35 +115,35 @@ Place = tuple[int, int, int]  # row and column of a tile's top left, and its blo
 
 
 def earth_places(
-    satellite: Tensor, image_size: int, scale: int, band: int | None, train_land: float = MIN_LAND
+    satellite: Tensor, image_size: int, scale: int, band: int | None, train_land: float = _MIN_LAND
 ) -> tuple[list[Place], list[Place], dict[str, Any]]:
     """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about.
 
-    A training tile shows at least the share `train_land` of land, a test tile `MIN_LAND`.
+    A training tile shows at least the share `train_land` of land, a test tile `_MIN_LAND`.
     """
     height, width = satellite.shape[1:]
-    band = band or max(EARTH_BAND // scale, image_size)
+    band = band or max(_BAND // scale, image_size)
     if band < image_size:
         raise ValueError(f"a test band {band} px wide cannot hold a tile of image_size {image_size}")
-    block, gap = max(EARTH_BLOCK // scale, image_size), EARTH_GAP // scale
-    first_row, last_row = (row // scale for row in EARTH_ROWS)
+    block, gap = max(_BLOCK // scale, image_size), _GAP // scale
+    first_row, last_row = (row // scale for row in _ROWS)
     land = earth_land(satellite)
 
     def shows(share: float, row: int, column: int, size: int) -> bool:
         return bool(land[row : row + size, column : column + size].mean() >= share)
 
-    n_bands = max(1, round(EARTH_TEST_SHARE * width / band))
-    bands = [EARTH_FIRST_BAND // scale + i * width // n_bands for i in range(n_bands)]
+    n_bands = max(1, round(_TEST_SHARE * width / band))
+    bands = [_FIRST_BAND // scale + i * width // n_bands for i in range(n_bands)]
     bands = [column for column in bands if column + band <= width]
     test = [
         (row, left + x, 100 * number + (row - first_row) // block)
         for number, left in enumerate(bands)
         for row in range(first_row, last_row - image_size + 1, image_size)
         for x in range(0, band - image_size + 1, image_size)
-        if shows(MIN_LAND, row, left + x, image_size)
+        if shows(_MIN_LAND, row, left + x, image_size)
     ]
 
-    train_size = int(MARGIN * image_size)
+    train_size = int(_MARGIN * image_size)
     edges = [0, *(edge for column in bands for edge in (column - gap, column + band + gap)), width]
     train = [
         (row, column, -1)
@@ -165,8 +166,8 @@ def earth_places(
         "block_height": block,
         "gap": gap,
         "rows": [first_row, last_row],
-        "min_land": MIN_LAND,
-        "sources": {name: EARTH_FILES[name] for name in (MAP, SATELLITE)},
+        "min_land": _MIN_LAND,
+        "sources": {name: EARTH_FILES[name] for name in (_MAP, SATELLITE)},
     }
     return train, test, info
 
@@ -175,11 +176,11 @@ def earth_land(satellite: Tensor) -> np.ndarray:
     """Where the satellite picture shows land, bool [H, W].
 
     Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
-    `SEA_BLUE`. Inland waters are near black and count as land. The coastline data of the same package agree on
+    `_SEA_BLUE`. Inland waters are near black and count as land. The coastline data of the same package agree on
     99.3 % of the pixels between the two limits of latitude.
     """
     red, green, blue = satellite.short().unbind()
-    return (blue - torch.maximum(red, green) <= SEA_BLUE).numpy()
+    return (blue - torch.maximum(red, green) <= _SEA_BLUE).numpy()
 
 
 def _starts(first: int, last: int, size: int, stride: int) -> list[int]:

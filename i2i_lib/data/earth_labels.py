@@ -43,11 +43,11 @@ CLASSES = (
     SurfaceClass("bare highland", "#BBA3CF"),
 )
 DEEP, SHALLOW, FOREST, WOODLAND, GRASSLAND, SAVANNA, STEPPE, DESERT, RED_DESERT, SNOW, GREEN, BARE = range(12)
-WIDTH = 2700  # of the raster on which classes are found: 7.5 pixels to the degree
-BLUR = 5  # pixels of it, twice: colours are means over about two thirds of a degree
-MAJORITY = 5
-SNOWY = 0.35  # of the land around: snow in patches would otherwise pass, on average, for something grey
-LAKE_DARKNESS = 16  # grey levels: nothing else on land is as dark in all channels
+_WIDTH = 2700  # of the raster on which classes are found: 7.5 pixels to the degree
+_BLUR = 5  # pixels of it, twice: colours are means over about two thirds of a degree
+_MAJORITY = 5
+_SNOWY = 0.35  # of the land around: snow in patches would otherwise pass, on average, for something grey
+_LAKE_DARKNESS = 16  # grey levels: nothing else on land is as dark in all channels
 
 
 def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) -> Task:
@@ -55,8 +55,8 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
 
     `source` is a map of labels [N, 1, S, S]; `info["classes"]` lists name, colour and share of the training pixels of
     each. The labels do not simply quantise the target: a class per pixel would hand the picture's own texture to
-    the generator, and whoever painted each label in its mean colour would be done. They say, as a land-cover
-    map does, what covers a place some 70 km across, and leave relief, rivers and fields to be made up.
+    the generator, and painting each label in its mean colour would solve the task. As in a land-cover map, a label
+    covers a place some 70 km across, and leaves relief, rivers and fields to be made up.
     """
     labels = earth_labels(scale)
     satellite = earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
@@ -96,13 +96,13 @@ def earth_label_overview(width: int = 1350) -> Tensor:
 
 @cache
 def _cover_and_sea() -> tuple[Tensor, Tensor]:
-    """The class of each place if it is land, and if it is sea; uint8 [WIDTH / 2, WIDTH]."""
-    satellite, height = (earth_picture(name, WIDTH).float() for name in (SATELLITE, HEIGHT))
+    """The class of each place if it is land, and if it is sea; uint8 [_WIDTH / 2, _WIDTH]."""
+    satellite, height = (earth_picture(name, _WIDTH).float() for name in (SATELLITE, HEIGHT))
     water = _water(satellite)
     land = 1 - water.max(0, keepdim=True).values
     snow = _snow(satellite)
     cover = _nearest(_mean(satellite, land * (1 - snow)), range(FOREST, SNOW))
-    cover[_mean(snow, land)[0] > SNOWY] = SNOW
+    cover[_mean(snow, land)[0] > _SNOWY] = SNOW
     sea = _nearest(_mean(satellite, water[:1]), (DEEP, SHALLOW))
     high = _highland(_mean(height, land))
     cover[high & (cover < STEPPE)] = GREEN
@@ -113,7 +113,7 @@ def _cover_and_sea() -> tuple[Tensor, Tensor]:
 def _water(satellite: Tensor) -> Tensor:
     """Where sea is, and where lakes are; float [2, H, W]."""
     sea = ~torch.from_numpy(earth_land(satellite))
-    return torch.stack([sea, ~sea & (satellite.max(0).values <= LAKE_DARKNESS)]).float()
+    return torch.stack([sea, ~sea & (satellite.max(0).values <= _LAKE_DARKNESS)]).float()
 
 
 def _snow(satellite: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def _snow(satellite: Tensor) -> Tensor:
 
 def _mean(picture: Tensor, mask: Tensor) -> Tensor:
     """Each pixel's mean over those pixels around it that `mask` [1, H, W] keeps; 0 where it keeps none."""
-    sums, count = (_sums(_sums(x, BLUR), BLUR) for x in (picture * mask, mask))
+    sums, count = (_sums(_sums(x, _BLUR), _BLUR) for x in (picture * mask, mask))
     return sums / count.clamp(min=1)
 
 
@@ -155,7 +155,7 @@ def _commonest(labels: Tensor, mask: Tensor) -> Tensor:
     """The commonest label around each pixel, out of those that `mask` keeps."""
     best, chosen = torch.zeros(labels.shape), labels.clone()
     for kind in labels.unique().tolist():
-        votes = _sums((labels == kind) * mask, MAJORITY)[0]
+        votes = _sums((labels == kind) * mask, _MAJORITY)[0]
         chosen[votes > best] = kind
         best = torch.maximum(best, votes)
     return chosen

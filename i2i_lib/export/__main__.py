@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import get_args
 
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 from i2i_lib.export.onnx import Precision, export_onnx
 
 
-@plainly
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m i2i_lib.export", description=(__doc__ or "").split("\n\n")[0])

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from i2i_lib.commands import plainly
+from i2i_lib.commands import one_line_errors
 from i2i_lib.train.recipe import train_described
 
 
-@plainly
+@one_line_errors
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     if len(arguments) != 1:
