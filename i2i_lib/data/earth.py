@@ -78,9 +78,9 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
     128 / scale or a tile's; give it to test several image sizes on the same places.
 
     Test tiles lie in meridional bands, evenly spaced round the globe, so that every continent and every latitude is
-    in the test; tiles within `_BLOCK` of latitude form a block. Training tiles lie in the corridors between the
-    bands, `_GAP` away from them. The corridors are wide; scattered test squares of the same area would leave
-    little room for training tiles between them.
+    in the test; tiles within 17 degrees of latitude form a block. Training tiles lie in the corridors between the
+    bands, 16 pixels of the full raster away from them. The corridors are wide; scattered test squares of the same area
+    would leave little room for training tiles between them.
     """
     source, target = earth_rasters(scale)
     train, test, info = earth_places(target, image_size, scale, band)
@@ -119,7 +119,7 @@ def earth_places(
 ) -> tuple[list[Place], list[Place], dict[str, Any]]:
     """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about.
 
-    A training tile shows at least the share `train_land` of land, a test tile `_MIN_LAND`.
+    A training tile shows at least the share `train_land` of land, a test tile half.
     """
     height, width = satellite.shape[1:]
     band = band or max(_BAND // scale, image_size)
@@ -176,7 +176,7 @@ def earth_land(satellite: Tensor) -> np.ndarray:
     """Where the satellite picture shows land, bool [H, W].
 
     Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
-    `_SEA_BLUE`. Inland waters are near black and count as land. The coastline data of the same package agree on
+    8 grey levels. Inland waters are near black and count as land. The coastline data of the same package agree on
     99.3 % of the pixels between the two limits of latitude.
     """
     red, green, blue = satellite.short().unbind()

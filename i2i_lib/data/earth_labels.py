@@ -96,7 +96,7 @@ def earth_label_overview(width: int = 1350) -> Tensor:
 
 @cache
 def _cover_and_sea() -> tuple[Tensor, Tensor]:
-    """The class of each place if it is land, and if it is sea; uint8 [_WIDTH / 2, _WIDTH]."""
+    """The class of each place if it is land, and if it is sea; uint8 [1350, 2700]."""
     satellite, height = (earth_picture(name, _WIDTH).float() for name in (SATELLITE, HEIGHT))
     water = _water(satellite)
     land = 1 - water.max(0, keepdim=True).values

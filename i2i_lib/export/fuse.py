@@ -1,4 +1,4 @@
-"""A trained generator as an equal network of fewer and better-filled kernels, for inference only.
+"""Fuse a trained generator into an equivalent network of fewer, larger kernels, for inference only.
 
 What is merged: convolutions that read the same map, the depthwise ones of a block, the 1 x 1 ones that close its
 branches, and the reflected borders they share. Tracked norms fold into the convolution before; instance norms cannot,
@@ -21,20 +21,18 @@ LANES = 16  # float32 values in a vector register, by which CPU convolutions rou
 
 
 class FusedGenerator(nn.Module):
-    """What `fuse` returns: images [N, in_channels, H, W] in [-1, 1] to images, and no features.
+    """A fused generator: images [N, in_channels, H, W] in [-1, 1] to images, without features.
 
-    Its tensors are not those of the generator; `config` is, so that it can still be counted.
+    Its tensors are not those of the generator; its `config` is, so that MACs can still be counted.
     """
 
     def __init__(self, generator: InceptionGenerator) -> None:
         super().__init__()
         self.config: GeneratorConfig = generator.config
-        self.stem = nn.Sequential(
-            *(
-                _Layer(_read(layer.conv, layer.norm), border=3 * (i == 0), stride=1 + (i > 0), padding=int(i > 0))
-                for i, layer in enumerate(_layers(generator.stem))
-            )
-        )
+        first, *halving = _layers(generator.stem)
+        self.stem = nn.Sequential(_Layer(_read(first.conv, first.norm), border=3))
+        for layer in halving:
+            self.stem.append(_Layer(_read(layer.conv, layer.norm), stride=2, padding=1))
         # A block without branches is the identity.
         blocks = [block for block in generator.blocks if isinstance(block, InceptionBlock) and block.norm is not None]
         self.blocks = nn.Sequential(*(_Block(block) for block in blocks))
@@ -70,7 +68,7 @@ class _Weights(NamedTuple):
 
 
 def _layers(stage: Any) -> list[Any]:
-    return list(stage)  # their attributes are modules, which no type checker knows
+    return list(stage)  # no type checker can see which modules their attributes are
 
 
 def _read(conv: Any, norm: Any) -> _Weights:
@@ -81,7 +79,7 @@ def _read(conv: Any, norm: Any) -> _Weights:
     if norm is None:
         return _Weights(weight, bias)
     if isinstance(norm, nn.InstanceNorm2d):
-        return _Weights(weight, None, (norm.weight, norm.bias))  # whatever is added everywhere, the norm subtracts
+        return _Weights(weight, None, (norm.weight, norm.bias))  # the norm subtracts any constant
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale
     shift = shift + (bias.double() * scale if bias is not None else 0)
@@ -161,45 +159,64 @@ class _Block(nn.Module):
 
     def __init__(self, block: InceptionBlock) -> None:
         super().__init__()
-        wide: dict[int, Any] = {int(name[1:]): branch for name, branch in block.conv.items()}
+        wide: dict[int, Any] = {int(name.removeprefix("k")): branch for name, branch in block.conv.items()}
         deep: list[Any] = list(block.depthwise.values())
-        point = [wide.pop(1)] if 1 in wide else []  # a plain branch of 1 x 1, 1 x 1
-        first = [_merge([_read(b.expand.conv, b.expand.norm) for b in point + deep])] if point or deep else []
-        closing = [_read(b.project, block.norm) for b in point + deep]
-        closing = [_Weights(torch.cat([p.weight for p in closing], 1), *closing[0][1:])] if closing else []
+        point = wide.pop(1, None)  # a plain branch of 1 x 1, 1 x 1
+        points = deep if point is None else [point, *deep]
         kernels = sorted(wide)
-        closing += [_read(wide[k].project, block.norm) for k in kernels]
-        first += [_read(wide[k].expand.conv, wide[k].expand.norm) for k in kernels]
 
-        self.border = (max([1, *kernels]) // 2,) * 4
+        # First convolutions: all of 1 x 1 as one, and those of larger kernels, merged where that is cheaper.
+        first = []
+        if points:
+            first.append(_merge([_read(branch.expand.conv, branch.expand.norm) for branch in points]))
+        for kernel in kernels:
+            first.append(_read(wide[kernel].expand.conv, wide[kernel].expand.norm))
         runs = _runs(first)
-        self.widths = [[len(part.weight) for part in run] for run in runs]
+        border = max([1, *kernels]) // 2  # that all share
+        self.border = (border,) * 4
         self.expand = nn.ModuleList(_Layer(_merge(run)) for run in runs)
-        self.cuts = [self.border[0] - run[-1].weight.shape[-1] // 2 for run in runs]  # off the border that all share
-        self.spatial, self.past = None, 0  # points that do not go through the depthwise convolution
+        self.widths = [[len(part.weight) for part in run] for run in runs]
+        self.cuts = [border - run[-1].weight.shape[-1] // 2 for run in runs]  # what a run of smaller kernels leaves off
+
+        # Depthwise convolutions as one, past which the plain branch's points are carried.
+        self.spatial, self.past = None, 0
         if deep:
-            parts = [_read(b.spatial.conv, b.spatial.norm) for b in deep]
-            c = len(point[0].expand.conv.weight) if point else 0
-            if c and parts[0].norm is None:  # nothing follows but a second ReLU: they may, unchanged, and save a copy
-                one = parts[0].weight.new_ones(c, 1, 1, 1)
-                parts.insert(0, _Weights(one, one.new_zeros(c)))
+            parts = [_read(branch.spatial.conv, branch.spatial.norm) for branch in deep]
+            carried = 0 if point is None else len(point.expand.conv.weight)
+            if carried and parts[0].norm is None:
+                # Only a second ReLU follows, so they may as well go through, unchanged: that saves a copy.
+                one = parts[0].weight.new_ones(carried, 1, 1, 1)
+                parts.insert(0, _Weights(one, one.new_zeros(carried)))
             else:
-                self.past = c
+                self.past = carried
             merged = _merge(parts)
             self.spatial = _Layer(merged, border=merged.weight.shape[-1] // 2, groups=len(merged.weight))
-        # The closing norm scales every summand, but its shift is added once.
+
+        # Closing convolutions, in the order of the first. They are summed, so side by side the points are one of 1 x 1.
+        closing = []
+        if points:
+            parts = [_read(branch.project, block.norm) for branch in points]
+            closing.append(parts[0]._replace(weight=torch.cat([part.weight for part in parts], 1)))
+        for kernel in kernels:
+            closing.append(_read(wide[kernel].project, block.norm))
         self.norm = _InstanceNorm(*closing[0].norm) if closing[0].norm else None
-        self.project = nn.ModuleList(
-            _Layer(_Weights(w, bias if i == 0 else None), border=w.shape[-1] // 2, relu=False)
-            for i, (w, bias, _) in enumerate(closing)
-        )
+        self.project = nn.ModuleList()
+        for i, part in enumerate(closing):
+            # The closing norm scales every summand, but its shift is added once.
+            once = _Weights(part.weight, part.bias if i == 0 else None)
+            self.project.append(_Layer(once, border=part.weight.shape[-1] // 2, relu=False))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
         padded = F.pad(x, self.border, mode="reflect") if any(self.border) else x
         hidden: list[Tensor] = []
         for layer, widths, cut in zip(self.expand, self.widths, self.cuts, strict=True):
-            made = layer(x if cut == self.border[0] else padded[:, :, cut:-cut, cut:-cut] if cut else padded)
-            hidden += made.split(widths, 1)
+            if cut == self.border[0]:
+                seen = x
+            elif cut:
+                seen = padded[:, :, cut:-cut, cut:-cut]
+            else:
+                seen = padded
+            hidden += layer(seen).split(widths, 1)
         if self.spatial is not None:
             points = hidden[0]
             made = self.spatial(points[:, self.past :])

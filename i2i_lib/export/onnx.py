@@ -1,4 +1,4 @@
-"""A student as one ONNX file that runs elsewhere: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
+"""Export a student as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
 
 The file holds the fused network, written operator by operator: there are ten kinds, every border is a Pad of its own
 or a symmetric one, and nothing in it depends on the picture's size. It appears under its name only after ONNX Runtime
@@ -59,8 +59,8 @@ def export_onnx(
     """Write the student saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
 
     The file maps `source` [N, C, H, W] to `image` [N, 3, H, W], float32 in [-1, 1] whatever the precision; a `size`
-    fixes N = 1 and H = W. "int8" quantises convolutions only, but the first and the last, per channel, by what they
-    see on training tiles of the task saved at `calibrate`, by default `data` beside the student.
+    fixes N = 1 and H = W. "int8" quantises convolutions, except the first and the last, per channel, by their
+    inputs on training tiles of the task saved at `calibrate`, by default `data` beside the student.
 
     Raises ValueError where the student is of another kind, or where the file does not compute what PyTorch does;
     nothing is then written. FileNotFoundError without a task to calibrate on.
@@ -86,11 +86,10 @@ def export_onnx(
     if precision == "int8":
         assert tiles is not None
         model = _quantised(model, tiles)
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        for i, n in {0: 1, 2: size, 3: size}.items():
-            if size is not None:
-                dims[i].dim_value = n
+    if size is not None:
+        for value in (*model.graph.input, *model.graph.output):
+            batch, _, height, width = value.type.tensor_type.shape.dim
+            batch.dim_value, height.dim_value, width.dim_value = 1, size, size
     helper.set_model_props(model, described)
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()
@@ -179,6 +178,9 @@ class _Graph:
         ends = [0, 0, border[0], border[0]]
         return self.add("Pad", x, self.constant(ends + ends), mode=mode) if any(border) else x
 
+    def slice(self, x: str, cut: int) -> str:
+        return self.add("Slice", x, self.constant([cut, cut]), self.constant([-cut, -cut]), self.constant([2, 3]))
+
     def split(self, x: str, widths: list[int]) -> list[str]:
         return self.add("Split", x, self.constant(widths), outputs=len(widths), axis=1) if len(widths) > 1 else [x]
 
@@ -204,24 +206,29 @@ class _Graph:
         """As `forward` of a fused block."""
         padded, hidden = self.pad(x, block.border, "reflect"), []
         for i, (layer, widths, cut) in enumerate(zip(block.expand, block.widths, block.cuts, strict=True)):
-            source = x if cut == block.border[0] else padded
-            if cut and source is not x:
-                edges = (self.constant([n, n]) for n in (cut, -cut))
-                source = self.add("Slice", padded, *edges, self.constant([2, 3]))
-            hidden += self.split(self.layer(layer, source, f"{name}.expand.{i}"), widths)
+            if cut == block.border[0]:
+                seen = x
+            elif cut:
+                seen = self.slice(padded, cut)
+            else:
+                seen = padded
+            hidden += self.split(self.layer(layer, seen, f"{name}.expand.{i}"), widths)
         if block.spatial is not None:
-            *past, points = (
-                self.split(hidden[0], [block.past, block.spatial.conv.in_channels]) if block.past else hidden[:1]
-            )
-            made = self.layer(block.spatial, points, f"{name}.spatial")
-            hidden[0] = self.add("Concat", *past, made, axis=1) if past else made
-        made = [
-            self.layer(p, h, f"{name}.project.{i}") for i, (p, h) in enumerate(zip(block.project, hidden, strict=True))
-        ]
-        body = made[0]
-        for other in made[1:]:
+            if block.past:
+                past, points = self.split(hidden[0], [block.past, block.spatial.conv.in_channels])
+                made = self.layer(block.spatial, points, f"{name}.spatial")
+                hidden[0] = self.add("Concat", past, made, axis=1)
+            else:
+                hidden[0] = self.layer(block.spatial, hidden[0], f"{name}.spatial")
+        parts = []
+        for i, (layer, part) in enumerate(zip(block.project, hidden, strict=True)):
+            parts.append(self.layer(layer, part, f"{name}.project.{i}"))
+        body, *others = parts
+        for other in others:
             body = self.add("Add", body, other)
-        return self.add("Add", body if block.norm is None else self.norm(block.norm, body), x)
+        if block.norm is not None:
+            body = self.norm(block.norm, body)
+        return self.add("Add", body, x)
 
 
 def _model(network: FusedGenerator, *, half: bool) -> onnx.ModelProto:
@@ -259,7 +266,7 @@ def _quantised(model: onnx.ModelProto, tiles: Tensor) -> onnx.ModelProto:
             return next(self.left, None)
 
     quiet = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it recommends an optimiser that has nothing left to do here
+    logging.disable(logging.WARNING)  # it recommends an optimiser that changes nothing here
     try:
         with TemporaryDirectory() as folder:
             made = os.path.join(folder, "int8.onnx")
@@ -269,7 +276,7 @@ def _quantised(model: onnx.ModelProto, tiles: Tensor) -> onnx.ModelProto:
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=["stem.0", "head"],  # 3 channels in, 3 out: little to gain, and errors that one sees
+                nodes_to_exclude=["stem.0", "head"],  # 3 channels in, 3 out: little to gain, and visible errors
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
