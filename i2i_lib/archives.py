@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
-from i2i_lib.progress import byte_bar
+from tqdm.auto import tqdm
 
 CHUNK = 1 << 20
 MAX_UNPACKED = 8 << 30  # bytes; a bomb unpacks to more
@@ -32,7 +32,7 @@ class _Member(NamedTuple):
     name: str
     size: int
     kind: str  # "file", "folder", or what else it is
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], Any]
 
 
 def unpack(
@@ -46,16 +46,16 @@ def unpack(
     """
     folder.mkdir(parents=True)
     members = _zip_members if archive.suffix == ".zip" else _tar_members
-    total, files = 0, set()
+    total, names = 0, set()
     try:
-        with byte_bar(f"unpacking {archive.name}", None) as bar, closing(members(archive)) as found:
-            for number, member in enumerate(found):
+        with closing(members(archive)) as found:
+            for number, member in enumerate(tqdm(found, desc=f"unpacking {archive.name}", unit=" files")):
+                _check(archive, member)
                 total += member.size
                 if number >= MAX_FILES or total > max_bytes:
                     raise ValueError(
                         f"{archive} unpacks to more than {max_bytes:,} bytes or {MAX_FILES:,} files: refused"
                     )
-                _check(archive, member)
                 path = folder / member.name
                 if member.kind == "folder":
                     path.mkdir(parents=True, exist_ok=True)
@@ -63,17 +63,14 @@ def unpack(
                 if allowed and not allowed(member.name):
                     raise ValueError(f"{archive} holds {member.name!r}, which does not belong there: refused")
                 plain = unicodedata.normalize("NFC", str(path)).casefold()
-                if plain in files:
+                if plain in names:
                     raise ValueError(f"{archive} holds {member.name!r} twice: refused")
-                files.add(plain)
+                names.add(plain)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                content = member.open()
                 with open(path, "xb") as file:
-                    if content is not None:
-                        shutil.copyfileobj(content, file, CHUNK)
-                    if file.tell() != member.size:
-                        raise EOFError(f"{member.name} is cut short")
-                bar.update(member.size)
+                    shutil.copyfileobj(member.open(), file, CHUNK)
+                if path.stat().st_size != member.size:
+                    raise EOFError(f"{member.name} is cut short")
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{archive} holds {error.filename} twice: refused") from error
     except OSError as error:
@@ -87,14 +84,11 @@ def unpack(
 
 def _check(archive: Path, member: _Member) -> None:
     """Raise ValueError unless the member is a file or folder inside. Windows reads names with \\ and : as paths."""
-    name, parts = member.name, PurePosixPath(member.name).parts
-    problem = None
+    name, problem = member.name, None
     if member.kind not in ("file", "folder"):
         problem = f"is a {member.kind}"
-    elif name.startswith("/") or ".." in parts or any(sign in name for sign in "\\:\0"):
+    elif name.startswith("/") or ".." in PurePosixPath(name).parts or any(sign in name for sign in "\\:\0"):
         problem = "leads outside the folder"
-    elif member.kind == "file" and not parts:
-        problem = "is the folder itself"
     if problem:
         raise ValueError(f"{archive} is not safe to unpack: its member {name!r} {problem}")
 

@@ -1,4 +1,4 @@
-"""How wide every layer is. Plain data: no tensors, no torch."""
+"""Widths of all layers. Plain data: no tensors, no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 Norm = Literal["batch", "instance", "sync_batch"]
 DiscriminatorNorm = Literal["batch", "instance", "sync_batch", "none"]
 Upsample = Literal["transpose", "resize"]
-# Counts that no picture needs more of: a damaged file must not ask for millions of layers.
+# More than any picture needs: without a limit, a damaged file could describe millions of layers.
 MOST_BLOCKS, MOST_SCALES = 999, 16
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class _OneTrunk:
 
 
 class _Stages:
-    """Blocks of a SPADE generator and its feature maps: `widths` of the stem and each block, on a grid that doubles."""
+    """Blocks and feature maps of a generator that reads labels on a grid that doubles."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ class GeneratorConfig(_OneTrunk):
 
     @property
     def base(self) -> int:
-        """The width at the image's full size, which every other was made from."""
+        """Width at the image's full size; `cat_teacher` makes every other from it."""
         return self.stem[0]
 
     @property
@@ -138,7 +138,7 @@ class GeneratorConfig(_OneTrunk):
         )
 
     def stem_floor(self, min_width: int) -> int:
-        """Channels that a layer outside the branches keeps where none may be narrower than `min_width`."""
+        """Fewest channels of a layer outside the branches, where none may be narrower than `min_width`."""
         return min_width
 
 
@@ -214,7 +214,7 @@ class SpadeConfig(_Stages):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the stem's output and of each block's."""
+        """Channels of the stem's output and of each block's."""
         return (self.stem, *(block.outputs for block in self.blocks))
 
     @property
@@ -224,7 +224,7 @@ class SpadeConfig(_Stages):
 
     @property
     def base(self) -> int:
-        """The width that every other was made from: a sixteenth of the stem's (see `cat_spade_teacher`)."""
+        """A sixteenth of the stem's width; `cat_spade_teacher` makes every other width from it."""
         return self.stem // 16
 
     @property
@@ -275,7 +275,7 @@ class SpadeResnetConfig(_Stages):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the stem's output and of each block's."""
+        """Channels of the stem's output and of each block's."""
         return _spade_widths(self.base, self.upsamplings)
 
 
@@ -325,7 +325,7 @@ def cat_spade_teacher(
 ) -> SpadeConfig:
     """The paper's GauGAN teacher: six branches share the width of one SPADE residual block, or `hidden` of SPADE's.
 
-    `label_channels` counts one-hot labels and, where there is one, the instance-edge channel. The official code knows
+    `label_channels` counts one-hot labels and, where there is one, the instance-edge channel. The official code has
     5, 6 and 7 `upsamplings` ("normal", "more", "most"); fewer leave small images a grid to start from. At a small
     `base`, SPADE's 128 would cost nearly all there is.
     """
@@ -383,7 +383,7 @@ PrunableConfig = GeneratorConfig | SpadeConfig
 
 
 def is_branch(layer: str) -> bool:
-    """Whether a name of `ranked_widths` is a branch's hidden layer. A branch may vanish; other layers stay."""
+    """Whether a layer of `ranked_widths` is the hidden layer of a branch, which may vanish. Other layers stay."""
     return layer.startswith("blocks.")
 
 

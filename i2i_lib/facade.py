@@ -1,4 +1,4 @@
-"""Names that a package offers, imported when they are first asked for: `import i2i_lib.data.tiles` stays light."""
+"""Names of a package, imported at their first use: `import i2i_lib.data.tiles` stays light."""
 
 from collections.abc import Callable
 from importlib import import_module

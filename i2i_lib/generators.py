@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, check_image_size
-from i2i_lib.layers import ReflectConv, init_weights, norm_layer, with_norm_relu
-
-__all__ = ["Branches", "InceptionBlock", "InceptionGenerator", "ResnetBlock", "ResnetGenerator", "init_weights"]
+from i2i_lib.layers import ReflectConv, norm_layer, with_norm_relu
 
 
 class Branches(nn.Module):
@@ -111,7 +109,7 @@ class ResnetBlock(nn.Module):
 
 
 class _Generator(nn.Module):
-    """What both families share: a stem that quarters the grid, residual blocks, and the way back up."""
+    """Shared by both families: a stem that quarters the grid, residual blocks, and the way back up."""
 
     def __init__(self, config: GeneratorConfig | ResnetConfig, blocks: list[nn.Module]) -> None:
         super().__init__()
@@ -134,7 +132,7 @@ class _Generator(nn.Module):
         """The image [N, out_channels, H, W] and four feature maps [N, width, H/4, W/4] for distillation.
 
         The maps are the stem's output and those of the blocks `config.taps` (paper, supplement S1). Height and width
-        are those that `macs.check_image_size` takes, else ValueError.
+        are those that `check_image_size` takes, else ValueError.
         """
         check_image_size((x.shape[2], x.shape[3]), self.config)
         x = self.stem(x)

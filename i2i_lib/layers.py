@@ -57,7 +57,7 @@ def init_weights(
 
     The official code draws batch-norm scales from N(1, `gain`) instead (and leaves instance norm's at 1):
     `norm_start="normal"`. Pruning ranks these scales, and after a short training such a start still decides the
-    ranking; from 1, whatever tells two channels apart was learned.
+    ranking; from 1, any difference between two channels was learned.
 
     GauGAN's `scheme="xavier"` (Glorot & Bengio 2010) divides the spread of a convolution's weights by the root of the
     mean of what one of its inputs feeds and one of its outputs reads.

@@ -124,7 +124,7 @@ def _spade_layers(config: SpadeConfig | SpadeResnetConfig) -> Iterator[Layer]:
 
 
 def layer_macs(layer: Layer, pixels: int, *, tracked: bool, convention: Convention = "paper") -> int:
-    """MACs of one layer for an image of `pixels` pixels; `tracked` says whether norms keep running statistics."""
+    """MACs of one layer for an image of `pixels` pixels; `tracked` if norms keep running statistics."""
     elements = pixels // layer.shrink**2 * layer.outputs
     if layer.kind == "norm":
         return elements if convention == "paper" and not tracked else 0

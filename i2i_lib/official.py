@@ -186,7 +186,7 @@ def _official_branches(
     """The branches under `theirs`; adds to `prefixes` how their modules are called under `ours`."""
     found: _Found = {"conv": {}, "depthwise": {}}
     for (kind, widths), ops, names in zip(found.items(), ("res_ops", "dw_ops"), parts, strict=True):
-        # Missing branches renumber the others, so only the k x k convolution tells a branch's kernel size.
+        # Missing branches renumber the others, so only the k x k convolution shows a branch's kernel size.
         key = dict(names)["expand.conv" if kind == "conv" else "spatial.conv"]
         for j in range(_count(state, f"{theirs}.{ops}", f"{key}.weight")):
             branch = f"{theirs}.{ops}.{j}"
@@ -213,7 +213,7 @@ def _drop(state: dict[str, Tensor], prefix: str) -> None:
 
 
 def _count(state: Mapping[str, Tensor], prefix: str, key: str, at_least: int = 0, separator: str = ".") -> int:
-    """How many numbered parts there are under `prefix`; each needs `key`."""
+    """The number of numbered parts under `prefix`; each needs `key`."""
     pattern = re.compile(re.escape(prefix + separator) + r"(\d+)\.")
     indices = {int(match[1]) for match in map(pattern.match, state) if match}
     count = max(len(indices), at_least)

@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar for a person, or a file for the program that runs it."""
+"""Progress of a long computation: a bar for a person, or a file for the program that runs it."""
 
 import os
 import time
@@ -34,8 +34,3 @@ class Progress:
         if self.path:
             rate = (step - self.done) / (time.monotonic() - self.started)
             write_json(Path(self.path), {"what": self.what, "step": step, "steps": self.steps, "rate": rate})
-
-
-def byte_bar(what: str, total: int | None, done: int = 0) -> tqdm:
-    """A bar that counts bytes; `total` is None where nobody knows how many there are."""
-    return tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024, miniters=1)

@@ -28,7 +28,7 @@ Channels = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ChannelPlan:
-    """Which of its teacher's channels a student keeps, and what it then costs."""
+    """The channels of its teacher that a student keeps, and what it then costs."""
 
     keep: Mapping[str, Channels]  # prunable layer -> kept channels, ascending
     config: PrunableConfig  # the widths that `keep` implies

@@ -96,7 +96,7 @@ class SpadeResnetBlock(nn.Module):
 
 
 class _LabelGenerator(nn.Module):
-    """What both families share: a stem on shrunken labels, and blocks that read labels on a grid that doubles."""
+    """Shared by both families: a stem on shrunken labels, and blocks that read labels on a grid that doubles."""
 
     def __init__(self, config: SpadeConfig | SpadeResnetConfig, stem: nn.Module, blocks: list[nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is translated: pictures in memory, and the batches drawn from them."""
+"""Batches drawn from tiles: shuffled, cropped and mirrored, as a function of seed and step."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -71,19 +71,21 @@ def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
 def _draw(
     n: int, shape: Sequence[int], image_size: int, batch_size: int, stream: tuple[int, ...], step: int
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Which of `n` images [height, width] step `step` sees, and a function that crops and mirrors each of them."""
+    """Indices of the images of step `step`, out of `n` of `shape` [height, width], and a function that crops them."""
     crop_width = image_size * shape[1] // shape[0]
     places = np.arange(step * batch_size, (step + 1) * batch_size)  # in the endless concatenation of epochs
     orders = {
         epoch: np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in np.unique(places // n).tolist()
     }
     index = np.array([orders[p // n][p % n] for p in places.tolist()])
+
     rng = np.random.default_rng((*stream, 1, step))
     free = np.array([shape[0] - image_size, shape[1] - crop_width])
     top, left = rng.integers(0, free[:, None, None], (2, batch_size, 1), endpoint=True)
     mirrored = rng.random((batch_size, 1)) < 0.5
     rows = top + np.arange(image_size)
     columns = left + np.where(mirrored, np.arange(crop_width)[::-1], np.arange(crop_width))
+
     own = share(batch_size)
     index, rows, columns = index[own], rows[own], columns[own]
 

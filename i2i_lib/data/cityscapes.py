@@ -46,7 +46,7 @@ def load_cityscapes(
     tiles in their order, for `train_ids`.
 
     Raises FileNotFoundError without the data set, ValueError naming the file for a scene without its counterpart, a
-    damaged file or a label that the table does not know.
+    damaged file or a label that is not in the table.
     """
     if family not in ("pix2pix", "gaugan"):
         raise ValueError(f"family must be 'pix2pix' or 'gaugan', got {family!r}")
@@ -72,7 +72,7 @@ def load_cityscapes(
 
 
 def cityscapes_folder(path: str | None = None) -> Path:
-    """Where the data set is; FileNotFoundError with the way to get it if it is not there."""
+    """Folder of the data set; FileNotFoundError with the way to get it if it is not there."""
     folder = Path(path) if path else root() / "data" / "cityscapes"
     if missing := [part for part in ("gtFine", "leftImg8bit") if not (folder / part).is_dir()]:
         raise FileNotFoundError(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pooch
 import requests
+from tqdm.auto import tqdm
 
 from i2i_lib.archives import CHUNK, unpack
 from i2i_lib.files import exclusive, read_json, root, sha256, write_json
-from i2i_lib.progress import byte_bar
 
 CYCLEGAN = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 PIX2PIX = "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -167,7 +167,8 @@ def _fetch_rest(url: str, part: Path, version: Path, have: int) -> bool:
                 version.write_text(response.headers["Last-Modified"])
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with open(part, "ab" if have else "wb") as file, byte_bar(part.stem, total, have) as bar:
+        bar = tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1024)
+        with bar, open(part, "ab" if have else "wb") as file:
             try:
                 for chunk in response.iter_content(CHUNK):
                     file.write(chunk)

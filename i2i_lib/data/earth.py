@@ -117,7 +117,7 @@ Place = tuple[int, int, int]  # row and column of a tile's top left, and its blo
 def earth_places(
     satellite: Tensor, image_size: int, scale: int, band: int | None, train_land: float = _MIN_LAND
 ) -> tuple[list[Place], list[Place], dict[str, Any]]:
-    """Where training tiles (of `info["train_size"]`) and test tiles lie on a raster, and how that came about.
+    """Places of training tiles (of `info["train_size"]`) and test tiles on a raster, and `info` on the choice.
 
     A training tile shows at least the share `train_land` of land, a test tile half.
     """
@@ -173,7 +173,7 @@ def earth_places(
 
 
 def earth_land(satellite: Tensor) -> np.ndarray:
-    """Where the satellite picture shows land, bool [H, W].
+    """Mask of land in the satellite picture, bool [H, W].
 
     Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
     8 grey levels. Inland waters are near black and count as land. The coastline data of the same package agree on
@@ -184,7 +184,7 @@ def earth_land(satellite: Tensor) -> np.ndarray:
 
 
 def _starts(first: int, last: int, size: int, stride: int) -> list[int]:
-    """Where tiles of `size` start in [first, last): every `stride`, and one flush with the end if any is left over."""
+    """Starts of tiles of `size` in [first, last): every `stride`, and one flush with the end if any is left over."""
     starts = list(range(first, last - size + 1, stride))
     if starts and starts[-1] + size < last:
         starts.append(last - size)

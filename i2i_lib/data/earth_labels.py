@@ -20,7 +20,7 @@ class SurfaceClass:
     seen_as: tuple[tuple[int, int, int], ...] = ()
 
 
-# The satellite colours are means over places that an atlas knows; they are named behind. Figures' colours also differ
+# The satellite colours are means over places that an atlas names, listed behind. Figures' colours also differ
 # in lightness, so that neighbours on the map can be told apart without red and green.
 CLASSES = (
     SurfaceClass("deep water", "#12365C", ((8, 25, 60), (2, 6, 22))),  # Atlantic, 30 N 40 W; trenches; and every lake
@@ -111,13 +111,13 @@ def _cover_and_sea() -> tuple[Tensor, Tensor]:
 
 
 def _water(satellite: Tensor) -> Tensor:
-    """Where sea is, and where lakes are; float [2, H, W]."""
+    """Masks of sea and of lakes, float [2, H, W]."""
     sea = ~torch.from_numpy(earth_land(satellite))
     return torch.stack([sea, ~sea & (satellite.max(0).values <= _LAKE_DARKNESS)]).float()
 
 
 def _snow(satellite: Tensor) -> Tensor:
-    """Where the picture is bright and nearly grey: snow, ice, some salt; float [1, H, W]. Grey levels."""
+    """Mask of pixels that are bright and nearly grey (snow, ice, some salt), float [1, H, W]. Grey levels."""
     least, most = satellite.aminmax(dim=0, keepdim=True)
     return ((least > 90) & (most - least < 24)).float()
 
@@ -137,16 +137,16 @@ def _sums(x: Tensor, size: int) -> Tensor:
 def _nearest(picture: Tensor, classes: range | tuple[int, ...]) -> Tensor:
     """The class, out of `classes`, with the nearest colour; on a logarithmic scale, as dark greens differ by little."""
     colours, kinds = zip(*[(colour, kind) for kind in classes for colour in CLASSES[kind].seen_as], strict=True)
-    wanted = (torch.tensor(colours).double() + 8).log()
-    lengths = wanted.square().sum(1)[:, None]
+    named = (torch.tensor(colours).double() + 8).log()
+    lengths = named.square().sum(1)[:, None]
     # In float64, so that no machine rounds a pixel into another class; in strips, for memory.
     strips = [(strip.double().flatten(1) + 8).log() for strip in picture.split(150, 1)]
-    chosen = torch.cat([(lengths - 2 * wanted @ points).argmin(0) for points in strips])
+    chosen = torch.cat([(lengths - 2 * named @ points).argmin(0) for points in strips])
     return torch.tensor(kinds, dtype=torch.uint8)[chosen].view(picture.shape[1:])
 
 
 def _highland(height: Tensor) -> Tensor:
-    """Where the tints of the height map are those above about 1,500 m: golden brown, dark brown, purple or grey."""
+    """Mask of the height map's tints above about 1,500 m: golden brown, dark brown, purple or grey."""
     red, green, blue = height
     return (green < red) & ((blue < 0.24 * red) | (green < 0.73 * red) | (blue > 0.88 * green))
 

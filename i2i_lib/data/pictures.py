@@ -20,7 +20,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 
 def read_picture(path: Path | str) -> Tensor:
-    """One picture file as uint8 RGB [3, H, W], upright as its EXIF orientation says.
+    """One picture file as uint8 RGB [3, H, W], upright by its EXIF orientation.
 
     Whatever is transparent shows white behind it; 16 bits per channel become 8 by scaling the full range; CMYK, grey
     and palettes become RGB; of an animation, the first frame. Colour profiles are ignored.
@@ -53,7 +53,7 @@ def _read(path: Path, enough: int | None = None) -> Image.Image:
         with Image.open(path) as image:
             if enough:
                 image.draft(None, (enough, enough))  # pyright: ignore[reportArgumentType]
-            # Whatever range was meant by 32 bits, the file does not say. As such Pillow also opens 16 bits of a PGM.
+            # The file does not state the range of its 32 bits. Pillow opens 16 bits of a PGM as such, too.
             if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
                 raise ValueError("its pixels have 32 bits: save it with 8 or 16 bits per channel")
             return _rgb(ImageOps.exif_transpose(image))

@@ -13,7 +13,7 @@ Family = Literal["pix2pix", "cyclegan", "gaugan"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a training or evaluation step reads, float.
+    """Input of a training or evaluation step, float.
 
     `source` [N, C, H, W] holds pictures in [-1, 1] or encoded labels (see `encode`), `target` [N, 3, H, W] pictures in
     [-1, 1]. They are registered to each other unless the tiles they were drawn from are not paired.
@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Pictures of two domains, uint8; square, unless a task says otherwise.
+    """Pictures of two domains, uint8; square, except where a task states another shape.
 
     In place of a tensor, `source` and `target` may be pictures still in their files (`picture_cache.FileImages`): these
     have its shape, and an index into them gives a tensor.
@@ -70,7 +70,7 @@ class Task:
 
 
 def encode(images: Tensor, classes: int = 0) -> Tensor:
-    """What a network reads: uint8 pictures as float in [-1, 1]; label maps as one channel per class, 0 or 1.
+    """Encode for a network: uint8 pictures as float in [-1, 1]; label maps as one channel per class, 0 or 1.
 
     An edge map behind the labels becomes one more channel, 1 on an edge.
     """
@@ -81,5 +81,5 @@ def encode(images: Tensor, classes: int = 0) -> Tensor:
 
 
 def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
-    """The chosen tiles of a paired set whole, as they are: what evaluation reads."""
+    """The chosen tiles of a paired set whole and unchanged, for evaluation."""
     return Batch(encode(tiles.source[index], tiles.classes), encode(tiles.target[index]))

@@ -2,7 +2,7 @@
 
 The file holds the fused network, written operator by operator: there are ten kinds, every border is a Pad of its own
 or a symmetric one, and nothing in it depends on the picture's size. It appears under its name only after ONNX Runtime
-has computed with it what PyTorch does with the student.
+has reproduced with it PyTorch's pictures.
 """
 
 import json
