@@ -1,7 +1,7 @@
 """From a plan to a student: random, inherited or with the teacher's scales."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from i2i_lib.config import is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.prune import ChannelPlan, Channels, Prunable
+
+P = TypeVar("P", bound=Prunable)
 
 
 def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
@@ -26,11 +28,11 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
     _check_ranks_all(teacher)
     student = _like(teacher, plan).train(teacher.training)
     _copy(teacher, student, plan, lambda name: True)
-    return student
+    return cast(InceptionGenerator, student)
 
 
 def start_student(
-    teacher: Prunable,
+    teacher: P,
     plan: ChannelPlan,
     start: Literal["random", "inherited", "scales"] = "random",
     *,
@@ -38,7 +40,7 @@ def start_student(
     gain: float = 0.02,
     norm_start: Literal["one", "normal"] = "one",
     scheme: Literal["normal", "xavier"] = "normal",
-) -> Prunable:
+) -> P:
     """A student to train, in one of three states.
 
     - "random": fresh weights, as published (section 3.3), by `init_weights` with `seed` and the further options;
@@ -53,7 +55,7 @@ def start_student(
     if start != "random":
         _check_ranks_all(teacher)
     if start == "inherited":
-        return inherit(teacher, plan).train()
+        return cast(P, inherit(teacher, plan).train())
     student = _like(teacher, plan)
     init_weights(student, seed=seed, gain=gain, norm_start=norm_start, scheme=scheme)
     if start == "scales":
@@ -100,7 +102,7 @@ def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channel
     yield "head", None, inputs
 
 
-def _like(teacher: Prunable, plan: ChannelPlan) -> Any:
+def _like(teacher: P, plan: ChannelPlan) -> P:
     """An unfilled student, on its teacher's device and in its precision."""
     reference = next(teacher.parameters())
     return type(teacher)(cast(Any, plan.config)).to(reference.device, reference.dtype)
