@@ -68,7 +68,8 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     )
     scales, kept = channels.scale.to_numpy(), channels.kept.to_numpy()
     width = np.ptp(scales) / 60
-    edge = threshold or scales.min()  # an edge at the threshold: no bar crosses it
+    # An edge just above the threshold: no bar crosses it, and the scale that gave it is on the removed side.
+    edge = scales.min() if threshold is None else np.nextafter(threshold, np.inf)
     first, last = np.floor((scales.min() - edge) / width), np.ceil((scales.max() - edge) / width)
     top.hist(
         [scales[kept], scales[~kept]],
