@@ -139,6 +139,7 @@ rule book:
 rule data:
     input:
         **source("01-data"),
+        texts="notebooks/tasks.yml",
     output:
         notebook=f"{HOME}/notebooks/01-data.ipynb",
         data=multiext(f"{HOME}/data", ".safetensors", ".json"),

@@ -1,4 +1,4 @@
-"""The book's figure style, and the pictures that several chapters draw. Colours: Okabe and Ito's palette."""
+"""The book's figure style, and what several chapters show. Colours: Okabe and Ito's palette."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from i2i_lib.metrics.pairs import quantise
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -53,6 +53,11 @@ def style() -> None:
     )
 
 
+def facts(values: Mapping[str, str]) -> Markdown:
+    """Numbers of this run as a list, one line each."""
+    return Markdown("\n".join(f"- {name}: **{value}**" for name, value in values.items()))
+
+
 def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mapping[int, str] | None = None) -> Figure:
     """Rows of images with the row's name at the left, pixels shown as they are.
 
@@ -68,7 +73,7 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mappin
         layout="constrained",
     )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, as_uint8(images), strict=True):
+        for axis, image in zip(line, quantise(images), strict=True):
             axis.imshow(image.permute(1, 2, 0).cpu(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -78,15 +83,15 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mappin
     return figure
 
 
-def compare(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
-    """Pictures of the same places, as one mosaic for each name; in the book a divider goes between any two of them.
+def divider(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
+    """Pictures of the same places, as one mosaic for each name; in the book a divider moves between any two of them.
 
     `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
     """
     shown = []
     for name, images in layers.items():
         file = BytesIO()
-        mosaic = make_grid(as_uint8(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
+        mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
         Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
         data = b64encode(file.getvalue()).decode()
         alt = escape(f"{len(images)} places: {name}")
@@ -100,13 +105,6 @@ def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
         return images
     colours = [[round(255 * part) for part in to_rgb(label["colour"])] for label in info["classes"]]
     return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)
-
-
-def as_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as 0 to 255, rounded; uint8 images as they are."""
-    if not images.is_floating_point():
-        return images
-    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def quality_against_price(
@@ -131,10 +129,3 @@ def quality_against_price(
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
-
-
-def outline(axis: Axes, box: Tensor, size: int, colour: str, label: str) -> None:
-    """Draw square tiles on a map. `box`: top-left (row, column) [N, 2] in the axis' coordinates; `size`: side."""
-    patches = [Rectangle((column, row), size, size) for row, column in box.tolist()]
-    axis.add_collection(PatchCollection(patches, facecolor=colour, edgecolor=colour, linewidth=0.6, alpha=0.35))
-    axis.plot([], [], "s", color=colour, alpha=0.7, label=label)  # collections of patches have no legend entry

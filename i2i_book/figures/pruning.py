@@ -1,0 +1,250 @@
+"""Tables and figures that both pruning chapters show: the threshold, the search, the widths, rival rankings."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION
+from i2i_lib.config import BlockWidths, PrunableConfig
+from i2i_lib.macs import generator_macs, generator_params
+from i2i_lib.prune import ChannelPlan, Scales
+
+Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of that kind
+
+
+def size_table(teacher: PrunableConfig, plan: ChannelPlan, budget: float, image_size: int) -> Styler:
+    """Cost and parameters of teacher and student, and the budget in exact MACs."""
+    exact, paper = (generator_macs(teacher, image_size, convention) for convention in ("exact", "paper"))
+    sizes = pd.DataFrame(
+        {
+            "teacher": [exact, paper, generator_params(teacher)],
+            "budget": [budget, np.nan, np.nan],
+            "student": [plan.cost, plan.macs, generator_params(plan.config)],
+        },
+        index=["MACs, exact", "MACs, paper", "parameters"],
+    )
+    sizes["times fewer"] = sizes["teacher"] / sizes["student"]
+    table = sizes.style
+    table.format("{:,.0f}", na_rep="")
+    table.format("{:.1f}", subset="times fewer")
+    return table
+
+
+def channel_table(scales: Scales, plan: ChannelPlan, kinds: Kinds) -> pd.DataFrame:
+    """One row for each channel that can go: its `kind`, its norm `scale`, whether it is `kept`."""
+    rows = []
+    for kind, members in kinds.items():
+        for layer in members:
+            kept = set(plan.keep[layer])
+            rows += [(kind, scale, channel in kept) for channel, scale in enumerate(scales[layer])]
+    return pd.DataFrame(rows, columns=["kind", "scale", "kept"])
+
+
+def threshold_facts(channels: pd.DataFrame, threshold: float | None) -> dict[str, str]:
+    """The threshold, the channels on either side, and how many scales crowd around it."""
+    if threshold is None:
+        return {"Threshold": "none, because the budget covers the whole teacher"}
+    above = channels.scale > threshold
+    near = (channels.scale - threshold).abs() < 0.001
+    return {
+        "Threshold": f"{threshold:.5f}",
+        "Channels kept": f"{channels.kept.sum():,} of {len(channels):,} ({100 * channels.kept.mean():.0f} %)",
+        "Kept although under it": f"{(channels.kept & ~above).sum()}",
+        "Removed although above it": f"{(~channels.kept & above).sum()}",
+        "Scales within 0.001 of it": f"{100 * near.mean():.0f} %",
+    }
+
+
+def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
+    """Norm scales of all channels as a histogram; below it one row of dots for each kind of layer."""
+    kinds = list(channels.kind.unique())
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(8, 3.4 + 0.24 * len(kinds)), sharex=True, height_ratios=[1, 0.18 * len(kinds)]
+    )
+    scales, kept = channels.scale.to_numpy(), channels.kept.to_numpy()
+    width = np.ptp(scales) / 60
+    # An edge just above the threshold: no bar crosses it, and the scale that gave it is on the removed side.
+    edge = scales.min() if threshold is None else np.nextafter(threshold, np.inf)
+    first, last = np.floor((scales.min() - edge) / width), np.ceil((scales.max() - edge) / width)
+    top.hist(
+        [scales[kept], scales[~kept]],
+        bins=edge + width * np.arange(first, last + 1),
+        stacked=True,
+        color=[BLUE, GREY],
+        label=["student keeps", "removed"],
+    )
+    top.set(ylabel="channels")
+    top.legend(fontsize=9)
+    rows = channels.kind.map(kinds.index).to_numpy()
+    heights = rows + np.random.default_rng(0).uniform(-0.3, 0.3, len(rows))
+    for which, colour in ((~kept, GREY), (kept, BLUE)):
+        bottom.plot(scales[which], heights[which], ".", color=colour, markersize=4, alpha=0.6)
+    right_of_axis = bottom.get_yaxis_transform()
+    for y, (_, own) in enumerate(channels.groupby("kind", sort=False)):
+        text = f"{own.kept.sum()} of {len(own)}"
+        bottom.text(1.01, y, text, va="center", fontsize=9, transform=right_of_axis)
+    if threshold is not None:
+        for axis in (top, bottom):
+            axis.axvline(threshold, color=VERMILLION, linewidth=1.5)
+    bottom.set_yticks(range(len(kinds)), kinds, fontsize=9.5)
+    bottom.invert_yaxis()
+    bottom.grid(axis="y", visible=False)
+    bottom.set(xlabel=r"norm scale $|\gamma|$")
+    return figure
+
+
+def sampled_thresholds(channels: pd.DataFrame, most: int = 150) -> np.ndarray:
+    """At most `most` of the distinct scales, ascending, spread evenly over their order."""
+    thresholds = np.unique(channels.scale)
+    return thresholds[np.linspace(0, len(thresholds) - 1, min(len(thresholds), most)).astype(int)]
+
+
+def cost_table(configs: Sequence[PrunableConfig], image_size: int) -> pd.DataFrame:
+    """Exact and paper MACs and parameters, one row a network."""
+    return pd.DataFrame(
+        {
+            "exact": [generator_macs(config, image_size, "exact") for config in configs],
+            "paper": [generator_macs(config, image_size, "paper") for config in configs],
+            "parameters": [generator_params(config) for config in configs],
+        }
+    )
+
+
+def draw_search(
+    thresholds: np.ndarray, costs: pd.DataFrame, evaluated: Sequence[float], budget: float, threshold: float | None
+) -> Figure:
+    """Left: relative cost against the threshold. Right: the costs that the binary search evaluated, in order.
+
+    `costs`: a `cost_table` of the teacher and of the student at each of `thresholds`. `evaluated`: exact MACs.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, width_ratios=[3, 2])
+    for convention, colour, line in (("exact", BLUE, "-"), ("paper", ORANGE, "--")):
+        percent = 100 * costs[convention] / costs[convention][0]
+        left.step(thresholds, percent[1:], line, where="post", color=colour, label=convention)
+    if threshold is not None:
+        left.axvline(threshold, color=VERMILLION, linewidth=1.5, label="threshold")
+    number, macs = np.arange(1, len(evaluated) + 1), np.array(evaluated)
+    for which, marker, label in ((macs <= budget, "o", "fits"), (macs > budget, "x", "over budget")):
+        right.plot(number[which], 100 * macs[which] / costs.exact[0], marker, color=BLUE, label=label)
+    for axis in (left, right):
+        axis.axhline(100 * budget / costs.exact[0], color="black", linestyle="--", linewidth=1, label="budget")
+        axis.legend(fontsize=9)
+    left.set(yscale="log", xlabel=r"threshold on $|\gamma|$", ylabel="cost, % of teacher")
+    left.locator_params(axis="x", nbins=5)
+    left.yaxis.set_major_formatter("{x:g}")
+    right.set(xlabel="evaluation")
+    return figure
+
+
+def branch_widths(blocks: Sequence[BlockWidths]) -> np.ndarray:
+    """Hidden widths [blocks, branches]: the plain branches by kernel, then the depthwise ones."""
+    return np.array([[*block.conv, *block.depthwise] for block in blocks])
+
+
+def narrowed_bars(axis: Axes, before: Mapping[str, int], after: Sequence[int]) -> None:
+    """Bars of the student's widths `after`, in front of the teacher's, with both numbers. `before`: name -> width."""
+    for y, (was, width) in enumerate(zip(before.values(), after, strict=True)):
+        axis.barh(y, was, color=GREY, alpha=0.35, height=0.7)
+        axis.barh(y, width, color=BLUE, height=0.7)
+        axis.text(was, y, f" {width} of {was}", va="center", fontsize=8.5)
+    axis.set_yticks(range(len(before)), list(before), fontsize=9.5)
+    axis.set(xlabel="channels", xlim=(0, 1.7 * max(before.values())), ylim=(len(before) - 0.5, -0.5))
+    axis.grid(axis="y", visible=False)
+
+
+def kept_branches(
+    axis: Axes, kept: np.ndarray, before: np.ndarray, rows: Sequence[str], kernel_sizes: Sequence[int]
+) -> None:
+    """Table [blocks, branches] of the hidden channels that stay; the darker, the larger the share."""
+    share = kept / np.maximum(before, 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (y, x), count in np.ndenumerate(kept):
+        text = f"{count}/{before[y, x]}" if count else "-"
+        colour = "white" if share[y, x] > 0.6 else "black"
+        axis.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+    ticks = []
+    for kind in ("plain", "depthwise"):
+        ticks += [rf"${kernel}{{\times}}{kernel}$" for kernel in kernel_sizes]
+        middle = len(ticks) - len(kernel_sizes) // 2 - 1
+        ticks[middle] += f"\n{kind}"
+    axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def draw_family(
+    costs: pd.DataFrame, plan: ChannelPlan, curves: Mapping[str, tuple[str, Sequence[float]]], ylabel: str
+) -> Figure:
+    """All students of one teacher against their relative cost: parameters at the left, `curves` at the right.
+
+    `costs`: a `cost_table` from the teacher to the floor. `curves`: label -> (colour, one value for each row of it).
+    """
+    relative, own = 100 * costs.exact / costs.exact[0], 100 * plan.cost / costs.exact[0]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
+    left.loglog(relative, costs.parameters, color=GREY)
+    left.plot(own, generator_params(plan.config), "o", color=BLUE, label="this student")
+    left.plot(relative.iloc[-1], costs.parameters.iloc[-1], "s", color=VERMILLION, label="floor")
+    left.set(xlabel="exact MACs, % of teacher", ylabel="parameters")
+    for label, (colour, values) in curves.items():
+        right.semilogx(relative, values, color=colour, label=label)
+    right.axvline(own, color="black", linestyle="--", linewidth=1)
+    right.set(xlabel="exact MACs, % of teacher", ylabel=ylabel, ylim=(0, 103))
+    for axis in (left, right):
+        axis.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), ncols=3, fontsize=9, handlelength=1, columnspacing=1)
+        axis.xaxis.set_major_formatter("{x:g}")
+    return figure
+
+
+def kept_shares(plans: Mapping[str, ChannelPlan], scales: Scales, kinds: Kinds) -> pd.DataFrame:
+    """Percent of the channels that each plan keeps: a row for each kind of layer, a column for each plan."""
+    shares = {}
+    for name, plan in plans.items():
+        kept = [sum(len(plan.keep[layer]) for layer in members) for members in kinds.values()]
+        whole = [sum(len(scales[layer]) for layer in members) for members in kinds.values()]
+        shares[name] = 100 * np.array(kept) / np.array(whole)
+    return pd.DataFrame(shares, index=list(kinds))
+
+
+def draw_rankings(ranked: pd.Series, uniform: pd.Series, random: pd.DataFrame) -> Figure:
+    """Percent of channels kept in each kind of layer: by norm scales, evenly, and the range of random rankings."""
+    figure, axis = plt.subplots(figsize=(8, 1 + 0.25 * len(ranked)))
+    y = np.arange(len(ranked))
+    axis.hlines(
+        y,
+        random.min(axis=1),
+        random.max(axis=1),
+        color=GREY,
+        alpha=0.5,
+        linewidth=7,
+        label=f"random (range of {random.shape[1]})",
+    )
+    axis.plot(uniform, y, "D", color=ORANGE, markersize=6, label="uniform")
+    axis.plot(ranked, y, "o", color=BLUE, markersize=7, label="norm scales")
+    axis.set_yticks(y, list(ranked.index), fontsize=9.5)
+    axis.invert_yaxis()
+    axis.set(xlabel="% of channels kept", xlim=(-2, 102))
+    axis.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    return figure
+
+
+def chance_facts(ranked: pd.Series, random: pd.DataFrame) -> dict[str, str]:
+    """How far a plan's shares are from the mean of random ones, beside how far these are from each other."""
+    average = random.mean(axis=1)
+    outside = (ranked < random.min(axis=1)) | (ranked > random.max(axis=1))
+    largest = (ranked - average).abs().idxmax()
+    row = str(largest).replace(r"\times", "&times;").replace("$", "")
+    own = (ranked - average).abs().mean()
+    others = [(random[i] - random.drop(columns=i).mean(axis=1)).abs().mean() for i in random]
+    return {
+        "Kinds of layer whose share no random ranking gives": f"{outside.sum()} of {len(ranked)}",
+        "Largest difference": f"{row}, {ranked[largest]:.0f} % against {average[largest]:.0f} % on average",
+        "Plan to the mean of the random students": f"{own:.1f} percentage points",
+        "A random student to the mean of the others": f"{min(others):.1f} to {max(others):.1f} percentage points",
+    }
