@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from i2i_lib.data.pictures import THREADS, read_tile
+from i2i_lib.data.pictures import THREADS
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.data.vector import RENDERER, render_svg
 from i2i_lib.files import root, shorten_path, write_json
@@ -100,7 +100,9 @@ def all_emoji() -> list[Emoji]:
     """
     names, flat = _drawings(FLAT)
     _, black = _drawings(BLACK)
-    solid = {_code(file.stem): file for file in SOLID.files()}
+    # Of the two emoji that have a file under either name, the one without the selector comes last and is taken.
+    files = sorted(SOLID.files(), key=lambda file: "-fe0f" not in file.stem)
+    solid = {_code(file.stem): file for file in files}
     both = sorted(flat.keys() & solid.keys())
     return [Emoji(code, names[code], flat[code], black.get(code), solid[code]) for code in both]
 
@@ -147,7 +149,8 @@ def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
     """Return the codes of the wrong pairs, each with the rule that leaves it out.
 
     "other variant": the flat drawing is nearer to the 3-D picture of another variant (see `nearer_to_another`).
-    "other outline": the outlines of the two pictures differ (see `outline_iou`).
+    "other outline": of the rest, those whose outlines, where at least half of a pixel is covered, share less than
+    `OUTLINE_IOU` of their union.
 
     Both are decided on pictures of `RULE_SIZE` pixels. The answer takes seconds and is kept under `data/fluent/`.
     """
@@ -158,10 +161,10 @@ def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
         return json.loads(record.read_text())
     except (FileNotFoundError, ValueError):
         pass  # not known yet, or damaged
-    flat = _each(lambda one: render_svg(one.flat, RULE_SIZE), emoji)
-    solid = _each(lambda one: read_tile(one.solid, RULE_SIZE)[0], emoji)
-    other_variant = nearer_to_another(flat, solid, [group_key(one.code) for one in emoji])
-    other_outline = outline_iou(_each(_flat_outline, emoji), _each(_solid_outline, emoji)) < OUTLINE_IOU
+    flat = _each(lambda one: render_svg(one.flat, RULE_SIZE, "RGBA", background=None), emoji)
+    solid = _each(lambda one: read_solid(one.solid, RULE_SIZE), emoji)
+    other_variant = nearer_to_another(on_white(flat), on_white(solid), [group_key(one.code) for one in emoji])
+    other_outline = outline_iou(flat[:, 3] > 127, solid[:, 3] > 127) < OUTLINE_IOU
     wrong = {}
     for one, variant, outline in zip(emoji, other_variant.tolist(), other_outline.tolist(), strict=True):
         if variant:
@@ -194,16 +197,25 @@ def outline_iou(one: Tensor, other: Tensor) -> Tensor:
     return (one & other).sum((1, 2)) / (one | other).sum((1, 2))
 
 
-def _flat_outline(emoji: Emoji) -> Tensor:
-    """Where the flat drawing covers at least half of a pixel, bool [RULE_SIZE, RULE_SIZE]."""
-    return render_svg(emoji.flat, RULE_SIZE, "RGBA", background=None)[3] > 127
+def read_solid(path: Path, size: int) -> Tensor:
+    """Read a 3-D picture as uint8 [4, size, size], its alpha channel last; of one that is not square, the middle.
+
+    Raises ValueError if it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return pil_to_tensor(ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS))
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be decoded ({error}): run `.venv/bin/npm ci` in the checkout; if that does not help, "
+            "reinstall Pillow, whose official wheels read WebP"
+        ) from error
 
 
-def _solid_outline(emoji: Emoji) -> Tensor:
-    """Where the 3-D picture covers at least half of a pixel, bool [RULE_SIZE, RULE_SIZE]."""
-    with Image.open(emoji.solid) as image:
-        alpha = image.convert("RGBA").getchannel("A")
-    return pil_to_tensor(ImageOps.fit(alpha, (RULE_SIZE, RULE_SIZE), Image.Resampling.LANCZOS))[0] > 127
+def on_white(pictures: Tensor) -> Tensor:
+    """Return what pictures with an alpha channel, uint8 [..., 4, H, W], look like on white, uint8 [..., 3, H, W]."""
+    colour, alpha = pictures[..., :3, :, :].float(), pictures[..., 3:, :, :].float() / 255
+    return (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
 
 
 def _each(make: Callable[[Emoji], Tensor], emoji: Sequence[Emoji]) -> Tensor:
@@ -251,7 +263,7 @@ def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_
 
     def tiles(emoji: list[Emoji], block: list[int]) -> Tiles:
         source = _each(lambda one: render_svg(drawing(one) or "", image_size), emoji)
-        target = _each(lambda one: read_tile(one.solid, image_size)[0], emoji)
+        target = _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
         box = torch.zeros(len(emoji), 2, dtype=torch.int64)
         return Tiles(source, target, block=torch.tensor(block), box=box, target_box=box)
 
