@@ -28,6 +28,21 @@ SHARES = {"test": 0.2}  # of the groups, chosen by a hash; what is left is for t
 RULE_SIZE = 64  # pixels; wrong pairs are found at this size, whatever the size of the task
 NEARER = 0.95  # of the L1 to its own 3-D picture: a drawing nearer than that to another variant's has a wrong one
 OUTLINE_IOU = 0.85  # what the two outlines of a pair have in common, at least
+# People whose gender has a code point of its own, by the one that stands for them all.
+_SAME = {
+    code: person
+    for person, codes in {
+        "1f9d1": "1f468 1f469",  # person: man, woman
+        "1f9d2": "1f466 1f467",  # child: boy, girl
+        "1f9d3": "1f474 1f475",  # older person
+        "1f934": "1f478 1fac5",  # prince: princess, person with crown
+        "1f930": "1fac3 1fac4",  # pregnant
+        "1f385": "1f936",  # Santa Claus: Mrs. Claus
+        "1f46b": "1f46c 1f46d",  # holding hands
+        "1f483": "1f57a",  # dancing
+    }.items()
+    for code in codes.split()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +144,10 @@ def _svg(icon: dict[str, Any]) -> str:
 def group_key(code: str) -> str:
     """Return the drawing that an emoji is a variant of ("1f469-1f3fd-200d-1f680": "1f9d1-200d-1f680").
 
-    Skin tones and genders share a key. A gender is a sign at the end, or a man or woman in place of a person.
+    Skin tones and genders share a key.
     """
     plain = re.sub("-1f3f[b-f]|-200d-264[02]", "", code)
-    return re.sub("1f46[89]", "1f9d1", plain)
+    return "-".join(_SAME.get(point, point) for point in plain.split("-"))
 
 
 def part_of(group: str) -> str:
@@ -154,8 +169,9 @@ def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
 
     Both are decided on pictures of `RULE_SIZE` pixels. The answer takes seconds and is kept under `data/fluent/`.
     """
+    groups = [group_key(one.code) for one in emoji]
     made_of = [SOLID.sha256, FLAT.sha256, RENDERER, PIL.__version__, RULE_SIZE, NEARER, OUTLINE_IOU]
-    made_of += [one.code for one in emoji]
+    made_of += [[one.code, group] for one, group in zip(emoji, groups, strict=True)]
     record = CACHE / f"left-out-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}.json"
     try:
         return json.loads(record.read_text())
@@ -163,7 +179,7 @@ def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
         pass  # not known yet, or damaged
     flat = _each(lambda one: render_svg(one.flat, RULE_SIZE, "RGBA", background=None), emoji)
     solid = _each(lambda one: read_solid(one.solid, RULE_SIZE), emoji)
-    other_variant = nearer_to_another(on_white(flat), on_white(solid), [group_key(one.code) for one in emoji])
+    other_variant = nearer_to_another(on_white(flat), on_white(solid), groups)
     other_outline = outline_iou(flat[:, 3] > 127, solid[:, 3] > 127) < OUTLINE_IOU
     wrong = {}
     for one, variant, outline in zip(emoji, other_variant.tolist(), other_outline.tolist(), strict=True):
