@@ -10,7 +10,7 @@ N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
-READY := .venv/.ready
+READY := .venv/.ready node_modules/.package-lock.json
 
 .PHONY: book ablations test check verify stress audit lab serve clean help
 
@@ -51,7 +51,7 @@ serve:  ## serve the book on this machine only
 clean:  ## delete what was built, not the environment
 	rm -rf _build book/notebooks book/tasks runs .snakemake
 
-$(READY): pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make book PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -59,4 +59,11 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up the environment in .venv: about three minutes and 7 GB, once."
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# npm is one of the Python packages; it writes this file last.
+node_modules/.package-lock.json: package-lock.json .npmrc | .venv/.ready
+	@echo "Fetching drawings and scripts by npm: 210 MB, once."
+	@.venv/bin/npm ci --loglevel=error || \
+	  { echo "error: npm could not fetch what package-lock.json lists: this step needs the network, once"; exit 1; }
 	@touch $@

@@ -269,6 +269,12 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     assert (html / "notebooks/01-data.html").exists()
 
 
+def test_a_build_without_the_scripts_is_refused(tmp_path):
+    shutil.copy(ROOT / "package.json", tmp_path)
+    with pytest.raises(RuntimeError, match=r"node_modules lacks mathjax .* and onnxruntime-web .*: run"):
+        build(tmp_path)
+
+
 def test_further_tasks_get_parts_of_their_own(book):
     """A task has its pages in the contents if it was run, variants below the page they vary, and none if it was not."""
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):

