@@ -5,6 +5,7 @@ However many processes share it, a training is the same up to rounding, and one 
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,8 +95,11 @@ class Recipe:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as JSON; a network's config as its own file has it, with its kind."""
+    """Write a recipe as JSON: paths relative to the file, a network's config as its own file has it, with its kind."""
     values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    for name in _FILES:
+        if isinstance(value := values[name], str):
+            values[name] = os.path.relpath(path.parent / value, path.parent)
     values["training"] = asdict(recipe.training)
     for name in _NETWORKS:
         config = values[name]
