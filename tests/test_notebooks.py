@@ -120,6 +120,15 @@ def test_every_student_is_set_apart_by_parameters_that_exist():
         assert all(defaults[key][1] != value for key, value in own.items()), f"{name} is gcka in that"
 
 
+def test_a_students_name_stands_for_all_of_its_parameters():
+    given = {"index": "none", "budget": 0.5}
+    presets.check_student("halfnone", given, "lab", "earth")
+    presets.check_student("mine", given, "lab", "earth")
+    for wrong in ({"index": "gcka"}, {"budget": 1.0}):
+        with pytest.raises(ValueError, match=f"'halfnone' has .* got .*{next(iter(wrong))}.*give another name"):
+            presets.check_student("halfnone", given | wrong, "smoke", "earth")
+
+
 def test_by_hand_means_lab():
     for path in NOTEBOOKS:
         parameters = notebook_parameters(path)
