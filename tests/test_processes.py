@@ -178,5 +178,5 @@ def test_a_launch_that_fails_says_why_in_a_sentence(error, monkeypatch, capsys):
     def fail(path):
         raise error(f"no luck with {path.name}")
 
-    monkeypatch.setattr("i2i_lib.train.recipe.launch", fail)
+    monkeypatch.setattr("i2i_lib.train.__main__.launch", fail)
     assert main(["config.json"]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
