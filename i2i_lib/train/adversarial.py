@@ -1,7 +1,7 @@
 """Shared by the training steps of all families: settings, optimisers, learning rate, precision, running average."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -46,8 +46,8 @@ class TrainConfig:
 class GanState:
     """A generator and its discriminator in training: optimisers, learning rates, running average, state on disk.
 
-    `rates` multiply the learning rates of generator and discriminator, `betas` are Adam's, and `extra` are parameters
-    that learn with the generator's.
+    `rates` multiply the learning rates of generator and discriminator, and `betas` are Adam's. A student's
+    `feature_loss` (see `distill.FeatureLoss`) may have parameters, which learn with the generator's.
     """
 
     def __init__(
@@ -57,17 +57,18 @@ class GanState:
         config: TrainConfig,
         family: Family,
         *,
-        extra: Iterable[Tensor] = (),
+        feature_loss: Any = None,
         rates: tuple[float, float] = (1.0, 1.0),
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         self.config = replace(config, gan=config.gan or PUBLISHED_GAN[family])
         self.generator: Any = channels_last(generator.train())
         self.discriminator: Any = channels_last(discriminator.train())
+        self.feature_loss = feature_loss
         self.count = 0
 
         rate_g, rate_d = rates
-        learning = [*self.generator.parameters(), *extra]
+        learning = [*self.generator.parameters(), *(feature_loss.parameters() if feature_loss else ())]
         self.opt_g = torch.optim.Adam(learning, lr=config.lr * rate_g, betas=betas, fused=True)
         self.opt_d = torch.optim.Adam(self.discriminator.parameters(), lr=config.lr * rate_d, betas=betas, fused=True)
 
@@ -85,7 +86,11 @@ class GanState:
         """All that changes in training, by name."""
         parts: dict[str, Any] = {"generator": self.generator, "discriminator": self.discriminator}
         parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
-        return parts | ({"average": self.average} if self.average else {})
+        if self.average:
+            parts["average"] = self.average
+        if self.feature_loss:
+            parts["feature_loss"] = self.feature_loss
+        return parts
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts().items()} | {"count": self.count}
@@ -97,6 +102,8 @@ class GanState:
 
     def check(self) -> None:
         """Raise ValueError if a loss since the last check had no meaning; see `FeatureLoss.check`."""
+        if self.feature_loss:
+            self.feature_loss.check()
 
     def decay(self) -> None:
         """Set the learning rates of this step: constant, then linear to 0 at the last step (Zhu et al. 2017)."""

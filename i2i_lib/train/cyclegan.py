@@ -171,15 +171,9 @@ class UnpairedDistiller(GanState):
         kind: Distillation = "gcka",
     ) -> None:
         _check_reads_images(discriminator.config)
-        self.feature_loss = FeatureLoss(kind, student, teacher, config)
-        super().__init__(student, discriminator, config, "cyclegan", extra=self.feature_loss.parameters())
+        feature_loss = FeatureLoss(kind, student, teacher, config)
+        super().__init__(student, discriminator, config, "cyclegan", feature_loss=feature_loss)
         self.teacher = frozen(teacher)
-
-    def parts(self) -> dict[str, Any]:
-        return super().parts() | {"feature_loss": self.feature_loss}
-
-    def check(self) -> None:
-        self.feature_loss.check()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5 and section 3.4)."""

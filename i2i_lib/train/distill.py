@@ -50,16 +50,17 @@ class FeatureLoss(nn.Module):
         """Return the weighted loss as "distill", and its terms as "layer1" onwards; both empty for "none"."""
         if self.kind == "none":
             return {}, {}
-        pairs = zip(features, teacher_features, strict=True)
         if self.kind == "mse":
             with autocast(features[0], self.config):
                 adapted = [adapt(f) for adapt, f in zip(self.adapt, features, strict=True)]
             layers = [F.mse_loss(f.float(), t.float()) for f, t in zip(adapted, teacher_features, strict=True)]
             distance = torch.stack(layers).sum()
         else:
-            found = [unchecked_alignment(f, t, group=self.group, **ALIGNMENTS[self.kind]) for f, t in pairs]
-            layers = [value for value, _ in found]
-            constant = torch.stack([flags for _, flags in found])
+            index = ALIGNMENTS[self.kind]
+            pairs = zip(features, teacher_features, strict=True)
+            aligned = [unchecked_alignment(f, t, group=self.group, **index) for f, t in pairs]
+            layers = [value for value, _ in aligned]
+            constant = torch.stack([flags for _, flags in aligned])
             self.constant = constant if self.constant is None else self.constant | constant
             # A constant offset keeps the term at 0 for perfect alignment; it changes no gradient.
             distance = (1 - torch.stack(layers)).sum()

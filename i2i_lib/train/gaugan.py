@@ -78,18 +78,11 @@ class SpadeDistiller(GanState):
         perceptual: Vgg19Features | None = None,
         perceptual_weight: float = 10.0,
     ) -> None:
-        self.feature_loss = FeatureLoss(kind, student, teacher, config)
-        extra = self.feature_loss.parameters()
-        super().__init__(student, discriminator, config, "gaugan", extra=extra, **TWO_TIME_SCALES)
+        feature_loss = FeatureLoss(kind, student, teacher, config)
+        super().__init__(student, discriminator, config, "gaugan", feature_loss=feature_loss, **TWO_TIME_SCALES)
         self.teacher = frozen(teacher)
         self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
         self.perceptual = perceptual
-
-    def parts(self) -> dict[str, Any]:
-        return super().parts() | {"feature_loss": self.feature_loss}
-
-    def check(self) -> None:
-        self.feature_loss.check()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5)."""

@@ -4,8 +4,6 @@ A step draws no random numbers, and the batches are a pure function of seed and 
 moment and started again ends as an unbroken one does.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -75,15 +73,9 @@ class PairedDistiller(GanState):
         config: TrainConfig,
         kind: Distillation = "gcka",
     ) -> None:
-        self.feature_loss = FeatureLoss(kind, student, teacher, config)
-        super().__init__(student, discriminator, config, "pix2pix", extra=self.feature_loss.parameters())
+        feature_loss = FeatureLoss(kind, student, teacher, config)
+        super().__init__(student, discriminator, config, "pix2pix", feature_loss=feature_loss)
         self.teacher = frozen(teacher)
-
-    def parts(self) -> dict[str, Any]:
-        return super().parts() | {"feature_loss": self.feature_loss}
-
-    def check(self) -> None:
-        self.feature_loss.check()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5)."""
