@@ -18,9 +18,8 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 from statistics import mean, median, quantiles, stdev
 from tempfile import TemporaryDirectory
@@ -41,9 +40,10 @@ from i2i_book.presets import load_preset, preset_parameters
 from i2i_book.runner.notebook import notebook_parameters
 from i2i_book.runner.provenance import machine
 from i2i_book.runs import root
-from i2i_lib.checkpoint import build
+from i2i_lib.checkpoint import build as build_network
+from i2i_lib.checkpoint import save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.store import save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Batch, Task, to_batch
 from i2i_lib.layers import init_weights
@@ -52,7 +52,7 @@ from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune, random_scales
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.device import set_up
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.recipe import Recipe, build
 
 GOAL = 1.5  # times the baseline's images per second, on a CPU
 CUDA = torch.cuda.is_available()
@@ -92,27 +92,24 @@ BASELINE, LIBRARY, COMPILED = "baseline", "this library", "this library, compile
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is trained: a teacher, or a student of one."""
+    """What is trained, a teacher or a student of one, and where its files are."""
 
     task: Task
-    files: Path  # the training pairs side by side, a file each
-    config: Any
-    teacher: Any  # None: this is one
-    judge: DiscriminatorConfig
-    training: TrainConfig
-    size: int
-    batch_size: int
+    folder: Path  # of the data, the teacher, the plan, and of the training pairs side by side, a file each
+    recipe: Recipe
 
-    def networks(self, seed: int) -> tuple[nn.Module, nn.Module, nn.Module | None]:
-        """Generator, discriminator and teacher with random weights: only time matters, except in `final_losses`."""
-        configs = (self.config, self.judge, *([self.teacher] if self.teacher else []))
-        nets = [build(config).to(DEVICE) for config in configs]
-        for i, net in enumerate(nets):
-            init_weights(net, seed=3 * seed + i)
-        return nets[0], nets[1], nets[2].eval() if self.teacher else None
+    @property
+    def size(self) -> int:
+        return self.task.test.size
+
+    def build(self, seed: int, **training: Any) -> tuple[Any, Callable[[int], Iterator[Batch]]]:
+        """The library's trainer and batches; the weights are random: only time matters, except in `final_losses`."""
+        recipe = replace(self.recipe, seed=seed, training=replace(self.recipe.training, **training))
+        trainer, batches, _ = build(recipe, self.folder, self.task, DEVICE)
+        return trainer, batches
 
 
-def settings(preset: str, files: Path) -> dict[str, Setting]:
+def settings(preset: str, folder: Path) -> dict[str, Setting]:
     """The teacher and the student that a preset trains for `earth`."""
     chapters = {}
     for name in ("01-data", "02-search-space", "03-pruning", "04-distillation"):
@@ -120,26 +117,28 @@ def settings(preset: str, files: Path) -> dict[str, Setting]:
         defaults = {key: default for key, (_, default) in known.items()}
         chapters[name] = defaults | preset_parameters(load_preset(preset), name, "earth")
     data, first, cut, second = chapters.values()
-    size = data["image_size"]
-    task = load_task("earth", image_size=size, scale=data["scale"])
+    task = load_task("earth", image_size=data["image_size"], scale=data["scale"])
+    save_task(task, folder / "data")
     for i, pair in enumerate(torch.cat([task.train.source, task.train.target], 3)[:500]):
-        Image.fromarray(pair.permute(1, 2, 0).numpy()).save(files / f"{i}.png")
+        Image.fromarray(pair.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
 
-    wide = replace(cat_teacher(first["base"], first["blocks"], first["norm"]), upsample=first["upsample"])
-    budget = cut["share"] * generator_macs(wide, size, "exact")
-    teacher = build(wide)
-    plan = prune(teacher, budget, image_size=size, cost="exact", scales=random_scales(teacher, 0))
-    judge = DiscriminatorConfig(6, first["disc_base"], norm=first["norm"])
+    config = replace(cat_teacher(first["base"], first["blocks"], first["norm"]), upsample=first["upsample"])
+    budget = cut["share"] * generator_macs(config, task.test.size, "exact")
+    teacher = build_network(config)
+    init_weights(teacher, seed=0)
+    save_generator(teacher, folder / "teacher")
+    scales = random_scales(teacher, 0)
+    save_plan(prune(teacher, budget, image_size=task.test.size, cost="exact", scales=scales), folder / "plan")
+    judge = DiscriminatorConfig(6, first["disc_base"], first["disc_layers"], first["disc_norm"] or first["norm"])
 
-    def training(p: dict[str, Any], distill: float) -> TrainConfig:
-        own = {name: p[name] for name in ("steps", "lr", "recon", "average", "precision")}
-        return TrainConfig(**own, decay_from=1.0, distill=distill)
+    def recipe(given: dict[str, Any], generator: Any, teacher: str | None) -> Recipe:
+        chosen: dict[str, Any] = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+        chosen["decay_from"] = 1.0
+        return Recipe("data", generator, judge, TrainConfig(**chosen), given["batch_size"], teacher=teacher)
 
-    made = partial(Setting, task=task, files=files, judge=judge, size=size)
-    trained, taught = training(first, 0.0), training(second, second["distill"])
     return {
-        "teacher": made(config=wide, teacher=None, training=trained, batch_size=first["batch_size"]),
-        "student": made(config=plan.config, teacher=wide, training=taught, batch_size=second["batch_size"]),
+        "teacher": Setting(task, folder, recipe(first, config, None)),
+        "student": Setting(task, folder, recipe(second, "plan", "teacher")),
     }
 
 
@@ -166,27 +165,25 @@ def decoded(setting: Setting, seed: int) -> Iterator[Batch]:
     """Batches of a DataLoader: in workers where there is a GPU to feed, else in the one thread that there is."""
     shuffled = torch.Generator().manual_seed(seed)
     workers: dict[str, Any] = {"num_workers": 4, "persistent_workers": True, "pin_memory": True} if CUDA else {}
-    pairs = Pairs(setting.files, setting.size)
-    loader = DataLoader(pairs, setting.batch_size, shuffle=True, drop_last=True, generator=shuffled, **workers)
+    pairs = Pairs(setting.folder, setting.size)
+    batch_size = setting.recipe.batch_size
+    loader = DataLoader(pairs, batch_size, shuffle=True, drop_last=True, generator=shuffled, **workers)
     while True:
         for source, target in loader:
             yield Batch(source.to(DEVICE, non_blocking=True), target.to(DEVICE, non_blocking=True))
-
-
-def in_memory(setting: Setting, seed: int) -> Iterator[Batch]:
-    tiles = setting.task.train
-    return paired_batches(tiles, image_size=setting.size, batch_size=setting.batch_size, seed=seed, device=DEVICE)(0)
 
 
 class UsualLoop:
     """pix2pix, or a student's distillation, as it is usually written; `choices` change one thing or another."""
 
     def __init__(self, setting: Setting, choices: Choices, seed: int = 0) -> None:
-        self.choices, self.training = choices, setting.training
-        self.generator, self.judge, self.teacher = setting.networks(seed)
-        if choices.channels_last:
-            for net in filter(None, (self.generator, self.judge, self.teacher)):
-                net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.choices, self.training = choices, setting.recipe.training
+        trainer, batches = setting.build(seed)
+        self.generator, self.judge = trainer.generator, trainer.discriminator
+        self.teacher = getattr(trainer, "teacher", None)
+        layout = torch.channels_last if choices.channels_last else torch.contiguous_format
+        for net in filter(None, (self.generator, self.judge, self.teacher)):
+            net.to(memory_format=layout)
         if self.teacher:
             self.teacher.requires_grad_(choices.teacher_graph)
         self.caught: dict[nn.Module, list[Tensor]] = {}
@@ -199,7 +196,7 @@ class UsualLoop:
         )
         average = get_ema_multi_avg_fn(self.training.average)
         self.average = AveragedModel(self.generator, multi_avg_fn=average) if self.training.average else None
-        self.batches = (in_memory if choices.tensors else decoded)(setting, seed)
+        self.batches = batches(0) if choices.tensors else decoded(setting, seed)
         self.sums: dict[str, Any] = {}
         self.read: dict[str, float] = {}
         self.count = 0
@@ -270,15 +267,7 @@ class LibraryLoop:
     """The library's own trainer, batches and running sums of losses."""
 
     def __init__(self, setting: Setting, *, compiled: bool = False, seed: int = 0) -> None:
-        generator, judge, teacher = setting.networks(seed)
-        training = replace(setting.training, compiled=compiled)
-        nets: list[Any] = [generator, teacher, judge] if teacher else [generator, judge]
-        made: Any = PairedDistiller if teacher else PairedTrainer
-        self.trainer = made(*nets, training)
-        tiles = setting.task.train
-        self.source = paired_batches(
-            tiles, image_size=setting.size, batch_size=setting.batch_size, seed=seed, device=DEVICE
-        )
+        self.trainer, self.source = setting.build(seed, compiled=compiled)
         self.batches = self.source(0)
         self.sums: dict[str, Tensor] = {}
 
@@ -328,15 +317,16 @@ def work(setting: Setting) -> tuple[float, float]:
     A generator that learns costs its forward pass three times, a frozen teacher once. The discriminator judges two
     pictures and learns from them, and then a third, from which only the picture does: 3 + 3 + 2.
     """
-    generator, judge, teacher = setting.networks(0)
+    trainer, _ = setting.build(0)
+    generator, judge, teacher = trainer.generator, trainer.discriminator, getattr(trainer, "teacher", None)
     picture = torch.zeros(1, 3, setting.size, setting.size, device=DEVICE)
     pair = torch.cat([picture, picture], 1)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         judge.eval()(pair)
-    macs = 3 * generator_macs(setting.config, setting.size, "exact") + 8 * counted.get_total_flops() / 2
+    macs = 3 * generator_macs(generator.config, setting.size, "exact") + 8 * counted.get_total_flops() / 2
     floats = 3 * moved(generator, picture) + 8 * moved(judge, pair)
     if teacher:
-        macs += generator_macs(setting.teacher, setting.size, "exact")
+        macs += generator_macs(teacher.config, setting.size, "exact")
         floats += moved(teacher, picture)
     return macs, floats
 
@@ -360,7 +350,7 @@ def moved(net: nn.Module, x: Tensor) -> int:
 def measure(what: str, setting: Setting, rounds: int, *, compiled: bool) -> None:
     """Print the table of one training."""
     loops: dict[str, Any] = {BASELINE: UsualLoop(setting, Choices())}
-    chosen = {name: c for name, c in ALONE.items() if setting.teacher or name not in OF_STUDENTS}
+    chosen = {name: c for name, c in ALONE.items() if setting.recipe.teacher or name not in OF_STUDENTS}
     loops |= {name: UsualLoop(setting, choices) for name, choices in chosen.items()}
     loops[LIBRARY] = LibraryLoop(setting)
     if compiled:
@@ -377,19 +367,19 @@ def measure(what: str, setting: Setting, rounds: int, *, compiled: bool) -> None
     deterministic(False, False)
 
     table = pd.DataFrame({"ms a step": {name: 1e3 * median(spent) for name, spent in times.items()}})
-    table["images/s"] = 1e3 * setting.batch_size / table["ms a step"]
+    table["images/s"] = 1e3 * setting.recipe.batch_size / table["ms a step"]
     shares = {name: [b / t for b, t in zip(times[BASELINE], spent, strict=True)] for name, spent in times.items()}
     table["speed-up"] = [median(ratios) for ratios in shares.values()]
     quartiles = [quantiles(ratios, n=4) for ratios in shares.values()]
     table["its quartiles"] = [f"{q[0]:.2f} to {q[2]:.2f}" for q in quartiles]
-    print(f"\n{what}, batches of {setting.batch_size} at {setting.size} px, {rounds} rounds of {steps}")
+    print(f"\n{what}, batches of {setting.recipe.batch_size} at {setting.size} px, {rounds} rounds of {steps}")
     print(table.to_string(float_format="{:.2f}".format))
     reached = "reached" if median(shares[LIBRARY]) >= GOAL else "missed"
     print(f"goal: {GOAL} times the baseline's images per second, {reached} with {median(shares[LIBRARY]):.2f}")
 
     macs, floats = work(setting)
     best = peaks()
-    for name, precision in ((BASELINE, "fp32"), (LIBRARY, setting.training.precision)):
+    for name, precision in ((BASELINE, "fp32"), (LIBRARY, setting.recipe.training.precision)):
         rate = float(table["images/s"].to_dict()[name])
         size = 4 if precision == "fp32" else 2
         print(
@@ -403,7 +393,8 @@ def measure(what: str, setting: Setting, rounds: int, *, compiled: bool) -> None
 
 def final_losses(setting: Setting, steps: int, seeds: int = 3) -> None:
     """Train baseline and library from each seed; the L1 distance of their results on test tiles, in [-1, 1] units."""
-    setting = replace(setting, training=replace(setting.training, steps=steps, decay_from=1.0))
+    training = replace(setting.recipe.training, steps=steps)
+    setting = replace(setting, recipe=replace(setting.recipe, training=training))
     batch = to_batch(setting.task.test, slice(0, 200))
     made: dict[str, Callable[[int], Any]] = {
         BASELINE: lambda seed: UsualLoop(setting, Choices(), seed),

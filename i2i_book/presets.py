@@ -114,3 +114,16 @@ def tasks(name: str) -> tuple[str, ...]:
     if name not in known:
         raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(known)}")
     return (name,)
+
+
+def check_student(arm: str, given: dict[str, Any], run: str, task: str) -> None:
+    """Refuse parameters that are not those of the student called `arm`, of `notebooks/arms.yml`.
+
+    All that sets it apart must be as there, or as the preset called `run` has it for this student. Raises ValueError.
+    """
+    wanted = students().get(arm, {})
+    if (root() / "presets" / f"{run}.yml").is_file() and arm in students():
+        own = preset_parameters(load_preset(run), MADE_BY["student"], task, arm)
+        wanted = {name: own[name] for name in wanted}
+    if wrong := {name: given[name] for name, value in wanted.items() if given[name] != value}:
+        raise ValueError(f"the student {arm!r} has {wanted}, got {wrong}: set that, or give another name to yours")

@@ -1,7 +1,7 @@
-"""Training on many processes: who takes part, and what they do together.
+"""Distributed helpers; no-ops in a single process.
 
 The processes are those of PyTorch's default group, which `accelerate launch` forms. Each holds the whole of every
-network and an equal share of every batch. For a process alone nothing here communicates or changes anything.
+network and an equal slice of every batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def together() -> "dist.ProcessGroup | None":
+def default_group() -> "dist.ProcessGroup | None":
     """The processes that train together; None for one alone."""
     many = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return dist.group.WORLD if many else None
@@ -22,12 +22,12 @@ def together() -> "dist.ProcessGroup | None":
 
 def rank() -> int:
     """This process's number, from 0; only the first writes files."""
-    return dist.get_rank() if together() else 0
+    return dist.get_rank() if default_group() else 0
 
 
-def share(batch_size: int) -> slice:
-    """The samples of a batch that are this process's. ValueError unless all processes get equally many."""
-    count = dist.get_world_size() if together() else 1
+def local_slice(batch_size: int) -> slice:
+    """This process's samples of a batch. Raises ValueError unless all processes get equally many."""
+    count = dist.get_world_size() if default_group() else 1
     own, rest = divmod(batch_size, count)
     if rest or not own:
         raise ValueError(f"batch_size {batch_size} cannot be shared by {count} processes: give a multiple of {count}")
@@ -35,29 +35,29 @@ def share(batch_size: int) -> slice:
 
 
 def parallel(module: nn.Module) -> Callable[..., Any]:
-    """What to call in place of `module` for its gradients to become the mean over processes (DDP).
+    """Wrap `module` so that its gradients become the mean over processes (DDP).
 
-    Buffers are not sent round before every pass: they are the same everywhere, since norms either keep none or agree on
-    them (SyncBN).
+    Buffers are not broadcast before every pass: they are the same everywhere, since norms keep none or share them
+    (SyncBN).
     """
-    if not together():
+    if not default_group():
         return module
     shared = DistributedDataParallel(module)
-    shared.broadcast_buffers = False  # as an argument deprecated since PyTorch 2.13, whose word 2.12 does not know
+    shared.broadcast_buffers = False  # as an argument deprecated since PyTorch 2.13, under a name that 2.12 lacks
     return shared
 
 
 def mean(values: Tensor) -> Tensor:
     """The mean over processes."""
-    if together():
+    if default_group():
         dist.all_reduce(values)
         values /= dist.get_world_size()
     return values
 
 
 def gather(own: Tensor) -> Tensor:
-    """All processes' shares of a batch, in order; without gradients."""
-    if not together():
+    """All processes' slices of a batch, in order; without gradients."""
+    if not default_group():
         return own
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)
@@ -65,10 +65,10 @@ def gather(own: Tensor) -> Tensor:
 
 
 @contextmanager
-def first_first() -> Iterator[None]:
-    """Let the first process go through the block before the others enter it."""
-    if together() and rank():
+def rank_zero_first() -> Iterator[None]:
+    """Rank 0 goes first."""
+    if default_group() and rank():
         dist.barrier()
     yield
-    if together() and not rank():
+    if default_group() and not rank():
         dist.barrier()

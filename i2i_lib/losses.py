@@ -33,7 +33,7 @@ def kernel_alignment(
     centered: bool = True,
     group: "dist.ProcessGroup | None" = None,
 ) -> Tensor:
-    """How alike two feature maps are, from 0 to 1, whatever their channels: no adaptor has to be learned.
+    """Similarity of two feature maps, from 0 to 1, whatever their channels: no adaptor has to be learned.
 
     The maps [N, C, H, W] become matrices X and Y with a row for each pixel (N·H·W x C) or sample (N x C·H·W), and
 
@@ -48,6 +48,25 @@ def kernel_alignment(
 
     Raises ValueError where the index is undefined or the same for all maps: fewer than two rows (centred: three),
     features that do not vary (uncentred: all zero), grids of pixels that differ.
+    """
+    value, constant = unchecked_alignment(x, y, rows=rows, centered=centered, group=group)
+    if constant.any():
+        names = [name for name, is_constant in zip(("x", "y"), constant.tolist(), strict=True) if is_constant]
+        raise ValueError(f"alignment is undefined: the features {' and '.join(names)} do not vary (or are all zero)")
+    return value
+
+
+def unchecked_alignment(
+    x: Tensor,
+    y: Tensor,
+    *,
+    rows: Literal["pixels", "samples"] = "pixels",
+    centered: bool = True,
+    group: "dist.ProcessGroup | None" = None,
+) -> tuple[Tensor, Tensor]:
+    """Return `kernel_alignment` and, as bool [2], whether x and y do not vary, which leaves it undefined.
+
+    For training steps: reading whether they vary makes a GPU wait for the host, which may be done once in many steps.
     """
     if rows not in ("pixels", "samples"):
         raise ValueError(f"rows is 'pixels' or 'samples', got {rows!r}")
@@ -75,7 +94,9 @@ def kernel_alignment(
             # Before the products: raw moments would cancel digits. Detached, because centred rows sum to 0 and with
             # them the gradient of the mean.
             x, y = (m - _reduce([m.detach().sum(0)], group)[0] / count for m in (x, y))
-        _check_varies(*_reduce([raw, _sum_of_squares(x, y)], group))
+        # A constant leaves only the rounding error of its mean.
+        raw, remaining = _reduce([raw, _sum_of_squares(x, y)], group)
+        constant = remaining <= (32 * torch.finfo(raw.dtype).eps) ** 2 * raw
 
         if rows == "pixels":
             xy, xx, yy = _reduce([x.T @ y, x.T @ x, y.T @ y], group)
@@ -84,7 +105,7 @@ def kernel_alignment(
             x, y = _gather([x, y], counts, group)  # N x N Gram matrices need every sample's features
             xx, yy = x @ x.T, y @ y.T
             value = (xx / xx.norm() * (yy / yy.norm())).sum()
-        return value.clamp(0, 1)  # rounding
+        return value.clamp(0, 1), constant  # clamped, for rounding
 
 
 def _peaks(x: Tensor, y: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
@@ -97,14 +118,6 @@ def _peaks(x: Tensor, y: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
 
 def _sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([x.detach().square().sum(), y.detach().square().sum()])
-
-
-def _check_varies(raw: Tensor, remaining: Tensor) -> None:
-    """Compare what centring left with what there was: a constant leaves only the rounding error of its mean."""
-    still = remaining <= (32 * torch.finfo(raw.dtype).eps) ** 2 * raw
-    if still.any():
-        which = " and ".join(name for name, is_still in zip(("x", "y"), still.tolist(), strict=True) if is_still)
-        raise ValueError(f"alignment is undefined: the features {which} do not vary (or are all zero)")
 
 
 class _AllReduce(torch.autograd.Function):
@@ -150,6 +163,7 @@ def _gather(parts: list[Tensor], counts: list[int], group: "dist.ProcessGroup | 
     return _reduce([F.pad(p, around) for p in parts], group)
 
 
-def _sum_of_l1(x: Sequence[Tensor], y: Sequence[Tensor], weights: Sequence[float] = ()) -> Tensor:
+def sum_of_l1(x: Sequence[Tensor], y: Sequence[Tensor], weights: Sequence[float] = ()) -> Tensor:
+    """Sum of the L1 distances between feature maps, each with its weight, by default 1."""
     pairs = zip(x, y, weights or (1.0,) * len(x), strict=True)
     return torch.stack([weight * F.l1_loss(a.float(), b.float()) for a, b, weight in pairs]).sum()

@@ -18,7 +18,7 @@ LIBRARY = ROOT / "i2i_lib"
 LAYERS = [
     "files artifacts progress facade commands archives distributed",
     "config macs",
-    "layers generators spade discriminators losses prune students official checkpoint",
+    "layers generators spade discriminators losses prune scales students official checkpoint",
     "metrics.pairs",
     "data",
     "train",

@@ -50,6 +50,16 @@ def test_parameters_come_first_annotated_and_explained(notebook):
     assert first.source.startswith('run: str = "lab"')
 
 
+@pytest.mark.parametrize("name", ["02-search-space", "04-distillation"])
+def test_no_cell_changes_a_parameter(name):
+    """Or it would compute something else when it is run again."""
+    first, *others = code(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
+    parameters = {line.split(":")[0] for line in first.source.splitlines()}
+    for cell in others:
+        stored = {n.id for n in _nodes(cell) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        assert not stored & parameters, cell.source
+
+
 def test_imports_stand_in_one_cell(notebook):
     importing = [c for c in code(notebook) if any(isinstance(n, ast.Import | ast.ImportFrom) for n in _nodes(c))]
     assert importing == [code(notebook)[1]]
@@ -118,6 +128,15 @@ def test_every_student_is_set_apart_by_parameters_that_exist():
         assert check_parameters(path, own) == own
         assert bool(own) == (name != "gcka")
         assert all(defaults[key][1] != value for key, value in own.items()), f"{name} is gcka in that"
+
+
+def test_a_students_name_stands_for_all_of_its_parameters():
+    given = {"index": "none", "budget": 0.5}
+    presets.check_student("halfnone", given, "lab", "earth")
+    presets.check_student("mine", given, "lab", "earth")
+    for wrong in ({"index": "gcka"}, {"budget": 1.0}):
+        with pytest.raises(ValueError, match=f"'halfnone' has .* got .*{next(iter(wrong))}.*give another name"):
+            presets.check_student("halfnone", given | wrong, "smoke", "earth")
 
 
 def test_by_hand_means_lab():

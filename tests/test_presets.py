@@ -1,6 +1,6 @@
 """Presets for a GPU or for days, rehearsed at toy size: their networks, budgets, precision and losses fit together."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -9,17 +9,15 @@ import torch
 from i2i_book.presets import load_preset, preset_parameters
 from i2i_book.runner.notebook import notebook_parameters
 from i2i_book.runs import root
+from i2i_lib.checkpoint import save_discriminator, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data.tiles import Batch
-from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
-from i2i_lib.students import start_student
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.device import set_up
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.recipe import Recipe, build
 
 
 def parameters(preset: str, chapter: str, task: str = "earth") -> dict[str, Any]:
@@ -29,31 +27,39 @@ def parameters(preset: str, chapter: str, task: str = "earth") -> dict[str, Any]
 
 
 @pytest.mark.parametrize("preset", ["gpu", "paper"])
-def test_a_full_width_preset_trains_prunes_and_distils(preset):
+def test_a_full_width_preset_trains_prunes_and_distils(preset, tmp_path):
     """A step each of chapters 2 and 4 on two pictures of 32 pixels; chapter 3 at the preset's own size."""
     data, first, cut, second = (
         parameters(preset, chapter) for chapter in ("01-data", "02-search-space", "03-pruning", "04-distillation")
     )
     assert cut["image_size"] == data["image_size"], "the budget is counted for the pictures that are translated"
+    pixels = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    none = torch.zeros(2, 2, dtype=torch.int64)
+    tiles = Tiles(pixels, 255 - pixels, none[:, 0], none, none)
+    task = Task("toy", "pix2pix", tiles, tiles, {})
+    save_task(task, tmp_path / "data")
+
+    def trained(given: dict[str, Any], generator: Any, discriminator: Any, **settings: Any) -> tuple[Any, Any]:
+        chosen = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+        recipe = Recipe("data", generator, discriminator, TrainConfig(**chosen), 2, **settings)
+        trainer, batches, _ = build(recipe, tmp_path, task, torch.device("cpu"))
+        return trainer, trainer.step(next(batches(0)))
+
     config = replace(cat_teacher(first["base"], first["blocks"], first["norm"]), upsample=first["upsample"])
-    teacher, judge = InceptionGenerator(config), PatchDiscriminator(DiscriminatorConfig(6, first["disc_base"]))
-    for network in (teacher, judge):
-        init_weights(network, seed=0, norm_start="normal")
-
-    def training(given: dict[str, Any], distill: float = 0.0) -> TrainConfig:
-        chosen = {name: given[name] for name in ("steps", "lr", "decay_from", "recon", "average", "precision")}
-        return TrainConfig(**chosen, distill=distill)
-
-    source = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    batch = Batch(source, -source)
-    losses = PairedTrainer(teacher, judge, training(first)).step(batch)
+    discriminator = DiscriminatorConfig(
+        6, first["disc_base"], first["disc_layers"], first["disc_norm"] or first["norm"]
+    )
+    # Norm scales that differ, as after a training.
+    trainer, losses = trained(first, config, discriminator, start="noisy")
+    save_generator(trainer.generator, tmp_path / "teacher")
+    save_discriminator(trainer.discriminator, tmp_path / "teacher-discriminator")
 
     budget = cut["share"] * generator_macs(config, cut["image_size"], "exact")
-    plan = prune(teacher, budget, image_size=cut["image_size"], cost="exact")
+    plan = prune(trainer.generator, budget, image_size=cut["image_size"], cost="exact")
     assert 0.9 * budget < plan.cost <= budget
-    student = start_student(teacher, plan, seed=1000)
-    losses |= PairedDistiller(student, teacher, judge, training(second, second["distill"])).step(batch)
-    assert all(loss.isfinite() for loss in losses.values()) and losses["distill"] > 0
+    save_plan(plan, tmp_path / "plan")
+    _, distilled = trained(second, "plan", "teacher-discriminator", teacher="teacher", distillation=second["index"])
+    assert all(loss.isfinite() for loss in [*losses.values(), *distilled.values()]) and distilled["distill"] > 0
 
 
 # Of the authors' training scripts: what a teacher is told, and what a student is.

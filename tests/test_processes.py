@@ -21,14 +21,16 @@ from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
 from i2i_book.runs import root
-from i2i_lib.checkpoint import build, load_generator, save_generator
+from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.data.batches import paired_batches, unpaired_batches
-from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import prune
 from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.train.__main__ import main
 from i2i_lib.train.adversarial import TrainConfig
@@ -36,7 +38,7 @@ from i2i_lib.train.cyclegan import UnpairedTrainer
 from i2i_lib.train.gaugan import SpadeTrainer
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
-from i2i_lib.train.recipe import Described, _agreeing, _trainer, load_described, train_described
+from i2i_lib.train.recipe import Recipe, _sync_batch_norm, launch, load_recipe, save_recipe
 
 STEPS, STOPPED = 6, 5
 KINDS = ("paired", "unpaired", "gaugan", "gcka", "ka", "mse")
@@ -98,7 +100,7 @@ def worker(number: int, path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 5 cannot be shared by 2 processes: give a multiple of 2"):
         paired_batches(tiles(), image_size=32, batch_size=5, seed=0)
     with pytest.raises(ValueError, match="batch norm over several processes needs GPUs"):
-        _agreeing(nn.BatchNorm2d(3))
+        _sync_batch_norm(nn.BatchNorm2d(3))
     (path / f"{number}.json").write_text(json.dumps(logs))
     dist.destroy_process_group()
 
@@ -125,67 +127,56 @@ def test_two_processes_train_as_one(tmp_path):
     check(train("gcka", tmp_path / "stopped"), alone["gcka"])
 
 
-@pytest.fixture
-def described(tmp_path):
-    """A student's training, as a file describes it."""
-    task = Task("toy", "pix2pix", tiles(), tiles(), {})
-    save_task(task, tmp_path / "data")
-    teacher = network(InceptionGenerator(cat_teacher(8, 3)), 0)
-    save_generator(teacher, tmp_path / "teacher")
+def student_recipe(**given) -> Recipe:
     judge = DiscriminatorConfig(6, 4, norm="instance")
     training = TrainConfig(steps=80, lr=1e-4, recon=10.0, distill=5.0)
-    made = Described("../data", cat_teacher(4, 3), judge, training, 4, "../teacher", threads=1, log_every=2)
-    made.save(tmp_path / "student" / "config.json")
-    assert load_described(tmp_path / "student" / "config.json") == made
-    yield tmp_path / "student" / "config.json"
+    return Recipe("../data", "plan", judge, training, 4, teacher="../teacher", threads=1, log_every=2, **given)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a student's training, with its recipe, beside its data and its teacher."""
+    save_task(Task("toy", "pix2pix", tiles(), tiles(), {}), tmp_path / "data")
+    teacher = network(InceptionGenerator(cat_teacher(8, 3)), 0)
+    save_generator(teacher, tmp_path / "teacher")
+    budget = generator_macs(teacher.config, 32) / 3
+    save_plan(prune(teacher, budget, image_size=32), tmp_path / "student" / "plan")
+    save_recipe(student_recipe(), tmp_path / "student" / "config.json")
+    assert load_recipe(tmp_path / "student" / "config.json") == student_recipe()
+    yield tmp_path / "student"
     torch.use_deterministic_algorithms(False)  # as before the training in this process
 
 
-def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(described):
+def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(folder):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    launch = subprocess.Popen(
-        [*command, "-m", "i2i_lib.train", str(described)],
+    started = subprocess.Popen(
+        [*command, "-m", "i2i_lib.train", str(folder / "config.json")],
         cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root())},
     )  # fmt: skip
-    checkpoint, log = (described.with_name(name) for name in ("checkpoint.pt", "losses.jsonl"))
+    checkpoint, log = folder / "checkpoint.pt", folder / "losses.jsonl"
     while not checkpoint.exists():
-        assert launch.poll() is None, launch.communicate()[0]
+        assert started.poll() is None, started.communicate()[0]
         time.sleep(0.05)
-    processes = psutil.Process(launch.pid).children(recursive=True)
+    processes = psutil.Process(started.pid).children(recursive=True)
     second = next(p for p in processes if p.environ().get("RANK") == "1")
     second.send_signal(signal.SIGKILL)
-    said = launch.communicate(timeout=200)[0]
-    assert launch.returncode != 0 and "SIGKILL" in said, said
+    said = started.communicate(timeout=200)[0]
+    assert started.returncode != 0 and "SIGKILL" in said, said
     assert not psutil.wait_procs(processes, timeout=10)[1], "nothing is left running"
-    assert not described.with_name("generator.json").exists()
+    assert not (folder / "generator.json").exists()
 
     assert torch.load(checkpoint, weights_only=True)["step"] < 80
-    train_described(described)
+    launch(folder / "config.json")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(2, 81, 2))
-    assert load_generator(described.with_name("generator")).config == cat_teacher(4, 3)
-
-
-def test_a_described_student_starts_as_in_chapter_4(described):
-    made = load_described(described)
-    trainer = _trainer(made, described.parent, load_saved_task(described.parent / made.task), torch.device("cpu"))
-    student, judge = build(made.generator), build(made.discriminator)
-    for network, wanted, seed in ((trainer.generator, student, 1000), (trainer.discriminator, judge, 2000)):
-        init_weights(wanted, seed=seed)
-        assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in network.state_dict().items())
+    assert load_generator(folder / "generator").config == load_plan(folder / "plan").config
 
 
 @pytest.mark.parametrize("error", [MemoryError, PermissionError, RuntimeError, FloatingPointError])
-def test_a_launch_that_fails_says_why_in_a_sentence(described, error, monkeypatch, capsys):
+def test_a_launch_that_fails_says_why_in_a_sentence(error, monkeypatch, capsys):
     def fail(path):
         raise error(f"no luck with {path.name}")
 
-    monkeypatch.setattr("i2i_lib.train.recipe.train_described", fail)
-    assert main([str(described)]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
-
-
-def test_a_description_that_is_none_says_so(described):
-    described.write_text(described.read_text().replace('"seed"', '"sead"'))
-    with pytest.raises(ValueError, match=r"config\.json does not describe a training: TypeError: .*'sead'"):
-        load_described(described)
+    monkeypatch.setattr("i2i_lib.train.__main__.launch", fail)
+    assert main(["config.json"]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.tiles import Batch
@@ -109,6 +110,43 @@ def test_gcka_of_a_step_is_that_of_the_features_it_saw():
     losses = distiller.step(batch)
     for i, (x, y) in enumerate(zip(features, wanted, strict=True), start=1):
         torch.testing.assert_close(losses[f"layer{i}"], kernel_alignment(x, y))
+
+
+@pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
+def test_a_step_reads_nothing_from_the_device(kind):
+    """A value read, even a flag, would make a GPU wait for the host."""
+
+    class Reads(TorchFunctionMode):
+        count = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.count += getattr(func, "__name__", "") in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu")
+            return func(*args, **(kwargs or {}))
+
+    distiller = PairedDistiller(generator(2), generator(1, base=8), discriminator(), TrainConfig(20, distill=1.0), kind)
+    batch = next(batches(0))
+    with Reads() as reads:
+        distiller.step(batch)
+    assert reads.count == 0
+    with Reads() as reads:
+        distiller.check()
+    assert reads.count == (kind in ALIGNMENTS)
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_features_that_do_not_vary_stop_the_run_and_name_the_layer(kind, tmp_path):
+    def step(batch):
+        if distiller.count == 12:
+            with torch.no_grad():
+                distiller.generator.stem[-1].norm.weight.zero_()  # of layer 1, whose shifts are zero
+                distiller.generator.stem[-1].norm.bias.zero_()
+        return distiller.step(batch)
+
+    config = TrainConfig(20, distill=1.0)
+    distiller = PairedDistiller(generator(2), generator(1, base=8), discriminator(), config, kind)
+    with pytest.raises(ValueError, match="alignment of layer 1 is undefined: the features of the student do not vary"):
+        fit(step, batches, TrainingRun(tmp_path, distiller, {}, "toy", log_every=2), 20)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 10
 
 
 def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):

@@ -158,8 +158,8 @@ def test_the_student_comes_to_see_as_the_teacher_does(kind):
     if kind != "none":
         assert rows[-1]["distill"] < rows[0]["distill"]
     if kind == "mse":
-        assert [a.in_channels for a in distiller.adaptors] == [32, 32, 8]  # head_0, G_middle_1, up_1
-        assert [a.out_channels for a in distiller.adaptors] == [64, 64, 16]
+        assert [a.in_channels for a in distiller.feature_loss.adaptors] == [32, 32, 8]  # head_0, G_middle_1, up_1
+        assert [a.out_channels for a in distiller.feature_loss.adaptors] == [64, 64, 16]
 
 
 def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatch):
@@ -167,14 +167,14 @@ def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatc
     monkeypatch.delenv("I2I_VGG19", raising=False)
     assert Vgg19Features.find() is None
     monkeypatch.setenv("I2I_VGG19", str(tmp_path / "gone.pth"))
-    with pytest.raises(ValueError, match=r"gone\.pth, which is no file"):
+    with pytest.raises(ValueError, match=r"gone\.pth, which is not a file"):
         Vgg19Features.find()
     monkeypatch.setenv("I2I_VGG19", str(weights[1]))
     assert Vgg19Features.find() == weights[1]
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     (tmp_path / "torn.pth").write_bytes(weights[1].read_bytes()[:1000])
     for name in ("other.pth", "torn.pth"):
-        with pytest.raises(ValueError, match=f"{name} is no state dict of torchvision's vgg19"):
+        with pytest.raises(ValueError, match=f"{name} is not a state dict of torchvision's vgg19"):
             Vgg19Features(tmp_path / name)
     features = Vgg19Features(weights[1])
     assert not any(p.requires_grad for p in features.parameters())

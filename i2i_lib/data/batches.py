@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from i2i_lib.data.tiles import Batch, Tiles, encode
-from i2i_lib.distributed import share
+from i2i_lib.distributed import local_slice
 
 
 def paired_batches(
@@ -19,7 +19,7 @@ def paired_batches(
     half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
     batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. The
     tiles are moved to `device` once (those still in files, when they are drawn) and augmented there. Of several
-    processes that train together, each gets its share of the batch.
+    processes that train together, each gets its slice of the batch.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
@@ -58,7 +58,7 @@ def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
         raise ValueError(f"cannot crop image_size {image_size} from tiles of {size}: load the task with that size")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    share(batch_size)
+    local_slice(batch_size)
 
 
 def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
@@ -86,7 +86,7 @@ def _draw(
     rows = top + np.arange(image_size)
     columns = left + np.where(mirrored, np.arange(crop_width)[::-1], np.arange(crop_width))
 
-    own = share(batch_size)
+    own = local_slice(batch_size)
     index, rows, columns = index[own], rows[own], columns[own]
 
     def crop(images: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ EXPORTS = {
     "TrainingRun": "loop",
     "fit": "loop",
     "set_up": "device",
+    "Recipe": "recipe",
+    "build": "recipe",
     "PairedTrainer": "pix2pix",
     "PairedDistiller": "pix2pix",
     "UnpairedTrainer": "cyclegan",

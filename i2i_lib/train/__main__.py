@@ -1,11 +1,11 @@
-"""Train as a file says: `accelerate launch -m i2i_lib.train RUN/config.json`."""
+"""Train by a recipe: `accelerate launch -m i2i_lib.train RUN/config.json`."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from i2i_lib.commands import one_line_errors
-from i2i_lib.train.recipe import train_described
+from i2i_lib.train.recipe import launch
 
 
 @one_line_errors
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: accelerate launch -m i2i_lib.train RUN/config.json", file=sys.stderr)
         return 2
-    train_described(Path(arguments[0]))
+    launch(Path(arguments[0]))
     return 0
 
 

@@ -1,10 +1,9 @@
 """CycleGAN: training and distillation where no picture of one domain belongs to one of the other.
 
-As in `paired`, a step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
+A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,26 @@ from torch.nn import functional as F
 from i2i_lib.config import DiscriminatorConfig
 from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import PatchDiscriminator
+from i2i_lib.distributed import gather, local_slice
 from i2i_lib.train.adversarial import (
-    Adversaries,
     Batches,
-    Generator,
-    Resumable,
+    GanState,
     TrainConfig,
     autocast,
+    descend,
     detached,
-    generator_step,
-    own_statistics,
+    discriminator_loss,
+    frozen,
+    generator_gan_loss,
+    total,
+    with_fresh_bn_statistics,
 )
-from i2i_lib.train.distill import Distillation, Distiller
-from i2i_lib.distributed import gather, share
+from i2i_lib.train.distill import Distillation, FeatureLoss, teacher_outputs
+from i2i_lib.train.pix2pix import ImageGenerator
 
 
 class ImagePool:
-    """Fakes of earlier steps, half of what a discriminator is shown (Zhu et al. 2017, section 4).
+    """Fakes of earlier steps, half of those that a discriminator is shown (Zhu et al. 2017, section 4).
 
     A fake is kept while there is room; later ones trade places with a random one of the pool half of the time. The
     choices of a step depend on `stream` and its number alone.
@@ -42,9 +44,9 @@ class ImagePool:
         self.images: list[Tensor] = []  # [C, H, W] each
 
     def exchange(self, fakes: Tensor, step: int) -> Tensor:
-        """As many images [N, C, H, W] as there are fakes, some of them from the pool, which all processes share."""
+        """Return as many images [N, C, H, W] as there are fakes, detached; all processes share the pool."""
         if not self.size:
-            return fakes
+            return fakes.detach()
         rng = np.random.default_rng((self.stream, step))
         shown = []
         for fake in gather(fakes.detach().contiguous()):
@@ -54,7 +56,7 @@ class ImagePool:
                 slot = int(rng.integers(self.size))
                 self.images[slot], fake = fake.clone(), self.images[slot].to(fake.device)
             shown.append(fake)
-        return torch.stack(shown)[share(len(shown))]
+        return torch.stack(shown)[local_slice(len(shown))]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"images": torch.stack(self.images)} if self.images else {}
@@ -63,18 +65,18 @@ class ImagePool:
         self.images = [image.clone() for image in state.get("images", ())]
 
 
-class UnpairedTrainer(Resumable):
+class UnpairedTrainer:
     """CycleGAN (Zhu et al. 2017): a generator each way, so that there and back again ends where it began.
 
     `discriminator_a` judges images of the sources' domain, `discriminator_b` those of the targets'; both see one image.
     `cycle` weighs the L1 distance between an image and itself after both generators; `identity`, in units of `cycle`,
-    that between an image and what the generator into its own domain makes of it. `config.recon` has no part here.
+    that between an image and its translation into its own domain. `config.recon` has no part here.
     """
 
     def __init__(
         self,
-        generator_ab: Generator,
-        generator_ba: Generator,
+        generator_ab: ImageGenerator,
+        generator_ba: ImageGenerator,
         discriminator_a: PatchDiscriminator,
         discriminator_b: PatchDiscriminator,
         config: TrainConfig,
@@ -83,88 +85,132 @@ class UnpairedTrainer(Resumable):
         identity: float = 0.5,
         pool: int = 50,
     ) -> None:
-        for discriminator in (discriminator_a, discriminator_b):
-            _check_judges_images(discriminator.config)
-        self.config = replace(config, gan=config.gan or "lsgan")
-        self.cycle, self.identity, self.count = cycle, identity, 0
-        self.ab = Adversaries(generator_ab, discriminator_b, self.config)
-        self.ba = Adversaries(generator_ba, discriminator_a, self.config)
+        _check_reads_images(discriminator_a.config)
+        _check_reads_images(discriminator_b.config)
+        self.ab = GanState(generator_ab, discriminator_b, config, "cyclegan")
+        self.ba = GanState(generator_ba, discriminator_a, config, "cyclegan")
+        self.config, self.cycle, self.identity = self.ab.config, cycle, identity
         self.pool_a, self.pool_b = ImagePool(pool, 0), ImagePool(pool, 1)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update both discriminators, then both generators; return the detached losses by name and domain."""
-        c = self.config
-        ab, ba = self.ab, self.ba
+        c, ab, ba, a, b = self.config, self.ab, self.ba, batch.source, batch.target
         ab.decay()
         ba.decay()
-        a, b = batch.source, batch.target
         with autocast(a, c):
-            fake_b, fake_a = ab.learning_generator(a).float(), ba.learning_generator(b).float()
-        judged = {
-            "d_a": ba.discriminator_step(a, self.pool_a.exchange(fake_a, self.count)),
-            "d_b": ab.discriminator_step(b, self.pool_b.exchange(fake_b, self.count)),
+            fake_b, fake_a = ab.generator_ddp(a).float(), ba.generator_ddp(b).float()
+
+        # Discriminators: real up, fake down, half of the fakes from earlier steps.
+        losses_d = {
+            "d_a": _update_discriminator(ba, a, self.pool_a.exchange(fake_a, self.count)),
+            "d_b": _update_discriminator(ab, b, self.pool_b.exchange(fake_b, self.count)),
         }
-        losses = {"gan_a": ba.adversarial(fake_a), "gan_b": ab.adversarial(fake_b)}
+
+        # Generators: fool the frozen discriminators, ...
         with autocast(a, c):
-            back_a, back_b = ba.learning_generator(fake_b).float(), ab.learning_generator(fake_a).float()
+            logits_a, logits_b = ba.discriminator(fake_a), ab.discriminator(fake_b)
+        losses = {"gan_a": generator_gan_loss(c.gan, logits_a), "gan_b": generator_gan_loss(c.gan, logits_b)}
+        # ... end there and back again where it began, ...
+        with autocast(a, c):
+            back_a, back_b = ba.generator_ddp(fake_b).float(), ab.generator_ddp(fake_a).float()
         losses |= {"cycle_a": self.cycle * F.l1_loss(back_a, a), "cycle_b": self.cycle * F.l1_loss(back_b, b)}
+        # ... and leave alone what is in their target domain already.
         if self.identity:
             with autocast(a, c):
-                same_a, same_b = ba.learning_generator(a).float(), ab.learning_generator(b).float()
+                same_a, same_b = ba.generator_ddp(a).float(), ab.generator_ddp(b).float()
             weight = self.cycle * self.identity
             losses |= {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
-        generator_step(losses, ab, ba)
-        self.count += 1
-        return judged | detached(losses)
+        descend(total(losses), ab.opt_g, ba.opt_g)
+        ab.after_step()
+        ba.after_step()
+        return losses_d | detached(losses)
+
+    @property
+    def count(self) -> int:
+        """Steps taken."""
+        return self.ab.count
 
     def parts(self) -> dict[str, Any]:
+        """All that changes in training, by name."""
         return {"ab": self.ab, "ba": self.ba, "pool_a": self.pool_a, "pool_b": self.pool_b}
 
-    def result(self, batches: Batches, count: int = 50, *, reverse: bool = False) -> Generator:
-        """The generator from sources to targets in eval mode, or with `reverse` the one back.
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+    def check(self) -> None:
+        """Nothing: no loss here can be undefined."""
+
+    def result(self, batches: Batches, count: int = 50, *, reverse: bool = False) -> Any:
+        """Return the generator from sources to targets in eval mode, or with `reverse` the one back.
 
         `batches` are those of the training. Batch-norm statistics are always gathered again, over `count` of them: in
         training each generator also met fakes and, for the identity loss, images of the domain that it translates to.
         """
         side = self.ba if reverse else self.ab
         latest = side.average.module if side.average else side.generator
-        return own_statistics(latest, swapped(batches) if reverse else batches, count, self.config)  # pyright: ignore[reportReturnType]
+        return with_fresh_bn_statistics(latest, swapped(batches) if reverse else batches, count, self.config)
 
 
-class UnpairedDistiller(Distiller[Generator, PatchDiscriminator]):
-    """A student of one direction: it learns the teacher's images and features, and from the discriminator's verdict.
+class UnpairedDistiller(GanState):
+    """Distils a student of one direction from the teacher's images and features and from the discriminator.
 
-    Without a paired truth the L1 distance is that to the teacher's image (paper section 3.4). `discriminator` is that
-    of the targets' domain. See `Distiller`.
+    There is no paired target, so the L1 distance is that to the teacher's image (paper section 3.4). `discriminator`
+    is that of the targets' domain. See `FeatureLoss`.
     """
 
     def __init__(
         self,
-        student: Generator,
-        teacher: Generator,
+        student: ImageGenerator,
+        teacher: ImageGenerator,
         discriminator: PatchDiscriminator,
         config: TrainConfig,
         kind: Distillation = "gcka",
     ) -> None:
-        _check_judges_images(discriminator.config)
-        config = replace(config, gan=config.gan or "lsgan", imitate=1.0)  # there is nothing else to be near to
-        super().__init__(student, teacher, discriminator, config, kind)
+        _check_reads_images(discriminator.config)
+        feature_loss = FeatureLoss(kind, student, teacher, config)
+        super().__init__(student, discriminator, config, "cyclegan", feature_loss=feature_loss)
+        self.teacher = frozen(teacher)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
-        c = self.config
+        """One update of the discriminator, then one of the student (paper, equation 5 and section 3.4)."""
+        c, source = self.config, batch.source
         self.decay()
-        source = batch.source
-        (fake, features), (image, wanted) = self.look(source)
-        loss_d = self.discriminator_step(batch.target, fake)
-        losses = {"gan": self.adversarial(fake), "recon": c.recon * F.l1_loss(fake, image)}
-        distilled, layers = self.distillation(features, wanted)
-        generator_step(losses | distilled, self)
-        return {"d": loss_d} | detached(losses | distilled | layers)
+        with autocast(source, c):
+            teacher_image, teacher_features = teacher_outputs(self.teacher, source, needed=True)
+            fake, features = self.generator_ddp(source, features=True)
+        fake = fake.float()
+
+        # Discriminator: real up, fake down.
+        loss_d = _update_discriminator(self, batch.target, fake.detach())
+
+        # Student: fool the frozen discriminator, be near the teacher's image, and see as the teacher does.
+        with autocast(source, c):
+            logits = self.discriminator(fake)
+        losses = {"gan": generator_gan_loss(c.gan, logits), "recon": c.recon * F.l1_loss(fake, teacher_image)}
+        distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
+        losses |= distilled
+        descend(total(losses), self.opt_g)
+        self.after_step()
+        return detached({"d": loss_d, **losses, **layers})
+
+
+def _update_discriminator(side: GanState, real: Tensor, fake: Tensor) -> Tensor:
+    """One step of the discriminator, which is then frozen; returns its loss."""
+    side.discriminator.requires_grad_(True)
+    with autocast(real, side.config):
+        real_logits, fake_logits = side.discriminator_ddp(real), side.discriminator_ddp(fake)
+    loss = discriminator_loss(side.config.gan, real_logits, fake_logits)
+    descend(loss, side.opt_d)
+    side.discriminator.requires_grad_(False)
+    return loss.detach()
 
 
 def swapped(batches: Batches) -> Batches:
-    """The same batches in the other direction: what was source becomes target."""
+    """The same batches in the other direction: sources become targets."""
 
     def other(first: int) -> Iterator[Batch]:
         return (Batch(batch.target, batch.source) for batch in batches(first))
@@ -172,7 +218,7 @@ def swapped(batches: Batches) -> Batches:
     return other
 
 
-def _check_judges_images(config: DiscriminatorConfig) -> None:
+def _check_reads_images(config: DiscriminatorConfig) -> None:
     if config.in_channels != 3:
         raise ValueError(
             f"without pairs a discriminator judges one image of 3 channels, but this one reads {config.in_channels}:"

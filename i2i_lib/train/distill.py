@@ -1,4 +1,4 @@
-"""What the distillers of all families share: a teacher, and how alike the student's features are to its own."""
+"""Shared by all distillers: the frozen teacher's outputs and the feature loss."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2i_lib.losses import kernel_alignment
-from i2i_lib.train.adversarial import Adversaries, Judge, Network, TrainConfig, autocast
-from i2i_lib.distributed import parallel, together
+from i2i_lib.distributed import default_group, parallel
+from i2i_lib.losses import unchecked_alignment
+from i2i_lib.train.adversarial import TrainConfig, autocast
 
 Distillation = Literal["gcka", "gka", "cka", "ka", "mse", "none"]
 # Kernel alignments by what they compare and whether they centre it. G, "global": every pixel is a row, not every
@@ -20,69 +20,74 @@ ALIGNMENTS: dict[str, dict[str, Any]] = {
     "cka": {"rows": "samples", "centered": True},
     "ka": {"rows": "samples", "centered": False},
 }
-Look = tuple[Tensor, tuple[Tensor, ...]]  # images [N, 3, H, W], float32, and the feature maps behind them
 
 
-class Distiller(Adversaries[Network, Judge]):
-    """A student learns from the discriminator and the teacher's features (paper section 3.3, eq. 5).
+class FeatureLoss(nn.Module):
+    """How far a student's features are from its teacher's at each tapped layer (paper section 3.3, equation 5).
 
-    `kind` says what "like the teacher" means at each tapped layer: one of `ALIGNMENTS`, "mse" through learned 1 x 1
-    adaptors, or "none".
+    `kind` is one of `ALIGNMENTS`, "mse" through learned 1 x 1 adaptors, or "none".
     """
 
-    def __init__(
-        self,
-        student: Network,
-        teacher: Network,
-        discriminator: Judge,
-        config: TrainConfig,
-        kind: Distillation = "gcka",
-        **optimisers: Any,
-    ) -> None:
+    def __init__(self, kind: Distillation, student: Any, teacher: Any, config: TrainConfig) -> None:
+        super().__init__()
         if kind not in (*ALIGNMENTS, "mse", "none"):
             raise ValueError(f"unknown distillation {kind!r}: expected {', '.join(ALIGNMENTS)}, mse or none")
-        self.kind = kind
-        self.student = student
-        self.teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.kind, self.config = kind, config
         self.adaptors = nn.ModuleList()
         if kind == "mse":  # only the MSE needs the student's channels to be as many as the teacher's
             device = next(student.parameters()).device
-            widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)  # pyright: ignore
+            widths = zip(student.config.feature_widths, teacher.config.feature_widths, strict=True)
             with torch.random.fork_rng(devices=[]):  # the same start, whatever was drawn before
                 torch.manual_seed(0)
                 self.adaptors.extend(nn.Conv2d(s, t, 1).to(device) for s, t in widths)
-        super().__init__(student, discriminator, config, extra=self.adaptors.parameters(), **optimisers)
         self.adapt = [parallel(adaptor) for adaptor in self.adaptors]
-        self.group = together()  # an alignment is that of the whole batch
+        self.group = default_group()  # an alignment is that of the whole batch
+        self.constant: Tensor | None = None  # [layers, 2], bool: features that did not vary since the last check
 
-    def parts(self) -> dict[str, Any]:
-        return super().parts() | {"adaptors": self.adaptors}
-
-    def look(self, source: Tensor) -> tuple[Look, Look]:
-        """What the student makes of the sources, and the teacher: its part is empty if nothing is learnt from it."""
-        teacher: Look = source.new_empty(0), ()
-        with autocast(source, self.config):
-            if self.kind != "none" or self.config.imitate:
-                with torch.no_grad():
-                    teacher = self.teacher.forward_features(source)  # pyright: ignore[reportCallIssue]
-            fake, features = self.learning_generator(source, features=True)
-        return (fake.float(), features), (teacher[0].float(), teacher[1])
-
-    def distillation(
-        self, features: Sequence[Tensor], wanted: Sequence[Tensor]
+    def forward(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted loss as "distill", and what it sums as "layer1" onwards; both empty for the kind "none"."""
+        """Return the weighted loss as "distill", and its terms as "layer1" onwards; both empty for "none"."""
         if self.kind == "none":
             return {}, {}
         if self.kind == "mse":
             with autocast(features[0], self.config):
-                features = [adapt(f) for adapt, f in zip(self.adapt, features, strict=True)]
-            layers = [F.mse_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
-            total = torch.stack(layers).sum()
+                adapted = [adapt(f) for adapt, f in zip(self.adapt, features, strict=True)]
+            layers = [F.mse_loss(f.float(), t.float()) for f, t in zip(adapted, teacher_features, strict=True)]
+            distance = torch.stack(layers).sum()
         else:
             index = ALIGNMENTS[self.kind]
-            layers = [kernel_alignment(f, w, group=self.group, **index) for f, w in zip(features, wanted, strict=True)]
+            pairs = zip(features, teacher_features, strict=True)
+            aligned = [unchecked_alignment(f, t, group=self.group, **index) for f, t in pairs]
+            layers = [value for value, _ in aligned]
+            constant = torch.stack([flags for _, flags in aligned])
+            self.constant = constant if self.constant is None else self.constant | constant
             # A constant offset keeps the term at 0 for perfect alignment; it changes no gradient.
-            total = (1 - torch.stack(layers)).sum()
+            distance = (1 - torch.stack(layers)).sum()
         named = {f"layer{i}": value for i, value in enumerate(layers, start=1)}
-        return {"distill": self.config.distill * total}, named
+        return {"distill": self.config.distill * distance}, named
+
+    def check(self) -> None:
+        """Raise ValueError, naming the layer, if features since the last check did not vary.
+
+        Apart from the steps, because reading the flags makes a GPU wait for the host.
+        """
+        if self.constant is None:
+            return
+        flags, self.constant = self.constant.tolist(), None
+        for layer, (student, teacher) in enumerate(flags, start=1):
+            if student or teacher:
+                whose = " and ".join(["the student"] * student + ["the teacher"] * teacher)
+                raise ValueError(
+                    f"the alignment of layer {layer} is undefined: the features of {whose} do not vary (or are all"
+                    " zero): lower the learning rate, or widen the student"
+                )
+
+
+def teacher_outputs(teacher: Any, source: Tensor, *, needed: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the teacher's images [N, 3, H, W], float32, and its features; nothing runs where they are not needed."""
+    if not needed:
+        return source.new_empty(0), ()
+    with torch.no_grad():
+        image, features = teacher.forward_features(source)
+    return image.float(), features

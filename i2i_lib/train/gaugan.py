@@ -1,6 +1,6 @@
 """GauGAN: training and distillation from label maps to pictures, judged at several scales (Park et al. 2019).
 
-As in `paired`, a step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
+A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
 """
 
 from typing import Any
@@ -10,10 +10,20 @@ from torch import Tensor
 
 from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import MultiscaleDiscriminator
-from i2i_lib.losses import _sum_of_l1
+from i2i_lib.losses import sum_of_l1
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
-from i2i_lib.train.adversarial import Adversaries, TrainConfig, autocast, detached, generator_step
-from i2i_lib.train.distill import Distillation, Distiller
+from i2i_lib.train.adversarial import (
+    GanState,
+    TrainConfig,
+    autocast,
+    descend,
+    detached,
+    discriminator_loss,
+    frozen,
+    generator_gan_loss,
+    total,
+)
+from i2i_lib.train.distill import Distillation, FeatureLoss, teacher_outputs
 from i2i_lib.train.vgg import Vgg19Features
 
 LabelGenerator = InceptionSpadeGenerator | SpadeGenerator
@@ -21,10 +31,10 @@ LabelGenerator = InceptionSpadeGenerator | SpadeGenerator
 TWO_TIME_SCALES: dict[str, Any] = {"rates": (0.5, 2.0), "betas": (0.0, 0.9)}
 
 
-class SpadeTrainer(Adversaries[LabelGenerator, MultiscaleDiscriminator]):
+class SpadeTrainer(GanState):
     """SPADE (Park et al. 2019): a conditional discriminator at several scales, whose features are matched too.
 
-    `feature_matching` weighs the L1 distance between what the discriminator's layers see in a fake and in the truth,
+    `feature_matching` weighs the L1 distance between the discriminator's layers for a fake and for the target,
     `perceptual_weight` that between the features `perceptual`, where they are given. `config.recon` has no part here.
     """
 
@@ -38,24 +48,23 @@ class SpadeTrainer(Adversaries[LabelGenerator, MultiscaleDiscriminator]):
         perceptual: Vgg19Features | None = None,
         perceptual_weight: float = 10.0,
     ) -> None:
-        super().__init__(generator, discriminator, config, **TWO_TIME_SCALES)
-        self.truth = _Truth(feature_matching, perceptual, perceptual_weight)
+        super().__init__(generator, discriminator, config, "gaugan", **TWO_TIME_SCALES)
+        self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
+        self.perceptual = perceptual
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator; return the detached losses by name."""
         self.decay()
         with autocast(batch.source, self.config):
-            fake = self.learning_generator(batch.source).float()
-        loss_d, losses = self.truth(self, batch, fake)
-        generator_step(losses, self)
-        return {"d": loss_d} | detached(losses)
+            fake = self.generator_ddp(batch.source).float()
+        loss_d, losses = supervised_losses(self, batch, fake)
+        descend(total(losses), self.opt_g)
+        self.after_step()
+        return detached({"d": loss_d, **losses})
 
 
-class SpadeDistiller(Distiller[LabelGenerator, MultiscaleDiscriminator]):
-    """A student of the targets, as in `SpadeTrainer`, and of the teacher's features at head_0, G_middle_1 and up_1.
-
-    See `Distiller`.
-    """
+class SpadeDistiller(GanState):
+    """Distils a student: `SpadeTrainer`'s losses plus the teacher's features at head_0, G_middle_1 and up_1."""
 
     def __init__(
         self,
@@ -69,41 +78,57 @@ class SpadeDistiller(Distiller[LabelGenerator, MultiscaleDiscriminator]):
         perceptual: Vgg19Features | None = None,
         perceptual_weight: float = 10.0,
     ) -> None:
-        super().__init__(student, teacher, discriminator, config, kind, **TWO_TIME_SCALES)
-        self.truth = _Truth(feature_matching, perceptual, perceptual_weight)
-
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Update the discriminator, then the student; return the detached losses and, for GCKA, each alignment."""
-        self.decay()
-        (fake, features), (_, wanted) = self.look(batch.source)
-        loss_d, losses = self.truth(self, batch, fake)
-        distilled, layers = self.distillation(features, wanted)
-        generator_step(losses | distilled, self)
-        return {"d": loss_d} | detached(losses | distilled | layers)
-
-
-class _Truth:
-    """What teacher and student learn from the targets alike."""
-
-    def __init__(self, feature_matching: float, perceptual: Vgg19Features | None, perceptual_weight: float) -> None:
+        feature_loss = FeatureLoss(kind, student, teacher, config)
+        super().__init__(student, discriminator, config, "gaugan", feature_loss=feature_loss, **TWO_TIME_SCALES)
+        self.teacher = frozen(teacher)
         self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
         self.perceptual = perceptual
 
-    def __call__(
-        self, side: Adversaries[Any, MultiscaleDiscriminator], batch: Batch, fake: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update the discriminator; return its loss, and the weighted ones of the generator."""
-        pair, real = (torch.cat([batch.source, image], 1) for image in (fake, batch.target))
-        loss_d = side.discriminator_step(real, pair)
-        side.discriminator.requires_grad_(False)
-        with autocast(pair, side.config):
-            seen = side.judge(pair)
-            with torch.no_grad():
-                wanted = side.judge(real)
-        # Of each scale all but the logits; the scales' mean.
-        matching = [_sum_of_l1(s[:-1], w[:-1]) for s, w in zip(seen, wanted, strict=True)]
-        losses = {"gan": side.seen_through(seen), "features": self.feature_matching * torch.stack(matching).mean()}
-        if self.perceptual:
-            with autocast(pair, side.config):
-                losses["perceptual"] = self.perceptual_weight * self.perceptual.distance(fake, batch.target)
-        return loss_d, losses
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of the discriminator, then one of the student (paper, equation 5)."""
+        c, source = self.config, batch.source
+        self.decay()
+        with autocast(source, c):
+            needed = self.feature_loss.kind != "none"
+            _, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
+            fake, features = self.generator_ddp(source, features=True)
+        loss_d, losses = supervised_losses(self, batch, fake.float())
+        distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
+        losses |= distilled
+        descend(total(losses), self.opt_g)
+        self.after_step()
+        return detached({"d": loss_d, **losses, **layers})
+
+
+def supervised_losses(
+    side: SpadeTrainer | SpadeDistiller, batch: Batch, fake: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Update the discriminator; return its loss, and the generator's weighted losses by name.
+
+    The discriminator returns a list of feature maps for each of its scales, logits last; losses are means over scales.
+    """
+    c, source, target = side.config, batch.source, batch.target
+    real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
+
+    # Discriminator: real up, fake down.
+    side.discriminator.requires_grad_(True)
+    with autocast(source, c):
+        real_scales, fake_scales = side.discriminator_ddp(real_pair), side.discriminator_ddp(fake_pair.detach())
+    scales = zip(real_scales, fake_scales, strict=True)
+    loss_d = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
+    descend(loss_d, side.opt_d)
+
+    # Generator: fool the frozen discriminator, and look like the target to each of its layers but the logits.
+    side.discriminator.requires_grad_(False)
+    with autocast(source, c):
+        fake_scales = side.discriminator(fake_pair)
+        with torch.no_grad():
+            real_scales = side.discriminator(real_pair)
+    gan = torch.stack([generator_gan_loss(c.gan, scale[-1]) for scale in fake_scales]).mean()
+    scales = zip(fake_scales, real_scales, strict=True)
+    matching = torch.stack([sum_of_l1(fake[:-1], real[:-1]) for fake, real in scales]).mean()
+    losses = {"gan": gan, "features": side.feature_matching * matching}
+    if side.perceptual:
+        with autocast(source, c):
+            losses["perceptual"] = side.perceptual_weight * side.perceptual.distance(fake, target)
+    return loss_d, losses

@@ -19,17 +19,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from i2i_lib.data.tiles import Batch
-from i2i_lib.files import atomic_write, exclusive, library_modules, sha256, write_json
+from i2i_lib.distributed import default_group, mean, rank, rank_zero_first
+from i2i_lib.files import atomic_write, exclusive, library_modules, root, sha256, write_json
 from i2i_lib.train.adversarial import Batches
-from i2i_lib.distributed import first_first, mean, rank, together
-from i2i_lib.train.nonfinite import first_bad, naming_memory, not_finite
+from i2i_lib.train.nonfinite import explain_out_of_memory, first_bad, not_finite
+
+# Lines of the loss log between checkpoints.
+CHECKPOINT_EVERY = 5
 
 
 class Trainer(Protocol):
-    """What `fit` needs of a trainer to resume it."""
+    """The part of a trainer that `fit` uses: `check` raises ValueError if a loss had no meaning since it last ran."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def check(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,79 +60,116 @@ def fit(
     several processes that train together the first alone writes, and the log is that of the whole batch.
 
     Raises FloatingPointError, with the last good checkpoint kept, when a loss or a weight is not finite, MemoryError,
-    ValueError for a damaged checkpoint, for one at the end without its log, and for batches that end before the steps
-    do, and RuntimeError when another process trains in the same folder.
+    ValueError for an undefined loss (see `FeatureLoss.check`), for a damaged checkpoint, for one at the end without its
+    log, and for batches that end before the steps do, and RuntimeError when another process trains in the same folder.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    first = rank() == 0
-    with exclusive(run.folder / "lock", f"the training folder {run.folder}") if first else nullcontext():
+    lock = exclusive(run.folder / "lock", f"the training folder {run.folder}") if rank() == 0 else nullcontext()
+    with lock:
         fingerprint = _fingerprint(run, steps)
-        with first_first():
+        with rank_zero_first():
             done, rows = _resume(run, fingerprint)
-            if first and not done:  # so that there is always a state to go back to
+            if rank() == 0 and not done:  # so that there is always a state to go back to
                 atomic_write(run.folder / "checkpoint.pt", _checkpoint(fingerprint, 0, run.trainer.state_dict()))
         if done == steps and not rows:
             raise ValueError(
                 f"{run.what}: it has ended, but its log losses.jsonl is gone from {run.folder}: put it back, or delete"
                 " checkpoint.pt, to train again"
             )
-        if first and 0 < done < steps:
+        if rank() == 0 and 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
-        started = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
-        sums: dict[str, Tensor] = {}
-        counted, index = 0, done
-        saving: Future[None] | None = None
-        with (
-            # Line by line, so that a killed run leaves at most one torn line behind.
-            open(run.folder / "losses.jsonl" if first else os.devnull, "a", buffering=1) as log,
-            _Progress(run, steps, done) as report,
-            ThreadPoolExecutor(1) as disk,  # training does not wait for it
-        ):
-            for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
-                with naming_memory(run.what):
-                    losses = step(batch)
-                # Sums stay on the device: reading a value every step would make a GPU wait for the host.
-                sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
-                counted += 1
-                if index % run.log_every == 0 or index == steps:
-                    row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
-                    means = mean(torch.stack([total / counted for total in sums.values()])).tolist()
-                    row |= dict(zip(sums, means, strict=True))
-                    ends = index % (5 * run.log_every) == 0 or index == steps
-                    state = run.trainer.state_dict() if ends else {}
-                    if saving and ends:
-                        saving.result()  # a full disk is told of here
-                    bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)]
-                    if bad := bad or not_finite(state):
-                        wait([saving] if saving else [])
-                        done, _ = _resume(run, fingerprint)
-                        # Of several processes each would stop the search at a place of its own.
-                        again = range(done + 1, index + 2) if together() is None else range(0)
-                        where = first_bad(step, batches(done), run.trainer, again)
-                        raise FloatingPointError(
-                            f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where or 'not found'}"
-                            f"); lower the learning rate or use precision='fp32'. The checkpoint of step {done} is kept"
-                            f" in {run.folder}"
-                        )
-                    rows.append(row)
-                    log.write(json.dumps(row) + "\n")
-                    sums, counted = {}, 0
-                    report(index)
-                    if first and ends:
-                        checkpoint = _checkpoint(fingerprint, index, state)
-                        saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
-            if saving:
-                saving.result()
+        return rows + _train(step, batches, run, steps, fingerprint, done, rows[-1]["seconds"] if rows else 0.0)
+
+
+def _train(
+    step: Callable[[Batch], dict[str, Tensor]],
+    batches: Batches,
+    run: TrainingRun,
+    steps: int,
+    fingerprint: str,
+    done: int,
+    seconds: float,
+) -> list[dict[str, float]]:
+    """Train from step `done`, after `seconds`, to the end; return the new rows of the log."""
+    started = time.monotonic() - seconds
+    rows: list[dict[str, float]] = []
+    sums: dict[str, Tensor] = {}
+    counted, index = 0, done
+    saving: Future[None] | None = None
+    with (
+        # Line by line, so that a killed run leaves at most one torn line behind.
+        open(run.folder / "losses.jsonl" if rank() == 0 else os.devnull, "a", buffering=1) as log,
+        _Progress(run, steps, done) as report,
+        ThreadPoolExecutor(1) as disk,  # training does not wait for it
+    ):
+        for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
+            with explain_out_of_memory(run.what):
+                losses = step(batch)
+            # Sums stay on the device: reading a value every step would make a GPU wait for the host.
+            sums = {name: sums[name] + loss for name, loss in losses.items()} if sums else dict(losses)
+            counted += 1
+            if index % run.log_every and index < steps:
+                continue
+
+            # Read the losses.
+            run.trainer.check()
+            row = {"step": index, "seconds": round(time.monotonic() - started, 3)}
+            means = mean(torch.stack([total / counted for total in sums.values()])).tolist()
+            row |= dict(zip(sums, means, strict=True))
+            sums, counted = {}, 0
+
+            # Refuse what is not finite, before it is written.
+            ends = index % (CHECKPOINT_EVERY * run.log_every) == 0 or index == steps
+            state = run.trainer.state_dict() if ends else {}
+            if saving and ends:
+                saving.result()  # raises if the last write failed
+            bad = [f"loss {name}" for name, value in row.items() if not math.isfinite(value)] or not_finite(state)
+            if bad:
+                wait([saving] if saving else [])
+                kept, _ = _resume(run, fingerprint)
+                # Of several processes each would stop the search at a place of its own.
+                again = range(kept + 1, index + 2) if default_group() is None else range(0)
+                where = first_bad(step, batches(kept), run.trainer, again) or "not found"
+                raise FloatingPointError(
+                    f"{run.what}: {', '.join(bad)} is not finite at step {index} (first: {where}); lower the learning"
+                    f" rate or use precision='fp32'. The checkpoint of step {kept} is kept in {run.folder}"
+                )
+
+            # Log, report progress, save.
+            rows.append(row)
+            log.write(json.dumps(row) + "\n")
+            report(index)
+            if rank() == 0 and ends:
+                checkpoint = _checkpoint(fingerprint, index, state)
+                saving = disk.submit(atomic_write, run.folder / "checkpoint.pt", checkpoint)
+        if saving:
+            saving.result()
     if index < steps:
         raise ValueError(f"{run.what}: its batches ended after step {index:,} of {steps:,}: they must never end")
     return rows
 
 
+# A training is the same as long as this code is: the trainer's module with all that it imports, and what starts its
+# networks, draws its batches and calls its steps; but not what only stores, reports or explains.
+_ALWAYS = (
+    "data/batches.py", "data/tiles.py", "distributed.py", "layers.py", "students.py", "train/loop.py",
+    "train/recipe.py",
+)  # fmt: skip
+_NEVER = ("commands.py", "facade.py", "files.py", "__init__.py", "train/nonfinite.py")
+
+
+def training_code(trainer: Any) -> list[Path]:
+    """The library's files that decide the result of a training by `trainer`, sorted."""
+    library = root() / "i2i_lib"
+    module = Path(inspect.getfile(type(trainer)))
+    reached = {module, *library_modules(module.read_text()), *(library / name for name in _ALWAYS)}
+    return sorted(path for path in reached if not path.as_posix().endswith(tuple(f"/{name}" for name in _NEVER)))
+
+
 def _fingerprint(run: TrainingRun, steps: int) -> str:
-    """What makes two trainings the same: inputs, library code, versions, device and threads."""
-    own = {Path(__file__), Path(inspect.getfile(type(run.trainer)))}
-    code = {path.name: sha256(path) for part in own for path in [part, *library_modules(part.read_text())]}
+    """Hash of all that makes two trainings the same: inputs, code, versions, device and threads."""
+    code = {str(path.relative_to(root())): sha256(path) for path in training_code(run.trainer)}
     parts = {"inputs": run.inputs, "steps": steps, "code": code, "torch": torch.__version__}
     parts |= {"threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -141,7 +182,7 @@ def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
 
 
 def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
-    """Load the checkpoint if it is of this very training; cut the log to its step; else start clean.
+    """Load the checkpoint if it is of this training, and cut the log to its step; else start clean.
 
     The files of another training, be it one with other parameters or with other library code, are kept as
     `checkpoint.pt.previous` and `losses.jsonl.previous`, in place of older ones.
@@ -156,8 +197,8 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
                 run.trainer.load_state_dict(state["trainer"])
                 done = state["step"]
         except Exception as error:  # a pickle meets damage in as many ways as it has commands
-            said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
-            raise ValueError(f"{checkpoint} is damaged ({said}): delete it, to train from the beginning") from error
+            reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+            raise ValueError(f"{checkpoint} is damaged ({reason}): delete it, to train from the beginning") from error
         if not own:
             for file in (log, checkpoint):
                 if file.exists():
@@ -177,7 +218,7 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
 
 
 class _Progress:
-    """Tell how far a training is: to the file that the runner reads, or as a bar where a person looks on."""
+    """Show the progress of a training: in the file that the runner reads, or else as a bar."""
 
     def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
         self.what, self.steps, self.done = run.what, steps, done

@@ -1,6 +1,6 @@
-"""What stopped a training, in the training's own terms: the layer whose numbers went bad, the setting to lower."""
+"""Explain why training stopped: the layer whose numbers went bad, the setting to lower."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "c
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether memory does not suffice, by the type of the error or in PyTorch's words.
+    """Whether memory ran out, by the type of the error or by PyTorch's message.
 
-    Not every error that speaks of memory is one: "an illegal memory access" is a fault of the program.
+    Not every message with "memory" in it counts: "an illegal memory access" is a fault of the program.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -24,33 +24,40 @@ def lacks_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def naming_memory(what: str) -> Iterator[None]:
-    """Raise MemoryError with the way out where memory does not suffice."""
+def explain_out_of_memory(what: str) -> Iterator[None]:
+    """Raise MemoryError with the way out if the block runs out of memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
-        said = str(error).splitlines()[0] if str(error) else "no more is said"
-        raise MemoryError(f"{what}: out of memory, lower batch_size, image_size or base ({said})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MemoryError(f"{what}: out of memory, lower batch_size, image_size or base ({reason})") from error
 
 
 def not_finite(state: Any, name: str = "") -> list[str]:
     """The name of the first tensor in nested containers that holds NaN or infinity, alone in a list; or nothing."""
     if isinstance(state, Tensor):
         return [] if state.isfinite().all() else [name]
-    inside = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
-    return next((found for key, value in inside if (found := not_finite(value, f"{name}.{key}".lstrip(".")))), [])
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(state, dict):
+        inside = state.items()
+    elif isinstance(state, list | tuple):
+        inside = enumerate(state)
+    for key, value in inside:
+        if found := not_finite(value, f"{name}.{key}".lstrip(".")):
+            return found
+    return []
 
 
 def first_bad(
     step: Callable[[Batch], dict[str, Tensor]], batches: Iterator[Batch], trainer: Any, steps: range
 ) -> str | None:
-    """Which number first was NaN or infinite, and at which of `steps`, which are taken again from the trainer's state.
+    """Take `steps` again from the trainer's state; return the number that was first NaN or infinite, and its step.
 
-    Every layer's output is looked at, in the order in which they are computed, then the losses, then the gradients in
-    their order, from the last layer backwards. That takes much longer than training, which therefore does not do it.
-    None if nothing is found: on a GPU, the same step need not give the same numbers again.
+    Looks at every layer's output, in the order of the pass, then at the losses, then at the gradients, from the last
+    layer backwards: too slow to do while training. None if nothing is found: on a GPU, a step taken again need not
+    give the same numbers.
     """
     names: dict[nn.Module, str] = {}
     for name, module in _modules(trainer):

@@ -7,20 +7,20 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from i2i_lib.losses import _sum_of_l1
+from i2i_lib.losses import sum_of_l1
 
 
 class Vgg19Features(nn.Module):
     """VGG-19's ImageNet features at five depths, for a perceptual loss (Johnson et al. 2016).
 
-    Weights are read from `path`, a state dict of torchvision's `vgg19`. They are never downloaded, and they serve no
-    evaluation: a generator that was trained on the features that judge it would only have learned to please them.
+    Weights are read from `path`, a state dict of torchvision's `vgg19`, and never downloaded. They are never used to
+    evaluate: a generator trained on the judging features would overfit them.
     """
 
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # as in pix2pixHD (Wang et al. 2018), from shallow to deep
 
     def __init__(self, path: Path) -> None:
-        from torchvision.models import vgg19  # here, for its seconds of import would be paid by every training
+        from torchvision.models import vgg19  # imported here: it takes seconds
 
         super().__init__()
         with torch.device("meta"):  # nothing is allocated or drawn for weights that are read
@@ -30,7 +30,7 @@ class Vgg19Features(nn.Module):
             found = {name.removeprefix("features."): w for name, w in state.items() if name.startswith("features.")}
             layers.load_state_dict({name: found[name] for name in layers.state_dict()}, assign=True)
         except (AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(f"{path} is no state dict of torchvision's vgg19: {error}") from error
+            raise ValueError(f"{path} is not a state dict of torchvision's vgg19: {error}") from error
         self.slices = nn.ModuleList(layers[a:b] for a, b in ((0, 2), (2, 7), (7, 12), (12, 21), (21, 30)))
         self.eval().requires_grad_(False)
 
@@ -40,7 +40,7 @@ class Vgg19Features(nn.Module):
         named = os.environ.get("I2I_VGG19")
         path = Path(named) if named else Path(torch.hub.get_dir(), "checkpoints", "vgg19-dcbb9e9d.pth")
         if named and not path.is_file():
-            raise ValueError(f"I2I_VGG19 names {named}, which is no file: correct or unset it")
+            raise ValueError(f"I2I_VGG19 names {named}, which is not a file: correct or unset it")
         return path if path.is_file() else None
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -55,7 +55,7 @@ class Vgg19Features(nn.Module):
         return maps
 
     def distance(self, fake: Tensor, target: Tensor) -> Tensor:
-        """The weighted sum of L1 distances between the features of two batches; the gradient is that of `fake`."""
+        """Weighted sum of L1 distances between the features of two batches; the gradient is that of `fake`."""
         with torch.no_grad():
-            wanted = self(target)
-        return _sum_of_l1(self(fake), wanted, self.weights)
+            target_features = self(target)
+        return sum_of_l1(self(fake), target_features, self.weights)

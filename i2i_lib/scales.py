@@ -1,0 +1,66 @@
+"""Norm scales during a teacher's training: noted a few times, kept as `scales.json`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from i2i_lib.files import write_json
+from i2i_lib.prune import Prunable, norm_scales
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the training, after which the scales are noted
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleNote:
+    """A teacher's norm scales, by prunable layer, after so many steps of its training."""
+
+    step: int
+    scales: dict[str, list[float]]
+
+
+class ScaleNotes:
+    """Notes of one training, each in a file of its own in `folder`, so that they outlive a kill."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self.folder, self.steps = folder, steps
+        self.due = sorted({max(1, round(share * steps)) for share in SHARES})
+
+    def after(self, trainer: Any, generator: Prunable) -> Callable[[Any], dict[str, Tensor]]:
+        """Return the trainer's step, followed by a note of the generator's scales where one is due."""
+
+        def step(batch: Any) -> dict[str, Tensor]:
+            losses = trainer.step(batch)
+            if trainer.count in self.due:
+                write_json(self.folder / f"{trainer.count}.json", norm_scales(generator))
+            return losses
+
+        return step
+
+    def history(self, result: Prunable) -> list[ScaleNote]:
+        """All notes of the training, and last the scales of its result."""
+        notes = [ScaleNote(step, json.loads((self.folder / f"{step}.json").read_text())) for step in self.due]
+        return [*notes, ScaleNote(self.steps, norm_scales(result))]
+
+
+def save_scales(history: list[ScaleNote], path: Path) -> None:
+    """Write `path`.json."""
+    write_json(path.with_name(f"{path.name}.json"), [asdict(note) for note in history])
+
+
+def load_scales(path: Path) -> list[ScaleNote]:
+    """Read what `save_scales` wrote at `path` (no suffix); ValueError where the file holds something else."""
+    file = path.with_name(f"{path.name}.json")
+    try:
+        return [ScaleNote(**note) for note in json.loads(file.read_text())]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not hold norm scales: {error}") from error
+
+
+def scales_after(history: list[ScaleNote], share: float) -> dict[str, list[float]]:
+    """The scales noted nearest to a share of the training, from 0 to 1."""
+    wanted = share * history[-1].step
+    return min(history, key=lambda note: abs(note.step - wanted)).scales

@@ -1,0 +1,194 @@
+"""What a recipe builds: every family's networks, their starts and seeds, and what tells one training from another."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from i2i_lib.checkpoint import build as build_network
+from i2i_lib.checkpoint import (
+    load_discriminator,
+    load_generator,
+    load_plan,
+    save_discriminator,
+    save_generator,
+    save_plan,
+)
+from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
+from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.files import root
+from i2i_lib.layers import init_weights
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import prune
+from i2i_lib.students import inherit
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
+from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
+from i2i_lib.train.loop import _fingerprint, training_code
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
+
+CPU = torch.device("cpu")
+XAVIER = {"scheme": "xavier", "gain": 1.0}
+TRAINING = TrainConfig(steps=4, distill=1.0)
+GENERATORS = {"pix2pix": cat_teacher(8, 3), "cyclegan": cat_teacher(8, 3), "gaugan": cat_spade_teacher(4, 4, 2)}
+DISCRIMINATORS = {
+    "pix2pix": DiscriminatorConfig(6, 4, 1),
+    "cyclegan": DiscriminatorConfig(3, 4, 1),
+    "gaugan": MultiscaleDiscriminatorConfig(7, 4, 3),
+}
+families = pytest.mark.parametrize("family", GENERATORS)
+
+
+def task(family: Any) -> Task:
+    pixels = torch.randint(256, (2, 4, 3, 20, 20), generator=torch.Generator().manual_seed(0)).byte()
+    source, labels = (pixels[0, :, :1] // 64, 4) if family == "gaugan" else (pixels[0], 0)
+    none = torch.zeros(4, 2, dtype=torch.int64)
+    tiles = Tiles(source, pixels[1], none[:, 0] - 1, none, none, family != "cyclegan", labels)
+    return Task("toy", family, tiles, replace(tiles, source=source[..., :16, :16], target=pixels[1, ..., :16, :16]), {})
+
+
+@pytest.fixture
+def files(tmp_path, request):
+    """A family's task, teacher, discriminators and plan on disk, as recipes name them."""
+    family = request.getfixturevalue("family") if "family" in request.fixturenames else "pix2pix"
+    save_task(task(family), tmp_path / "data")
+    teacher = build_network(GENERATORS[family])
+    init_weights(teacher, seed=5, norm_start="normal")
+    save_generator(teacher, tmp_path / "teacher")
+    budget = generator_macs(teacher.config, 16) / 2
+    save_plan(prune(teacher, budget, image_size=16, min_width=1), tmp_path / "plan")
+    for name in ("discriminator", "discriminator-back"):
+        save_discriminator(build_network(DISCRIMINATORS[family]), tmp_path / name)
+    return tmp_path
+
+
+def teacher_recipe(family: str, **given: Any) -> Recipe:
+    known = {"generator": GENERATORS[family], "discriminator": DISCRIMINATORS[family]}
+    return Recipe(**{"task": "data", "training": TRAINING, "batch_size": 2, "seed": 3, **known, **given})
+
+
+def student_recipe(family: str, **given: Any) -> Recipe:
+    return teacher_recipe(
+        family, **{"generator": "plan", "teacher": "teacher", "discriminator": "discriminator", **given}
+    )
+
+
+def drawn(config: Any, seed: int, family: str, **options: Any) -> nn.Module:
+    network = build_network(config)
+    init_weights(network, seed=seed, **(XAVIER if family == "gaugan" else {}), **options)
+    return network
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in mine.items())
+
+
+@families
+def test_a_teacher_starts_from_seeds_of_its_own(family, files):
+    trainer, batches, run = build(teacher_recipe(family), files, task(family), CPU)
+    made = {"pix2pix": PairedTrainer, "cyclegan": UnpairedTrainer, "gaugan": SpadeTrainer}[family]
+    assert type(trainer) is made and run.what == files.name
+    side = trainer.ab if family == "cyclegan" else trainer
+    assert same(side.generator, drawn(GENERATORS[family], 6, family))
+    assert same(side.discriminator, drawn(DISCRIMINATORS[family], 7, family))
+    if family == "cyclegan":
+        assert same(trainer.ba.generator, drawn(GENERATORS[family], 1006, family))
+        assert same(trainer.ba.discriminator, drawn(DISCRIMINATORS[family], 1007, family))
+    if family == "pix2pix":
+        expected = paired_batches(task(family).train, image_size=16, batch_size=2, seed=3)
+        assert torch.equal(next(batches(2)).source, next(expected(2)).source)
+    assert all(loss.isfinite() for loss in trainer.step(next(batches(0))).values())
+
+
+@families
+def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, files):
+    trainer, batches, _ = build(student_recipe(family, distillation="mse"), files, task(family), CPU, "student")
+    assert (
+        type(trainer) is {"pix2pix": PairedDistiller, "cyclegan": UnpairedDistiller, "gaugan": SpadeDistiller}[family]
+    )
+    assert same(trainer.generator, drawn(load_plan(files / "plan").config, 1003, family))
+    assert same(trainer.discriminator, load_discriminator(files / "discriminator"))
+    assert same(trainer.teacher, load_generator(files / "teacher"))
+    assert trainer.feature_loss.kind == "mse"
+    if family == "pix2pix":
+        expected = paired_batches(task(family).train, image_size=16, batch_size=2, seed=1003)
+        assert torch.equal(next(batches(0)).source, next(expected(0)).source)
+    fresh, *_ = build(student_recipe(family, discriminator=DISCRIMINATORS[family]), files, task(family), CPU)
+    assert same(fresh.discriminator, drawn(DISCRIMINATORS[family], 2003, family))
+    assert all(loss.isfinite() for loss in trainer.step(next(batches(0))).values())
+
+
+def test_other_starts(files):
+    plan = load_plan(files / "plan")
+    noisy, *_ = build(student_recipe("pix2pix", start="noisy"), files, task("pix2pix"), CPU)
+    inherited, *_ = build(student_recipe("pix2pix", start="inherited"), files, task("pix2pix"), CPU)
+    assert same(noisy.generator, drawn(plan.config, 1003, "pix2pix", norm_start="normal"))
+    assert same(inherited.generator, inherit(load_generator(files / "teacher"), plan))
+    with pytest.raises(ValueError, match="start='inherited' needs a teacher, and as generator the path of a plan"):
+        teacher_recipe("pix2pix", start="inherited")
+    with pytest.raises(ValueError, match="start is one of random, inherited, scales, noisy, got 'cold'"):
+        teacher_recipe("pix2pix", start="cold")
+
+
+@pytest.mark.parametrize("family", ["cyclegan"])
+def test_a_cyclegan_goes_on_from_a_discriminator_of_each_domain(family, files):
+    paths = {"discriminator": "discriminator", "discriminator_back": "discriminator-back"}
+    weights = {"cycle": 3.0, "identity": 0.02, "pool": 7}
+    trainer, *_ = build(teacher_recipe(family, **paths, **weights), files, task(family), CPU)
+    assert same(trainer.ab.discriminator, load_discriminator(files / "discriminator"))
+    assert same(trainer.ba.discriminator, load_discriminator(files / "discriminator-back"))
+    assert (trainer.cycle, trainer.identity, trainer.pool_a.size) == (3.0, 0.02, 7)
+    with pytest.raises(ValueError, match="discriminator is a path: give the one of the sources' domain, too"):
+        build(teacher_recipe(family, discriminator="discriminator"), files, task(family), CPU)
+
+
+@families
+def test_a_recipe_is_json_and_its_paths_follow_its_file(family, tmp_path):
+    for recipe in (teacher_recipe(family), student_recipe(family, start="inherited")):
+        save_recipe(replace(recipe, task=str(tmp_path / "data")), tmp_path / "a" / "config.json")
+        assert load_recipe(tmp_path / "a" / "config.json") == replace(recipe, task="../data")
+    file = tmp_path / "a" / "config.json"
+    file.write_text(file.read_text().replace('"seed"', '"sead"'))
+    with pytest.raises(ValueError, match=r"config\.json is not a recipe of a training: TypeError: .*'sead'"):
+        load_recipe(file)
+
+
+def test_what_decides_a_training_tells_it_apart_and_nothing_else_does(files):
+    def fingerprint(**given: Any) -> str:
+        return _fingerprint(build(student_recipe("pix2pix", **given), files, task("pix2pix"), CPU)[2], 4)
+
+    wanted = fingerprint()
+    assert fingerprint(log_every=7, threads=2, result="other", task=str(files / "data")) == wanted
+    changed = [{"seed": 4}, {"start": "noisy"}, {"distillation": "ka"}, {"training": replace(TRAINING, recon=1.0)}]
+    changed += [{"discriminator": "discriminator-back"}, {"batch_size": 4}, {"matching": 1.0}]
+    assert len({wanted, *(fingerprint(**given) for given in changed)}) == len(changed) + 1
+    plan = json.loads((files / "plan.json").read_text())
+    (files / "plan.json").write_text(json.dumps(plan | {"provenance": {"note": "another"}}))
+    assert fingerprint() != wanted
+
+
+COMMON = {
+    "config", "data.batches", "data.tiles", "discriminators", "distributed", "generators", "layers", "losses",
+    "students", "train.adversarial", "train.distill", "train.loop", "train.pix2pix", "train.recipe",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trainer", "code"),
+    [
+        (PairedTrainer, COMMON),
+        (UnpairedDistiller, COMMON | {"train.cyclegan"}),
+        (SpadeTrainer, COMMON - {"train.pix2pix"} | {"spade", "train.gaugan", "train.vgg"}),
+    ],
+)
+def test_a_change_of_other_code_trains_nothing_again(trainer, code):
+    files = training_code(object.__new__(trainer))
+    parts = [path.relative_to(root() / "i2i_lib").with_suffix("").parts for path in files]
+    assert {".".join(names) for names in parts} == code
