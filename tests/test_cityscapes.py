@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from i2i_book.figures.style import source_pictures
 from i2i_book.presets import ablations
 from i2i_book.runs import root
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.cityscapes import CHANNELS, load_cityscapes, read_scene, train_ids
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
-from i2i_lib.data.tiles import to_batch
+from i2i_lib.data.tiles import source_pictures, to_batch
 from i2i_lib.metrics.labels import iou_bootstrap
 from i2i_lib.metrics.networks.drn import cityscapes_confusion
 from i2i_lib.metrics.networks.literature import WeightsMissing

@@ -8,18 +8,18 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import torch
 from cycler import cycler
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from i2i_lib.data.tiles import source_pictures as source_pictures  # chapters draw sources with the figures
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -92,14 +92,6 @@ def compare(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
         alt = escape(f"{len(images)} places: {name}")
         shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
     return HTML(f'<div class="compare">{"".join(shown)}</div>')
-
-
-def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
-    """A task's sources as pictures [N, 3, H, W], uint8: label maps are painted in the colours of `Task.info`."""
-    if "classes" not in info:
-        return images
-    colours = [[round(255 * part) for part in to_rgb(label["colour"])] for label in info["classes"]]
-    return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)
 
 
 def as_uint8(images: Tensor) -> Tensor:
