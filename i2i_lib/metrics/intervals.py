@@ -36,10 +36,14 @@ class Spread:
     sd: float | None  # of the seeds, not of their mean; None for one seed
     n: int
 
-    def text(self, digits: int = 3) -> str:
-        """`0.123 ± 0.004 (n = 3)`; without a deviation where one seed has none."""
+    def short(self, digits: int = 3) -> str:
+        """`0.123 ± 0.004`; without a deviation where one seed has none."""
         deviation = "" if self.sd is None else f" ± {self.sd:.{digits}f}"
-        return f"{self.mean:.{digits}f}{deviation} (n = {self.n})"
+        return f"{self.mean:.{digits}f}{deviation}"
+
+    def text(self, digits: int = 3) -> str:
+        """`0.123 ± 0.004 (n = 3)`."""
+        return f"{self.short(digits)} (n = {self.n})"
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
