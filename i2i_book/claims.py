@@ -79,6 +79,15 @@ def in_order(models: Sequence[str]) -> list[str]:
     return [m for m in YARDSTICKS if m in known] + [m for m in known if m not in YARDSTICKS]
 
 
+def shown(table: pd.DataFrame, measures: Sequence[str]) -> Any:
+    """Columns of results with the headings and digits of their measures, to be displayed."""
+    chosen = [MEASURES[name] for name in measures]
+    values: Any = table[[measure.name for measure in chosen]].astype(float)
+    values.index.names = [None] * values.index.nlevels
+    renamed = values.rename(columns={measure.name: measure.heading for measure in chosen})
+    return renamed.style.format({measure.heading: measure.text for measure in chosen}, na_rep="")
+
+
 def quality_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Quality of one task's models over seeds, `mean ± sd`: models by measures, and `n`, the number of seeds.
 

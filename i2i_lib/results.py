@@ -82,7 +82,7 @@ MEASURES = {
         Measure("latency_ms", "ms", "less", 1),
         Measure("latency_p95_ms", "ms (p95)", "less", 1),
         Measure("peak_memory_mib", "MiB", "less", 1),
-        Measure("steps", "steps", "less", 0),
+        Measure("steps", "steps", None, 0),
         Measure("train_seconds", "training (s)", "less", 0),
     )
 }
