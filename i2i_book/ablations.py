@@ -44,8 +44,10 @@ class Ablations:
 
 
 def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Ablations], list[str]]:
-    """The ablations of every task of a run whose test has pairs, by the table of its results; and sentences on those
-    that were left out, since they are of another teacher."""
+    """Ablations of every task of a run whose test has pairs, from the table of its results.
+
+    Returns them by task, and a sentence for each `ablations.json` that was left out because it is of another teacher.
+    """
     found: dict[str, Ablations] = {}
     left_out = []
     for task, evaluations in load_evaluations(table).items():

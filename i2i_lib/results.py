@@ -47,7 +47,7 @@ class EvalResult:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a column of the results is shown, and which of two values is the better one."""
+    """A column of the results as tables show it."""
 
     name: str  # the field of `EvalResult`
     label: str

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from i2i_book.ablations import load_ablations, student_table
 from i2i_book.claims import answers, distance_tables, headline, quality_table, sentence
 from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
-from i2i_lib.results import EvalResult, collect, load_evaluations, load_table, save_evaluation
+from i2i_lib.results import PAIRED, EvalResult, collect, load_evaluations, load_table, save_evaluation
 
 
 def noise(seed=0):
@@ -255,3 +256,27 @@ def test_distances_of_two_protocols_never_share_a_table():
     assert list(cat.columns) == ["FID (CAT)", "KID (CAT)"]
     assert cat.loc["teacher", "FID (CAT)"] == "62.0 ± 1.4 (n = 2)" and cat.loc["gcka", "KID (CAT)"] == ""
     assert distance_tables([evaluation(0)]) == {}
+
+
+def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
+    def save(path, seed, models, teacher="w"):
+        rows = [replace(evaluation(seed)["results"][0], model=name, weights=teacher) for name in models]
+        values = {m: {name: [0.1 * i, 0.2, 0.3] for i, name in enumerate(models)} for m in PAIRED}
+        save_evaluation(path, rows, values, blocks=[0, 1, 1])
+        return path
+
+    homes = [tmp_path / "earth" / f"seed{seed}" for seed in range(3)]
+    evals = [save(home / "eval.json", seed, ["teacher", "gcka"]) for seed, home in enumerate(homes)]
+    (tmp_path / "results.jsonl").write_text(collect(evals))
+    save(homes[0] / "ablations.json", 0, ["teacher", "half", "gone"])
+    save(homes[1] / "ablations.json", 1, ["teacher", "half"], teacher="another")
+    found, left_out = load_ablations(tmp_path / "results.jsonl", ["gcka", "half", "double"])
+    assert left_out == ["`ablations.json` of earth is of another teacher: run `make ablations`."]
+    earth = found["earth"]
+    assert [earth.seeds(name) for name in ("gcka", "half", "double", "gone")] == [3, 1, 0, 0]
+    compared = earth.compare("l1", "half")
+    assert compared is not None and (compared.seeds, compared.against) == (1, "gcka")
+    assert earth.compare("l1", "double") is None and earth.mean("double", "l1") is None
+    table = student_table(earth, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
+    assert list(table.index) == ["half", "double"] and table.loc["double", "L1 ↓"] == "not run"
+    assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"

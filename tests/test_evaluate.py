@@ -8,7 +8,7 @@ import torch
 
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
-from i2i_lib.data.tiles import Task, Tiles, encode
+from i2i_lib.data.tiles import Family, Task, Tiles, encode
 from i2i_lib.evaluate import Evaluator, per_image_values
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
@@ -27,7 +27,7 @@ def tiles(n: int, size: int, seed: int, *, labels: bool = False) -> Tiles:
     return Tiles(source, target, torch.arange(n) // 2, box, box, classes=2 if labels else 0)
 
 
-def task(family="pix2pix", *, labels: bool = False) -> Task:
+def task(family: Family = "pix2pix", *, labels: bool = False) -> Task:
     info = {"domains": ["map", "satellite"]} | ({"classes": COLOURS} if labels else {})
     return Task("toy", family, tiles(8, 40, 0, labels=labels), tiles(6, 16, 1, labels=labels), info)
 

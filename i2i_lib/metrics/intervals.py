@@ -1,4 +1,4 @@
-"""How sure a number is: intervals over blocks and seeds.
+"""Intervals over blocks and seeds.
 
 A difference between two models has two sources of chance: which places the test holds, and which seed the training
 had. An interval over places alone says nothing about another training, so one seed supports no claim; nor do two, with

@@ -20,7 +20,7 @@ class Segmenter(nn.Module):
     """U-Net of three scales: pictures [N, 3, H, W] in [-1, 1] to logits [N, classes, H, W].
 
     H and W are multiples of 4. There are no norms: a tile is often all forest or all desert, and a few such tiles'
-    mean and deviation would take away the very colour that tells them apart.
+    mean and deviation would remove the very colour that distinguishes them.
     """
 
     def __init__(self, classes: int, width: int = 8) -> None:
