@@ -1,22 +1,15 @@
-"""What may be said over several trainings: means, their spread, and a test for "better" whose words follow the data.
-
-A comparison has two sources of chance: which places the test holds, and which seed the training had. An interval that
-knows only the first says nothing about another training, so that one seed never makes a claim; nor do two, with
-which the interval below holds the truth only 91 times in 100 where it says 95.
-"""
+"""Questions put to a task's evaluations, and the answers in tables and sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
 
-from i2i_lib.metrics.intervals import Comparison, compare, over_seeds
-from i2i_lib.results import written
+from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, compare_sets, over_seeds
+from i2i_lib.results import MEASURES, PAIRED, QUALITY
 
-PAIRED_MEASURES = ("l1", "ssim", "feature distance")
-# What is asked of a task's evaluations: each pair of models shares everything but one ingredient.
+YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
+# Each pair of models shares everything but one ingredient.
 QUESTIONS = {
     "is the network worth having": ("teacher", "look-up"),
     "is the student worth having": ("gcka", "look-up"),
@@ -33,64 +26,6 @@ QUESTIONS = {
 }
 
 
-def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:
-    """Distances between sets, such as FID, over seeds: protocol -> a table of models by measures, `mean ± sd (n = n)`.
-
-    One table for each protocol, since numbers of two protocols do not compare. Empty if nothing was measured: the
-    evaluations hold `literature` where the extractors' weights were at hand (`features.set_distances`).
-    """
-    rows = [row for e in evaluations for row in e.get("literature", [])]
-    tables: dict[str, pd.DataFrame] = {}
-    for protocol in dict.fromkeys(row["protocol"] for row in rows):
-        own = [row for row in rows if row["protocol"] == protocol]
-        models, measures = (list(dict.fromkeys(row[key] for row in own)) for key in ("model", "measure"))
-        values = {
-            (m, k): [row["value"] for row in own if (row["model"], row["measure"]) == (m, k)]
-            for m in models
-            for k in measures
-        }
-        cells = {
-            k: [over_seeds(found).text(digits) if (found := values[m, k]) else "" for m in models] for k in measures
-        }
-        tables[protocol] = pd.DataFrame(cells, index=models)
-    return tables
-
-
-def compare_models(evaluations: Sequence[Mapping[str, Any]], measure: str, model: str, against: str) -> Comparison:
-    """`compare` two models of one task in one measure, from its evaluations: one per seed, as `load_evaluation` reads.
-
-    Raises ValueError if the evaluations are not of one task, one protocol and the same places, or lack a model.
-    """
-    _check_seeds(evaluations)
-    if any(e["blocks"] != evaluations[0]["blocks"] for e in evaluations):
-        raise ValueError("the seeds were measured on different places: they have no images in common to pair")
-    try:
-        values = [[e["per_image"][measure][name] for name in (model, against)] for e in evaluations]
-    except KeyError as error:
-        known = {name: sorted(models) for name, models in evaluations[0]["per_image"].items()}
-        raise ValueError(f"no per-image values of {error} for every seed: the first has {known}") from error
-    pair = np.asarray(values, dtype=np.float64)  # [seeds, 2, images]
-    return compare(pair[:, 0] - pair[:, 1], evaluations[0]["blocks"], measure=measure, model=model, against=against)
-
-
-def compare_sets(evaluations: Sequence[Mapping[str, Any]], measure: str, model: str, against: str) -> Comparison:
-    """Compare two models in a measure of whole sets ("kd", "fd" or "miou"), which no single place has a value of.
-
-    The interval is Student's over the seeds' differences: it is about other trainings, on the same test pictures.
-    Raises ValueError for fewer than 2 seeds, and as `compare_models` does.
-    """
-    _check_seeds(evaluations)
-    if len(evaluations) < 2:
-        raise ValueError(f"an interval over seeds needs at least 2, got {len(evaluations)}")
-    by_name = [{row.model: getattr(row, measure) for row in e["results"]} for e in evaluations]
-    if any(found.get(name) is None for found in by_name for name in (model, against)):
-        raise ValueError(f"no {measure} of both {model} and {against} for every seed")
-    d = np.asarray([found[model] - found[against] for found in by_name], dtype=np.float64)
-    half = float(student_t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
-    mean, images = float(d.mean()), evaluations[0]["results"][0].images
-    return Comparison(measure, model, against, mean, mean - half, mean + half, len(d), images, blocks=0)
-
-
 def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Comparison]]:
     """Each of `QUESTIONS` with the comparisons that answer it, from one task's evaluations: one per seed.
 
@@ -99,37 +34,153 @@ def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Compari
     """
     models = set.intersection(*({row.model for row in e["results"]} for e in evaluations))
     asked = [(question, pair) for question, pair in QUESTIONS.items() if models.issuperset(pair)]
-    measures = [measure for measure in PAIRED_MEASURES if measure in evaluations[0]["per_image"]]
+    measures = [measure for measure in PAIRED if measure in evaluations[0]["per_image"]]
     found = [(q, compare_models(evaluations, measure, *pair)) for q, pair in asked for measure in measures]
     if len(evaluations) > 1:
         found += [(q, compare_sets(evaluations, "kd", *pair)) for q, pair in asked]
     return found
 
 
-def table_of(found: Sequence[tuple[str, Comparison]]) -> str:
-    """`answers` as a Markdown table: a line for each question, a column for each measure.
+def numbers(c: Comparison, digits: int | None = None) -> str:
+    """A difference with its interval: "-0.012 (-0.020 to -0.004)"."""
+    digits = MEASURES[c.measure].digits if digits is None else digits
+    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f})"
+
+
+def sentence(c: Comparison, digits: int | None = None) -> str:
+    """A comparison as a whole sentence with the numbers behind it."""
+    digits = MEASURES[c.measure].digits if digits is None else digits
+    label = MEASURES[c.measure].label
+    said = f"{c.difference:+.{digits}f}, 95 % interval {c.low:+.{digits}f} to {c.high:+.{digits}f}"
+    if c.seeds == 1:
+        return (
+            f"In {label}, {c.model} differs from {c.against} by {said} over the places of one training; one seed "
+            "supports no claim about another training."
+        )
+    if c.seeds < SEEDS_OF_A_CLAIM:
+        return (
+            f"In {label}, {c.model} differs from {c.against} by {said}; two seeds support no claim about another "
+            "training."
+        )
+    places = f"{c.blocks} blocks" if c.blocks else "on these test pictures"
+    if c.favours is None:
+        verdict = f"no difference between {c.model} and {c.against} is shown"
+    else:
+        verdict = f"{c.model} is {c.verdict} than {c.against}"
+    return f"In {label}, {verdict} ({said}; {c.seeds} seeds, {places})."
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def in_order(models: Sequence[str]) -> list[str]:
+    """Models in the order of a table: yardsticks, then students as they come."""
+    known = list(dict.fromkeys(models))
+    return [m for m in YARDSTICKS if m in known] + [m for m in known if m not in YARDSTICKS]
+
+
+def shown(table: pd.DataFrame, measures: Sequence[str]) -> Any:
+    """Columns of results with the headings and digits of their measures, to be displayed."""
+    chosen = [MEASURES[name] for name in measures]
+    values: Any = table[[measure.name for measure in chosen]].astype(float)
+    values.index.names = [None] * values.index.nlevels
+    renamed = values.rename(columns={measure.name: measure.heading for measure in chosen})
+    return renamed.style.format({measure.heading: measure.text for measure in chosen}, na_rep="")
+
+
+def quality_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Quality of one task's models over seeds, `mean ± sd`: models by measures, and `n`, the number of seeds.
+
+    `rows` are those of one task in `results.load_table`. Measures without a value are left out.
+    """
+    measures = [MEASURES[name] for name in QUALITY if rows[name].dropna().tolist()]
+    table: dict[str, dict[str, str]] = {}
+    for model in in_order(rows.model.tolist()):
+        own: Any = rows[rows.model == model]
+        cells = {}
+        for measure in measures:
+            values = own[measure.name].dropna().tolist()
+            cells[measure.heading] = over_seeds(values).short(measure.digits) if values else ""
+        table[model] = cells | {"n": str(own.seed.nunique())}
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def answers_table(found: Sequence[tuple[str, Comparison]]) -> pd.DataFrame:
+    """`answers` as a table: a row for each question, a column for each measure.
 
     A cell is the difference, its interval and, in bold, the model for which the interval speaks, if it speaks for one.
     """
-    measures = list(dict.fromkeys(c.measure for _, c in found))
-    lines = [["question", *map(written, measures)], ["---"] * (len(measures) + 1)]
-    for question in dict.fromkeys(question for question, _ in found):
-        own = {c.measure: c for q, c in found if q == question}
-        first = next(iter(own.values()))
-        cells = [_cell(own[measure]) for measure in measures]
-        lines.append([f"{question}: {first.model} - {first.against}", *cells])
+    table: dict[str, dict[str, str]] = {}
+    for question, c in found:
+        favours = f" **{c.favours}**" if c.favours else ""
+        row = table.setdefault(f"{question}: {c.model} - {c.against}", {})
+        row[MEASURES[c.measure].label] = numbers(c) + favours
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:
+    """Distances between sets, such as FID, over seeds: protocol -> a table of models by measures, `mean ± sd (n = n)`.
+
+    One table for each protocol, since numbers of two protocols do not compare. Empty if nothing was measured: the
+    evaluations hold `literature` where the extractors' weights were found.
+    """
+    rows: Any = pd.DataFrame([row for e in evaluations for row in e.get("literature", [])])
+    tables = {}
+    for protocol in rows.protocol.unique() if len(rows) else []:
+        own = rows[rows.protocol == protocol]
+        table = pd.DataFrame("", index=own.model.unique(), columns=own.measure.unique())
+        for (model, measure), group in own.groupby(["model", "measure"]):
+            table.loc[model, measure] = over_seeds(group.value.tolist()).text(digits)
+        tables[protocol] = table
+    return tables
+
+
+def markdown(table: pd.DataFrame, corner: str = "") -> str:
+    """A table of texts as Markdown, its index as the first column under the heading `corner`."""
+    lines = [[corner, *table.columns], ["---"] * (len(table.columns) + 1)]
+    lines += [
+        [str(name), *cells] for name, cells in zip(table.index, table.fillna("").to_numpy().tolist(), strict=True)
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(c: Comparison) -> str:
-    digits = 1 if c.measure == "kd" else 3
-    favours = f" **{c.favours}**" if c.favours else ""
-    return f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f}){favours}"
+# --- the headline ---------------------------------------------------------------------------------------------------
 
 
-def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:
-    for what in ("task", "protocol"):
-        if len(found := {getattr(row, what) for e in evaluations for row in e["results"]}) != 1:
-            raise ValueError(f"seeds compare only within one {what}, got {', '.join(map(repr, sorted(found)))}")
-    if len({row.seed for e in evaluations for row in e["results"]}) != len(evaluations):
-        raise ValueError("expected one evaluation per seed: a seed that is counted twice is no second training")
+def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> str:
+    """The main result of one task in a few sentences, from its evaluations and its rows of `results.load_table`."""
+    mean: Any = rows.groupby("model").mean(numeric_only=True)
+    fewer, faster = (mean[c]["teacher"] / mean[c]["gcka"] for c in ("macs_exact", "latency_ms"))
+    seeds = "one seed" if len(evaluations) == 1 else f"{len(evaluations)} seeds"
+    said = (
+        f"On `{rows.task.iloc[0]}` ({seeds}), the student distilled by GCKA needs {fewer:.1f} times fewer exact MACs "
+        f"than its teacher and is {faster:.1f} times as fast; {_from_teacher(evaluations, mean, 'gcka')}."
+    )
+    if "inherited" in mean.index:
+        said += (
+            " If the same student starts from the teacher's weights in place of random ones, "
+            f"{_from_teacher(evaluations, mean, 'inherited')}."
+        )
+    if "l1" in evaluations[0]["per_image"]:
+        levels = {model: f"{mean.l1[model]:.3f}" for model in ("look-up", "teacher", "gcka")}
+        said += (
+            f" In L1, a look-up of colours is at {levels['look-up']}, the teacher at {levels['teacher']} and the "
+            f"student at {levels['gcka']}."
+        )
+    return said
+
+
+def _from_teacher(evaluations: Sequence[Mapping[str, Any]], mean: Any, student: str) -> str:
+    """How a student's pictures differ from its teacher's in the task's leading measures."""
+    if "l1" not in evaluations[0]["per_image"]:
+        change = 100 * (mean.kd[student] / mean.kd["teacher"] - 1)
+        return f"the KD of its pictures is {abs(change):.1f} % {'higher' if change > 0 else 'lower'}"
+    parts = []
+    for measure in ("l1", "feature_distance"):
+        c = compare_models(evaluations, measure, student, "teacher")
+        change = 100 * c.difference / mean[measure]["teacher"]
+        parts.append(
+            f"{abs(change):.1f} % {'farther from' if change > 0 else 'nearer to'} the truth in "
+            f"{MEASURES[measure].label} ({c.difference:+.3f}, 95 % interval {c.low:+.3f} to {c.high:+.3f})"
+        )
+    return f"its pictures are {' and '.join(parts)}"

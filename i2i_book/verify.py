@@ -1,14 +1,13 @@
 """Run one named number again and compare: `make verify NUMBER=earth/0/gcka/l1`, which is task/seed/model/measure.
 
 With FROM=artifacts, the default, the weights and tiles of the run are evaluated again; with FROM=data everything
-behind the number is made anew, from the source pictures on. Both execute the notebooks that made it, with the
-parameters on record, in runs/verify/. The exit status is 0 only if the numbers agree: by default within 1e-4 of the
+behind the number is made anew, from the source pictures on, by the notebooks that made it, with the parameters on
+record, in runs/verify/. The exit status is 0 only if the numbers agree: by default within 1e-4 of the
 recorded value (another processor may round a picture's value the other way), within 2 % where the weights were
 recorded in bfloat16, and within 10 % for a training on another kind of machine, where trainings part ways.
 """
 
 import argparse
-import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -24,12 +23,15 @@ from i2i_book.runner.provenance import machine
 from i2i_book.runner.run import run_notebook
 from i2i_lib import files
 from i2i_lib.commands import one_line_errors
+from i2i_lib.data.store import load_saved_task
+from i2i_lib.evaluate import YARDSTICKS, Evaluator
 from i2i_lib.files import sha256
 from i2i_lib.results import load_evaluation
+from i2i_lib.train.device import set_up
 
 SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
 TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_mib", "train_seconds")
-NO_MODEL = ("floor", "look-up")
+EVALUATION = "05-evaluation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,19 @@ class Number:
 
     @property
     def chain(self) -> list[str]:
-        """The notebooks behind the number, in order."""
-        if self.model in NO_MODEL:
-            trained = []
-        elif self.model in ("teacher", "original"):
-            trained = ["02-search-space" if self.model == "teacher" else "02-search-space-resnet"]
-        else:
-            trained = ["02-search-space", "03-pruning", f"04-distillation-{self.model}"]
-        return ["01-data", *trained, "05-evaluation"]
+        """The notebooks behind the data and the weights, in order."""
+        if self.model in YARDSTICKS:
+            return ["01-data"]
+        if self.model == "teacher":
+            return ["01-data", "02-search-space"]
+        if self.model == "original":
+            return ["01-data", "02-search-space-resnet"]
+        return ["01-data", "02-search-space", "03-pruning", f"04-distillation-{self.model}"]
 
     @property
     def weights(self) -> str | None:
         """The artifact that holds the model."""
-        if self.model in NO_MODEL:
+        if self.model in YARDSTICKS:
             return None
         return self.model if self.model in ("teacher", "original") else f"student-{self.model}"
 
@@ -100,74 +102,67 @@ def find(preset: str, name: str, *, top: Path | None = None) -> Number:
 
 
 def rerun(number: Number, start: str) -> float:
-    """Make the number again in runs/verify and return it. `start` is "artifacts" or "data"."""
+    """Make the number again and return it. `start` is "artifacts" or "data"; from the data on it is in runs/verify."""
+    if start == "artifacts":
+        _check_files(number)
+        return evaluate_again(number, number.home)
     scratch = runs.root() / "runs" / "verify"
     with files.exclusive(scratch / "lock", "runs/verify"):
         shutil.rmtree(scratch / number.task, ignore_errors=True)
-        home = runs.Run("verify", number.task, number.seed).folder
-        if start == "data":
-            for page in number.chain[:-1]:
-                _execute(number, page)
-        else:
-            _lay_out(number, home)
-        _stand_in(number, home)
-        _execute(number, "05-evaluation")
-        rows = load_evaluation(home / "eval.json")["results"]
-    return float(next(getattr(row, number.measure) for row in rows if row.model == number.model))
+        for page in number.chain:
+            _execute(number, page)
+        return evaluate_again(number, runs.Run("verify", number.task, number.seed).folder)
 
 
-def _lay_out(number: Number, home: Path) -> None:
-    """Put the tiles and weights of the run where notebook 05 looks for them; only those that it was evaluated on."""
-    read = {
-        Path(name).name: digest
-        for name, digest in number.pages["05-evaluation"].get("files", {}).get("read", {}).items()
-    }
-    if not number.recorded:
-        _link(number.home, home, "data", read)
-    else:
-        _execute(number, "01-data")
-        if sha256(home / "data.safetensors") != read.get("data.safetensors"):
-            raise ValueError("the tiles made here are not those of the recording: were the source pictures the same?")
-    if number.weights:
-        _link(number.home, home, number.weights, {} if number.recorded else read)
+def evaluate_again(number: Number, home: Path) -> float:
+    """Evaluate the model of the number from the tiles and weights in `home`, as the evaluation on record did."""
+    made = number.pages[EVALUATION]
+    _note_changes(made)
+    device = set_up(made["threads"], "fp32")
+    steps = made["parameters"].get("segmenter_steps", 600)
+    evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, segmenter_steps=steps, device=device)
+    result = evaluator.evaluate(number.model, home / number.weights if number.weights else None).result
+    return float(getattr(result, number.measure))
 
 
-def _stand_in(number: Number, home: Path) -> None:
-    """Notebook 05 wants a teacher, whose row nobody looks at here: any network will do where there is none."""
-    if (home / "teacher.json").exists():
-        return
-    known = [home / f"{number.weights}.safetensors", number.home / "teacher.safetensors"]
-    path = next((p for p in [*known, *sorted(number.home.glob("student-*.safetensors"))] if p.exists()), None)
-    if path is None:
-        raise ValueError(f"{number.home} holds no weights at all")
-    for suffix in (".safetensors", ".json"):
-        shutil.copy(path.with_suffix(suffix), home / f"teacher{suffix}")
+def _check_files(number: Number) -> None:
+    """Raise ValueError unless the tiles and weights of the run are those that the number was evaluated on.
 
-
-def _link(source: Path, home: Path, artifact: str, read: dict[str, str]) -> None:
-    for name in (f"{artifact}.safetensors", f"{artifact}.json"):
-        path = source / name
+    A recording has no tiles, which are cut again and held against their checksum, and rounded weights, whose checksum
+    its manifest has.
+    """
+    read: dict[str, str] = {}
+    for page, made in number.pages.items():
+        if page.startswith(EVALUATION):
+            found = made.get("files", {}).get("read", {})
+            read |= {Path(name).name: digest for name, digest in found.items()}
+    artifacts = ["data", number.weights] if number.weights else ["data"]
+    for path in [number.home / f"{artifact}{suffix}" for artifact in artifacts for suffix in (".safetensors", ".json")]:
+        if number.recorded and path.name == "data.safetensors":
+            continue
         if not path.exists():
             raise ValueError(f"{path} is missing, so that the number cannot be evaluated again: use FROM=data")
-        if name in read and sha256(path) != read[name]:
+        if not number.recorded and path.name in read and sha256(path) != read[path.name]:
             raise ValueError(f"{path} is not the file that the number was evaluated on: it has changed since")
-        os.link(path, home / name)
 
 
 def _execute(number: Number, page: str) -> None:
-    """Run a notebook as it was run, but in runs/verify and for this model only."""
+    """Run a notebook as it was run, but in runs/verify."""
     if page not in number.pages:
         raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     made = number.pages[page]
+    notebook = _note_changes(made)
+    parameters = made["parameters"] | {"run": "verify"}
+    log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
+    run_notebook(notebook, parameters, log=log, threads=made["threads"], preset=made["preset"])
+
+
+def _note_changes(made: dict[str, Any]) -> Path:
+    """The notebook that `made` is the manifest of; prints a note if its code has changed since."""
     notebook = runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
     if code_digest(notebook) != (made["source_sha256"], made["modules_sha256"]):
         print(f"note: {notebook.name} or the library has changed since the number was made")
-    parameters = made["parameters"] | {"run": "verify"}
-    if page == "05-evaluation":
-        student = number.weights is not None and number.weights.startswith("student-")
-        parameters |= {"arms": [number.model] if student else [], "original": number.model == "original"}
-    log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
-    run_notebook(notebook, parameters, log=log, threads=made["threads"], preset=made["preset"])
+    return notebook
 
 
 def tolerance(number: Number, start: str) -> tuple[float, str]:
@@ -178,7 +173,7 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
         return SAME, "the same weights on the same tiles"
     if number.weights is None:
         return SAME, "nothing is trained for it"
-    last = number.pages[number.chain[-2]]
+    last = number.pages[number.chain[-1]]
     here = {name: last["machine"][name] == machine()[name] for name in ("cpu", "gpu")}
     if all(here.values()) and not machine()["gpu"]:
         return SAME, "trained on the same kind of processor"

@@ -1,4 +1,4 @@
-"""What an evaluation found: one row per model, gathered from every `eval.json` into one table.
+"""Results of evaluations: one row per model, gathered from every `eval.json` into one table.
 
 `python -m i2i_lib.results collect OUT EVAL...` rebuilds the table; it is never appended to.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -17,22 +17,22 @@ from i2i_lib.files import atomic_write, record_file, write_json
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """One model of one task and seed, measured on the test tiles by one protocol. None: not applicable to it."""
+    """One model of one task and seed, measured on the test tiles by one protocol. None: does not apply to it."""
 
     task: str
     seed: int
     model: str  # "floor", "look-up", "teacher", "original" or the name of a student's arm
-    protocol: str  # the id under which alone numbers may be compared
+    protocol: str  # numbers compare only within one id
     images: int
     blocks: int  # independent geographic units among them
-    l1: float | None  # mean absolute distance to the truth, images in [-1, 1]
+    l1: float | None  # mean absolute distance to the target, images in [-1, 1]
     ssim: float | None
     feature_distance: float | None
-    kd: float  # kernel distance to the truth, x 1000
+    kd: float  # kernel distance to the targets, x 1000
     kd_low: float  # its 95 % interval over blocks
     kd_high: float
-    fd: float  # Frechet distance to the truth
-    miou: float | None = None  # how well labels are read back from the pictures, where sources are labels
+    fd: float  # Fréchet distance to the targets
+    miou: float | None = None  # of labels read back from the pictures, where sources are labels
     macs_paper: int | None = None
     macs_exact: int | None = None
     params: int | None = None
@@ -45,27 +45,64 @@ class EvalResult:
     data: str | None = None  # SHA-256 of the tiles
 
 
-def written(measure: str) -> str:
-    """How a measure or a price is written in tables and sentences: "l1" as "L1", "feature_distance" with a space."""
-    names = {"l1": "L1", "ssim": "SSIM", "fd": "FD", "miou": "mIoU"}
-    names |= {"kd": "KD x 1000", "kd_low": "95 % low", "kd_high": "95 % high"}
-    names |= {"macs_exact": "MACs, exact", "macs_paper": "MACs, paper", "params": "parameters"}
-    names |= {"latency_ms": "ms", "latency_p95_ms": "ms (p95)", "peak_memory_mib": "MiB"}
-    names |= {"train_seconds": "training (s)"}
-    return names.get(measure, measure.replace("_", " "))
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of the results as tables show it."""
+
+    name: str  # the field of `EvalResult`
+    label: str
+    better: Literal["less", "more"] | None
+    digits: int  # behind the point
+
+    @property
+    def heading(self) -> str:
+        """The label with an arrow towards the better end: "L1 ↓"."""
+        arrow = {"less": " ↓", "more": " ↑", None: ""}[self.better]
+        return self.label + arrow
+
+    def text(self, value: float) -> str:
+        """The value with the measure's digits, thousands separated."""
+        return f"{value:,.{self.digits}f}"
 
 
-def headed(measure: str) -> str:
-    """The head of a measure's column, with an arrow to its better end: "L1 ↓"."""
-    better = {"ssim": "↑", "miou": "↑", "kd_low": "", "kd_high": ""}
-    return f"{written(measure)} {better.get(measure, '↓')}".strip()
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("l1", "L1", "less", 3),
+        Measure("ssim", "SSIM", "more", 3),
+        Measure("feature_distance", "feature distance", "less", 3),
+        Measure("miou", "mIoU", "more", 3),
+        Measure("kd", "KD x 1000", "less", 1),
+        Measure("kd_low", "95 % low", None, 1),
+        Measure("kd_high", "95 % high", None, 1),
+        Measure("fd", "FD", "less", 1),
+        Measure("macs_exact", "MACs, exact", "less", 0),
+        Measure("macs_paper", "MACs, paper", "less", 0),
+        Measure("params", "parameters", "less", 0),
+        Measure("latency_ms", "ms", "less", 1),
+        Measure("latency_p95_ms", "ms (p95)", "less", 1),
+        Measure("peak_memory_mib", "MiB", "less", 1),
+        Measure("steps", "steps", None, 0),
+        Measure("train_seconds", "training (s)", "less", 0),
+    )
+}
+PAIRED = ("l1", "ssim", "feature_distance")  # have a value for each picture whose target is known
+QUALITY = (*PAIRED, "miou", "kd", "fd")
+PRICES = ("macs_exact", "macs_paper", "params", "latency_ms", "latency_p95_ms", "peak_memory_mib", "steps")
 
 
 def save_evaluation(
     path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
 ) -> None:
-    """Write `eval.json`: the rows, and the per-image values {measure: {model: [N]}} that paired tests need."""
-    write_json(path, {"format": 1, "results": [asdict(r) for r in results], "per_image": per_image, **facts})
+    """Write `eval.json`: the rows, and the values per image {measure: {model: [N]}} that paired tests need.
+
+    Values per image are kept to 6 digits behind the point.
+    """
+    rounded = {
+        measure: {model: [round(value, 6) for value in values] for model, values in models.items()}
+        for measure, models in per_image.items()
+    }
+    write_json(path, {"format": 1, "results": [asdict(row) for row in results], "per_image": rounded, **facts})
 
 
 def load_evaluation(path: Path) -> dict[str, Any]:
@@ -79,7 +116,7 @@ def load_evaluation(path: Path) -> dict[str, Any]:
 
 
 def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
-    """The evaluations behind the rows of `results.jsonl`, by task and in order of seed: what `claims` compares."""
+    """The evaluations behind the rows of `results.jsonl`, by task and in order of seed."""
     path = Path(table)
     rows = sorted({(row["task"], row["seed"]) for row in map(json.loads, path.read_text().splitlines())})
     found: dict[str, list[dict[str, Any]]] = {}
@@ -99,13 +136,16 @@ def collect(paths: Iterable[Path]) -> str:
 def load_table(path: Path) -> pd.DataFrame:
     """`results.jsonl` as a table, one row per task, seed and model.
 
-    Raises ValueError if the rows of a task were measured by more than one protocol: such numbers do not compare.
+    Raises ValueError if the rows of a task were measured by more than one protocol or on more than one set of tiles:
+    such numbers do not compare.
     """
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     table = pd.DataFrame(rows, columns=[field.name for field in fields(EvalResult)])
-    for task, protocols in table.groupby("task").protocol.unique().items():
-        if len(protocols) > 1:
-            raise ValueError(f"{path}: task {task} was measured by {len(protocols)} protocols: {', '.join(protocols)}")
+    for column, what in (("protocol", "protocols"), ("data", "sets of tiles")):
+        for task, found in table.groupby("task")[column].unique().items():
+            if len(found) > 1:
+                listed = ", ".join(map(str, found))
+                raise ValueError(f"{path}: task {task} was measured with {len(found)} {what}: {listed}")
     return table
 
 

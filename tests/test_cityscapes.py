@@ -12,17 +12,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from i2i_book.figures.style import source_pictures
 from i2i_book.presets import ablations
 from i2i_book.runs import root
+from i2i_lib import evaluate
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.cityscapes import CHANNELS, load_cityscapes, read_scene, train_ids
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
-from i2i_lib.data.tiles import to_batch
-from i2i_lib.metrics.labels import iou_bootstrap
-from i2i_lib.metrics.networks.drn import cityscapes_confusion
-from i2i_lib.metrics.networks.literature import WeightsMissing
+from i2i_lib.data.tiles import source_pictures, to_batch
+from i2i_lib.evaluate import Evaluator
 
 HEIGHT, WIDTH = 32, 64
 SCENES = [
@@ -176,30 +174,21 @@ class Road(nn.Module):
 
 
 @pytest.mark.parametrize("family, shape", [("", (16, 16)), ("pix2pix", (16, 16)), ("gaugan", (16, 32))])
-def test_the_book_translates_both_ways_and_measures_mean_iou(tree, family, shape):
-    """Cells of chapters 1 and 5 as they are, with a segmenter of which the result is known."""
+def test_both_ways_are_translated_and_measured_by_mean_iou(tree, family, shape, monkeypatch):
+    """A cell of chapter 1 as it is, and the evaluation with a segmenter of which the result is known."""
     asked = {"task": "cityscapes", "image_size": 16, "direction": "AtoB", "path": str(tree), "layout": "auto"}
     first = asked | {"family": family, "on_earth": False, "load_task": load_task, "pd": pd, "words": {"unit": "scenes"}}
     exec(cells("01-data", "01-04"), first)
     data = first["data"]
     assert data.family == (family or "pix2pix") and data.test.shape == shape
 
-    shown = []
-    known = [WeightsMissing, cityscapes_confusion, iou_bootstrap, train_ids]
-    fifth = {x.__name__: x for x in known} | {"data": data, "truth": data.test.target, "blocks": data.test.block}
-    fifth |= {"floored": {"student": data.test.target.float() / 127.5 - 1}, "count": 2, "device": "cpu", "pd": pd}
-    fifth |= {"display": shown.append, "Markdown": str, "drn_d_105": lambda device: Road().eval()}
-    exec(cells("05-evaluation", "63bfbc31", "05-26"), fifth)
+    monkeypatch.setattr(evaluate, "drn_d_105", lambda device: Road().eval())
+    evaluator = Evaluator(data)
     road, sky, car = 16 * 64 - 3 * 64, 16 * 64, 2 * 64  # the trailer does not count
-    for model in ("student", "truth"):
-        assert fifth["miou"][model].value == pytest.approx(road / (road + sky + car) / 3)
-    assert "DRN-D-105" in shown[0] and "here are 2" in shown[0]
-
-    def absent(device: str) -> None:
-        raise WeightsMissing("Mean IoUs on Cityscapes are left out.")
-
-    exec(cells("05-evaluation", "63bfbc31", "05-26"), fifth | {"drn_d_105": absent})
-    assert shown[2:] == ["**Do the pictures follow their labels?** Mean IoUs on Cityscapes are left out."]
+    found = evaluator.measure("student", data.test.target.float() / 127.5 - 1)
+    ceiling = evaluator.read_labels(data.test.target)
+    assert ceiling is not None and found.miou == ceiling
+    assert found.result.miou == pytest.approx(road / (road + sky + car) / 3)
 
 
 def test_its_students_can_be_ablated():

@@ -4,11 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from i2i_book.claims import answers, compare_models, compare_sets, distance_tables
-from i2i_lib.metrics.intervals import compare, over_seeds
-from i2i_lib.results import EvalResult, collect, load_evaluations, save_evaluation
+from i2i_book.ablations import load_ablations, student_table
+from i2i_book.claims import answers, distance_tables, headline, quality_table, sentence
+from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
+from i2i_lib.results import PAIRED, EvalResult, collect, load_evaluations, load_table, save_evaluation
 
 
 def noise(seed=0):
@@ -43,6 +45,20 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, effects):
     assert 0.925 <= hits / times <= 0.99
 
 
+@pytest.mark.parametrize("blocks", [2, 3, 8, 50])
+def test_the_interval_of_one_seed_holds_the_mean_over_places(blocks):
+    """Images of one place err together: an interval that took them for independent would hold the mean less often."""
+    rng, times = noise(), 600
+    held = {"blocks": 0, "images": 0}
+    for _ in range(times):
+        d, block = world(rng, 1, blocks, training=0, place=1, both=0, mean=0.7)
+        for name, unit in (("blocks", block), ("images", range(len(block)))):
+            found = compare(d, unit)
+            held[name] += found.low <= 0.7 <= found.high
+    assert 0.925 <= held["blocks"] / times <= 0.975
+    assert held["images"] / times < 0.88
+
+
 def test_one_part_at_a_time_is_the_textbook_interval():
     from scipy import stats
 
@@ -70,15 +86,16 @@ def test_the_words_follow_the_data():
         d, block = world(noise(1), seeds, 20, training=0.1, place=0.1, both=0.1, mean=mean)
         return compare(d, block, measure=measure, model="a", against="b")
 
-    assert said(-1).verdict == "better" and "a is better than b" in said(-1).sentence()
-    assert said(1).verdict == "worse" and "a is worse than b" in said(1).sentence()
+    assert said(-1).verdict == "better" and "a is better than b" in sentence(said(-1))
+    assert said(1).verdict == "worse" and "a is worse than b" in sentence(said(1))
     assert said(1, measure="ssim").verdict == "better"
-    assert said(0).verdict == "no difference shown" and "no difference between a and b" in said(0).sentence()
+    assert said(0).verdict == "no difference shown" and "no difference between a and b" in sentence(said(0))
     assert said(-1, seeds=1).verdict == "one seed: no claim about another training"
     assert said(-1, seeds=2).verdict == "two seeds: no claim about another training"
+    assert said(-1, seeds=1).direction == "better" and said(1, seeds=1).direction == "worse"
     for seeds in (1, 2):
-        assert "better" not in said(-1, seeds=seeds).sentence() and "no claim" in said(-1, seeds=seeds).sentence()
-    assert "-1.0" in said(-1).sentence(1) and "3 seeds, 20 blocks" in said(-1).sentence()
+        assert "better" not in sentence(said(-1, seeds=seeds)) and "no claim" in sentence(said(-1, seeds=seeds))
+    assert "-1.0" in sentence(said(-1), 1) and "3 seeds, 20 blocks" in sentence(said(-1))
 
 
 def test_models_that_agree_everywhere_differ_by_nothing():
@@ -124,7 +141,7 @@ def test_a_measure_of_sets_is_compared_over_seeds():
     found = compare_sets([seed(0, 1.0, 11.0), seed(1, 2.0, 13.0), seed(2, 3.0, 15.0)], "kd", "a", "b")
     # By hand: differences -10, -11, -12; standard error 1 / sqrt 3; Student's quantile for 2 degrees of freedom.
     assert (found.difference, found.low) == pytest.approx((-11.0, -11 - 4.302653 / 3**0.5), abs=1e-5)
-    assert found.verdict == "better" and "3 seeds, on these test pictures" in found.sentence()
+    assert found.verdict == "better" and "3 seeds, on these test pictures" in sentence(found)
     with pytest.raises(ValueError, match="at least 2"):
         compare_sets([seed(0, 1.0, 2.0)], "kd", "a", "b")
     with pytest.raises(ValueError, match="no miou of both a and b"):
@@ -188,6 +205,44 @@ def test_evaluations_are_found_beside_the_table(tmp_path):
     assert compare_models(found["earth"], "l1", "gcka", "mse").seeds == 2
 
 
+def test_rows_of_two_protocols_or_of_other_tiles_are_not_averaged(tmp_path):
+    def table(*rows):
+        path = tmp_path / "eval.json"
+        save_evaluation(path, rows, {})
+        (tmp_path / "results.jsonl").write_text(collect([path]))
+        return load_table(tmp_path / "results.jsonl")
+
+    row = replace(evaluation(0)["results"][0], data="a")
+    assert len(table(row, replace(row, seed=1))) == 2
+    with pytest.raises(ValueError, match="task earth was measured with 2 protocols: p, q"):
+        table(row, replace(row, seed=1, protocol="q"))
+    with pytest.raises(ValueError, match="task earth was measured with 2 sets of tiles: a, b"):
+        table(row, replace(row, seed=1, data="b"))
+
+
+def test_tables_and_headline_show_what_was_measured(tmp_path):
+    row = replace(evaluation(0)["results"][0], macs_exact=10, latency_ms=2.0)
+    rows = [row, replace(row, model="teacher", macs_exact=40, latency_ms=3.0), replace(row, seed=1, l1=0.3)]
+    table = pd.DataFrame(rows)
+    shown = quality_table(table)
+    assert list(shown.index) == ["teacher", "gcka"], "yardsticks first"
+    assert list(shown.columns) == ["L1 ↓", "SSIM ↑", "feature distance ↓", "KD x 1000 ↓", "FD ↓", "n"], "no mIoU"
+    assert shown.loc["gcka"].tolist() == [
+        "0.200 ± 0.141",
+        "0.500 ± 0.000",
+        "1.000 ± 0.000",
+        "1.0 ± 0.0",
+        "3.0 ± 0.0",
+        "2",
+    ]
+    assert "mIoU ↑" in quality_table(pd.DataFrame([replace(row, miou=0.5)])).columns
+    without_truth = [evaluation(0) | {"per_image": {}}]
+    said = headline(without_truth, table)
+    assert (
+        "needs 4.0 times fewer exact MACs" in said and "1.5 times as fast" in said and "the KD of its pictures" in said
+    )
+
+
 def test_distances_of_two_protocols_never_share_a_table():
     def distances(seed, fid):
         rows = [("teacher", "FID (CAT)", "cat; n=120", fid), ("teacher", "KID (CAT)", "cat; n=120", 1.0)]
@@ -201,3 +256,27 @@ def test_distances_of_two_protocols_never_share_a_table():
     assert list(cat.columns) == ["FID (CAT)", "KID (CAT)"]
     assert cat.loc["teacher", "FID (CAT)"] == "62.0 ± 1.4 (n = 2)" and cat.loc["gcka", "KID (CAT)"] == ""
     assert distance_tables([evaluation(0)]) == {}
+
+
+def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
+    def save(path, seed, models, teacher="w"):
+        rows = [replace(evaluation(seed)["results"][0], model=name, weights=teacher) for name in models]
+        values = {m: {name: [0.1 * i, 0.2, 0.3] for i, name in enumerate(models)} for m in PAIRED}
+        save_evaluation(path, rows, values, blocks=[0, 1, 1])
+        return path
+
+    homes = [tmp_path / "earth" / f"seed{seed}" for seed in range(3)]
+    evals = [save(home / "eval.json", seed, ["teacher", "gcka"]) for seed, home in enumerate(homes)]
+    (tmp_path / "results.jsonl").write_text(collect(evals))
+    save(homes[0] / "ablations.json", 0, ["teacher", "half", "gone"])
+    save(homes[1] / "ablations.json", 1, ["teacher", "half"], teacher="another")
+    found, left_out = load_ablations(tmp_path / "results.jsonl", ["gcka", "half", "double"])
+    assert left_out == ["`ablations.json` of earth is of another teacher: run `make ablations`."]
+    earth = found["earth"]
+    assert [earth.seeds(name) for name in ("gcka", "half", "double", "gone")] == [3, 1, 0, 0]
+    compared = earth.compare("l1", "half")
+    assert compared is not None and (compared.seeds, compared.against) == (1, "gcka")
+    assert earth.compare("l1", "double") is None and earth.mean("double", "l1") is None
+    table = student_table(earth, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
+    assert list(table.index) == ["half", "double"] and table.loc["double", "L1 ↓"] == "not run"
+    assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"

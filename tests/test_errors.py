@@ -47,7 +47,7 @@ from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.metrics.labels import confusion_matrix
-from i2i_lib.metrics.networks.literature import inception
+from i2i_lib.metrics.networks.literature import CatInception
 from i2i_lib.metrics.sets import FeatureStats
 from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import prune
@@ -350,9 +350,9 @@ def _(folder: Path) -> str:
         return said(data_command.main, "fetch", "cityscapes")
 
 
-@case(DOWNLOADS, "weights of the literature's measures that are not at hand")
+@case(DOWNLOADS, "weights of the literature's measures that are not found")
 def _(folder: Path) -> str:
-    return raised(inception, "cat", weights=folder / "weights.pth")
+    return raised(CatInception, folder / "weights.pth")
 
 
 @case(DOWNLOADS, "a full disk")

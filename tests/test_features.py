@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from i2i_lib.metrics.networks import literature as features
 from i2i_lib.metrics.networks.literature import (
+    CatInception,
+    DinoV2,
     Extractor,
+    Inception,
     WeightsMissing,
-    at_hand,
-    dinov2,
-    inception,
+    available_extractors,
     resize_clean,
     resize_plain,
     set_distances,
 )
-from i2i_lib.metrics.pairs import floor_quantise
+from i2i_lib.metrics.pairs import quantise
 from i2i_lib.metrics.sets import frechet_distance, kernel_distance
 
 N, SIZE = 60, 24
@@ -83,27 +83,25 @@ def pictures(seed: int, n: int = N, size: int = SIZE, shift: float = 0.0) -> Ten
     return (255 * F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)).to(torch.uint8)
 
 
-def stand_in(**changes: Any) -> Extractor:
-    made = Extractor(
-        frechet="FD",
-        kernel="KD",
-        network=StandIn(),
-        size=SIZE,
-        resize=lambda x, _: x.float(),
-        to_8_bits=floor_quantise,
-        name="stand-in",
-        stage="12 features",
-        how="not resized",
-        bits="8 bits",
-        batch_size=7,  # which does not divide the number of pictures
-    )
-    return replace(made, **changes)
+class Plain(Extractor):
+    """The same in ours."""
+
+    frechet, kernel = "FD", "KD"
+    network, stage, resize = "stand-in", "12 features", "not resized"
+    rounding = "down"
+    batch_size = 7  # which does not divide the number of pictures
+
+    def __init__(self) -> None:
+        self.layers = StandIn()
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.layers(images)
 
 
 @pytest.fixture(scope="module")
 def ours() -> dict[str, float]:
-    made, truth, extract = pictures(1, shift=0.1), pictures(2), stand_in()
-    fid = frechet_distance(extract.stats(made), extract.stats(truth))
+    made, truth, extract = pictures(1, shift=0.1), pictures(2), Plain()
+    fid = frechet_distance(extract.stats([made]), extract.stats([truth]))
     return {"fid": fid, "kid": kernel_distance(extract(made), extract(truth))}
 
 
@@ -157,9 +155,9 @@ def test_fid_and_kid_are_those_of_torchmetrics(ours):
 
 def test_the_cat_quantisation_rounds_down():
     x = torch.tensor([-1.0, -1 + 1.9 / 127.5, 0.999, 1.0, 1.5]).view(1, 1, 1, 5)
-    assert floor_quantise(x).flatten().tolist() == [0, 1, 254, 255, 255]
+    assert quantise(x, "down").flatten().tolist() == [0, 1, 254, 255, 255]
     with pytest.raises(ValueError, match="NaN"):
-        floor_quantise(torch.tensor([float("nan")]))
+        quantise(torch.tensor([float("nan")]), "down")
 
 
 def test_the_two_resizes_are_those_of_their_protocols():
@@ -191,24 +189,22 @@ def random_inception(tmp_path_factory) -> Path:
 def test_the_inception_trunk_is_that_of_torch_fidelity(random_inception, monkeypatch):
     digest = hashlib.sha256(random_inception.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=f"has sha256 {digest}: expected the weights that begin with 6726825d"):
-        inception("clean", weights=random_inception)
+        Inception(random_inception)
     monkeypatch.setattr(features, "INCEPTION_PREFIX", digest[:8])
     theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(random_inception)
     )
     images = pictures(4, 2, 299)  # of the network's own size, so that no resize tells them apart
-    clean = inception("clean", weights=random_inception)
+    clean = Inception(random_inception)
     torch.testing.assert_close(clean(images), theirs(images)[0], rtol=1e-4, atol=1e-6)
     # The CAT code maps 255 to 1 and not to 127/128.
     monkeypatch.setenv("I2I_INCEPTION", str(random_inception))
-    cat = inception("cat")
+    cat = CatInception()
     small = pictures(4, 2, 64)
     wanted = theirs_on(theirs, F.interpolate(small.float() / 255, (299, 299), mode="bilinear") * 2 - 1)
     torch.testing.assert_close(cat(small), wanted, rtol=1e-3, atol=1e-6)
     assert clean.protocol("a", 2).id != cat.protocol("a", 2).id
-    assert [e.frechet for e in at_hand()[0]] == ["FID (CAT)", "FID (clean)"]
-    with pytest.raises(ValueError, match="expected 'cat' or 'clean'"):
-        inception("tensorflow")  # pyright: ignore[reportArgumentType]
+    assert [e.frechet for e in available_extractors()[0]] == ["FID (CAT)", "FID (clean)"]
 
 
 def theirs_on(network: Any, x: Tensor) -> Tensor:
@@ -226,7 +222,7 @@ def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):
         "    return nn.Sequential(nn.AvgPool2d(224), nn.Flatten(), nn.Linear(3, 3))\n"
     )
     torch.save({"2.weight": torch.eye(3), "2.bias": torch.zeros(3)}, tmp_path / "weights.pth")
-    extract = dinov2(code=tmp_path, weights=tmp_path / "weights.pth")
+    extract = DinoV2(code=tmp_path, weights=tmp_path / "weights.pth")
     grey = torch.full((2, 3, 50, 50), 51, dtype=torch.uint8)
     wanted = (0.2 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(extract(grey), wanted.expand(2, 3), rtol=0, atol=2e-3)
@@ -238,51 +234,53 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("a download"))
     for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
-    found, missing = at_hand()
+    found, missing = available_extractors()
     assert found == [] and len(missing) == 2
-    assert missing[0].startswith("FID and KID are left out: their weights are not at hand; `python -m i2i_lib.metrics`")
+    assert missing[0].startswith("FID and KID are left out: their weights were not found; `python -m i2i_lib.metrics`")
     assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2" in missing[1]
     monkeypatch.setenv("I2I_INCEPTION", str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsMissing, match=r"absent\.pth, which should hold what they need, does not exist"):
-        inception("cat")
+    with pytest.raises(WeightsMissing, match=r"absent\.pth, which should hold their weights, does not exist"):
+        CatInception()
 
 
 def test_distances_carry_their_protocol():
     made = {"teacher": pictures(1), "truth": pictures(2)}
-    found = set_distances(stand_in(), made, pictures(2), "60 test tiles", torch.arange(N) // 6)
+    found = set_distances(Plain(), made, pictures(2), "60 test tiles", torch.arange(N) // 6)
     assert [(d.model, d.measure) for d in found] == [
         ("teacher", "FD"),
         ("teacher", "KD"),
         ("truth", "FD"),
         ("truth", "KD"),
     ]
-    assert {d.protocol for d in found} == {stand_in().protocol("60 test tiles", N).id}
+    assert {d.protocol for d in found} == {Plain().protocol("60 test tiles", N).id}
     assert found[2].value == pytest.approx(0, abs=1e-6)
     low, high = found[1].low, found[1].high
     assert low is not None and high is not None and low < found[1].value < high
-    assert set_distances(stand_in(), made, pictures(2), "60 test tiles")[1].low is None
 
 
 def test_without_pairs_the_frechet_distance_of_cat_alone_is_to_all_real_pictures():
     made, test, training = {"student": pictures(1)}, pictures(2), pictures(3)
     everything = [training[:7], training[7:], test], "all 120 tiles"
-    cat = replace(stand_in(), all_real=True)
-    fid, kid = set_distances(cat, made, test, "60 test tiles", all_real=everything)
-    wanted = frechet_distance(cat.stats(made["student"]), cat.stats(torch.cat([training, test])))
+    cat, blocks = Plain(), torch.arange(N) // 6
+    cat.all_real = True
+    fid, kid = set_distances(cat, made, test, "60 test tiles", blocks, all_real=everything)
+    wanted = frechet_distance(cat.stats([made["student"]]), cat.stats([training, test]))
     assert fid.value == pytest.approx(wanted) and fid.protocol == cat.protocol("all 120 tiles", N).id
-    plain = set_distances(stand_in(), made, test, "60 test tiles", all_real=everything)
+    plain = set_distances(Plain(), made, test, "60 test tiles", blocks, all_real=everything)
     assert [d.protocol for d in (kid, *plain)] == [cat.protocol("60 test tiles", N).id] * 3
     assert kid.value == plain[1].value and plain[0].value != fid.value
-    assert plain == set_distances(cat, made, test, "60 test tiles"), "with pairs, to the truth"
+    assert plain == set_distances(cat, made, test, "60 test tiles", blocks), "with pairs, to the truth"
 
 
 MEMORY = """
 import resource, sys, torch
-from i2i_lib.metrics.pairs import floor_quantise
 from i2i_lib.metrics.networks.literature import Extractor
 torch.set_num_threads(1)
-resize = lambda x, _: x.float()
-extract = Extractor("FD", "KD", lambda x: x.flatten(1), 8, resize, floor_quantise, *"abcd", batch_size=500)
+class Pixels(Extractor):
+    batch_size = 500
+    def features(self, images):
+        return images.flatten(1)
+extract = Pixels()
 draw = torch.Generator().manual_seed(0)
 def batches(n):
     for _ in range(n // 500):

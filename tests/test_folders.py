@@ -19,7 +19,7 @@ from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import to_batch
-from i2i_lib.metrics.real import real_targets
+from i2i_lib.metrics.networks.literature import real_targets
 
 
 def fill(folder: Path, names, colour: int = 0, pair: bool = False) -> None:

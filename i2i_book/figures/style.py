@@ -8,11 +8,9 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import torch
 from cycler import cycler
 from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from PIL import Image
@@ -97,14 +95,6 @@ def divider(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
         alt = escape(f"{len(images)} places: {name}")
         shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
     return HTML(f'<div class="compare">{"".join(shown)}</div>')
-
-
-def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
-    """A task's sources as pictures [N, 3, H, W], uint8: label maps are painted in the colours of `Task.info`."""
-    if "classes" not in info:
-        return images
-    colours = [[round(255 * part) for part in to_rgb(label["colour"])] for label in info["classes"]]
-    return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)
 
 
 def quality_against_price(

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from i2i_book.claims import answers, table_of
+from i2i_book.claims import answers, answers_table, markdown, quality_table
 from i2i_book.recorded.check import MANIFEST, _notebooks
-from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, over_seeds
-from i2i_lib.results import headed, load_evaluations, load_table
-
-YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
-MEASURES = {"l1": 3, "ssim": 3, "feature_distance": 3, "kd": 1, "fd": 1}  # and the digits to show
+from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
+from i2i_lib.results import load_evaluations, load_table
 
 
 def recordings(recorded: Path) -> list[Path]:
@@ -23,24 +20,15 @@ def tables(folder: Path) -> str:
     parts = []
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]
-        lines = [["model", *map(headed, MEASURES), "n"], ["---"] * (len(MEASURES) + 2)]
-        models = sorted(rows.model.unique(), key=lambda name: (name not in YARDSTICKS, name))
-        for model in models:
-            of_model: Any = rows[rows.model == model]
-            cells = []
-            for measure, digits in MEASURES.items():
-                values = of_model[measure].dropna().tolist()
-                cells.append(over_seeds(values).text(digits).split(" (n")[0] if values else "")
-            lines.append([model, *cells, str(of_model.seed.nunique())])
-        said = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"**{task}**, mean ± standard deviation over n seeds\n\n{said}")
+        parts.append(f"**{task}**, mean ± standard deviation over n seeds")
+        parts.append(markdown(quality_table(rows), "model"))
         if len(found) >= SEEDS_OF_A_CLAIM:
-            parts += [
+            parts.append(
                 "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the"
                 " model that it speaks for; where nothing is bold, no difference is shown. Of twenty such intervals one"
-                " excludes 0 by chance.",
-                table_of(answers(found)),
-            ]
+                " excludes 0 by chance."
+            )
+            parts.append(markdown(answers_table(answers(found)), "question"))
         parts.append(rows.protocol.iloc[0])
     return "\n\n".join(parts)
 

@@ -1,6 +1,6 @@
 """In-memory tiles, the batches made of them, and the task that holds both parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,3 +83,11 @@ def encode(images: Tensor, classes: int = 0) -> Tensor:
 def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
     """The chosen tiles of a paired set whole and unchanged, for evaluation."""
     return Batch(encode(tiles.source[index], tiles.classes), encode(tiles.target[index]))
+
+
+def source_pictures(images: Tensor, info: Mapping[str, Any]) -> Tensor:
+    """A task's sources as pictures [N, 3, H, W], uint8: label maps are painted in the colours of `Task.info`."""
+    if "classes" not in info:
+        return images
+    colours = [list(bytes.fromhex(label["colour"].removeprefix("#"))) for label in info["classes"]]
+    return torch.tensor(colours, dtype=torch.uint8)[images[:, 0].long()].movedim(-1, 1)

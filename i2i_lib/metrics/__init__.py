@@ -1,4 +1,4 @@
-"""Measures of generated pictures, how sure they are, and what a translation must beat."""
+"""Measures of generated pictures, their intervals, and yardsticks."""
 
 from i2i_lib.facade import lazy
 

@@ -1,4 +1,4 @@
-"""What a translation must beat: colour alone, without looking at a pixel's neighbours."""
+"""Translations by colour alone, blind to a pixel's neighbours: a yardstick for networks."""
 
 import torch
 from torch import Tensor

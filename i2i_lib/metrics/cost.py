@@ -1,4 +1,4 @@
-"""What one picture costs in time and memory: measured, beside the MACs that are counted."""
+"""Measured cost of one picture in time and memory, beside the MACs that are counted."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass(frozen=True, slots=True)
 class InferenceCost:
-    """Measured on the machine that ran it, with its present number of threads."""
+    """Latency and memory on the machine that ran it, with its present number of threads."""
 
     median_ms: float
     p95_ms: float

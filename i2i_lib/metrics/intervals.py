@@ -1,85 +1,24 @@
-"""How sure a number is: intervals over blocks and seeds."""
+"""Intervals over blocks and seeds.
 
-from collections.abc import Sequence
+A difference between two models has two sources of chance: which places the test holds, and which seed the training
+had. An interval over places alone says nothing about another training, so one seed supports no claim; nor do two, with
+which the interval of `compare` holds the truth 91 times in 100 where it should 95.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.stats import norm
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from i2i_lib.results import written
+from i2i_lib.results import MEASURES
 
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-    count: int  # images
-    blocks: int  # independent units among them
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0; of a paired difference: whether one of the two is better."""
-        return self.low > 0 or self.high < 0
-
-
-def paired_bootstrap(
-    difference: Tensor, blocks: Tensor, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
-    """The mean of a per-image value [N], usually the difference of two models, with its bootstrap interval.
-
-    Neighbouring images are not independent, so whole geographic blocks [N] are drawn with replacement. One model is
-    called better than another only if the interval of their difference excludes 0.
-    """
-    values = difference.detach().double().cpu()
-    if values.ndim != 1 or not values.isfinite().all():
-        raise ValueError(f"need one finite number per image, got {tuple(values.shape)} or NaN among them")
-    units, blocks = _units(blocks, len(values))
-    total, size = blocks.bincount(values, minlength=units), blocks.bincount(minlength=units).double()
-    weights = _resample(units, resamples, seed)
-    value = values.mean().item()
-    low, high = _interval(value, weights @ total / (weights @ size), units, confidence)
-    return Estimate(value, low, high, len(values), units)
-
-
-def _units(blocks: Tensor, images: int) -> tuple[int, Tensor]:
-    """The number of blocks, and the blocks numbered from 0."""
-    if blocks.shape != (images,):
-        raise ValueError(f"need one block per image, got {tuple(blocks.shape)} for {images} images")
-    names, numbers = blocks.cpu().unique(return_inverse=True)
-    if len(names) < 2:
-        raise ValueError("an interval needs images from at least 2 blocks")
-    return len(names), numbers
-
-
-def _resample(blocks: int, resamples: int, seed: int) -> Tensor:
-    """How often each block is drawn, [resamples, blocks], float64."""
-    drawn = torch.randint(blocks, (resamples, blocks), generator=torch.Generator().manual_seed(seed))
-    return torch.zeros(resamples, blocks, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
-
-
-def _interval(value: float, replicates: Tensor, blocks: int, confidence: float) -> tuple[float, float]:
-    """Percentile interval, widened as few blocks require.
-
-    Drawing from B blocks understates the variance by (B - 1) / B and knows nothing of Student's t, so that a plain
-    percentile interval of 10 blocks holds the truth 90 % of the time instead of 95 (Hesterberg 2015). Its distances
-    from `value` are stretched by both factors; for 50 blocks that is 4 %.
-    """
-    tail = (1 - confidence) / 2
-    z, nu = NormalDist().inv_cdf(1 - tail), blocks - 1
-    # Student's quantile, expanded in 1 / nu (Abramowitz & Stegun 26.7.5).
-    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    stretch = t / z * (blocks / nu) ** 0.5
-    low, high = replicates.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return value + (low - value) * stretch, value + (high - value) * stretch
-
-
+SEEDS_OF_A_CLAIM = 3
+Direction = Literal["better", "worse", "no difference shown"]
 Verdict = Literal[
     "better",
     "worse",
@@ -87,8 +26,6 @@ Verdict = Literal[
     "one seed: no claim about another training",
     "two seeds: no claim about another training",
 ]
-MORE_IS_BETTER = ("ssim", "miou")
-SEEDS_OF_A_CLAIM = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +36,14 @@ class Spread:
     sd: float | None  # of the seeds, not of their mean; None for one seed
     n: int
 
-    def text(self, digits: int = 3) -> str:
-        """`0.123 ± 0.004 (n = 3)`; without a deviation where one seed has none."""
+    def short(self, digits: int = 3) -> str:
+        """`0.123 ± 0.004`; without a deviation where one seed has none."""
         deviation = "" if self.sd is None else f" ± {self.sd:.{digits}f}"
-        return f"{self.mean:.{digits}f}{deviation} (n = {self.n})"
+        return f"{self.mean:.{digits}f}{deviation}"
+
+    def text(self, digits: int = 3) -> str:
+        """`0.123 ± 0.004 (n = 3)`."""
+        return f"{self.short(digits)} (n = {self.n})"
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
@@ -116,7 +57,7 @@ def over_seeds(values: Sequence[float]) -> Spread:
 class Comparison:
     """One model against another in one measure, over seeds and places."""
 
-    measure: str
+    measure: str  # a name in `results.MEASURES`
     model: str
     against: str
     difference: float  # model - against, mean over seeds and images
@@ -131,40 +72,31 @@ class Comparison:
         """The model for which the interval speaks, None if it holds 0."""
         if self.low <= 0 <= self.high:
             return None
-        return self.model if (self.difference > 0) == (self.measure in MORE_IS_BETTER) else self.against
+        more = MEASURES[self.measure].better == "more"
+        return self.model if (self.difference > 0) == more else self.against
 
     @property
-    def verdict(self) -> Verdict:
-        """In words: better or worse only if the interval over seeds and places, of at least 3 seeds, excludes 0."""
-        if self.seeds < SEEDS_OF_A_CLAIM:
-            one, two = "one seed: no claim about another training", "two seeds: no claim about another training"
-            return one if self.seeds == 1 else two
+    def direction(self) -> Direction:
+        """Better or worse where the interval excludes 0; for one seed, on these places for this one training."""
         if self.favours is None:
             return "no difference shown"
         return "better" if self.favours == self.model else "worse"
 
-    def sentence(self, digits: int = 3) -> str:
-        """A whole sentence with the numbers behind it, for prose."""
-        where = f"In {written(self.measure)}"
-        numbers = f"{self.difference:+.{digits}f}, 95 % interval {self.low:+.{digits}f} to {self.high:+.{digits}f}"
+    @property
+    def verdict(self) -> Verdict:
+        """The `direction` if there are at least 3 seeds, the number that a claim about other trainings needs."""
+        if self.seeds == 1:
+            return "one seed: no claim about another training"
         if self.seeds < SEEDS_OF_A_CLAIM:
-            reach = " over the places of one training; one seed supports" if self.seeds == 1 else "; two seeds support"
-            text = f"{where}, {self.model} differs from {self.against} by {numbers}{reach}"
-            return f"{text} no claim about another training."
-        said = {
-            "better": f"{self.model} is better than {self.against}",
-            "worse": f"{self.model} is worse than {self.against}",
-            "no difference shown": f"no difference between {self.model} and {self.against} is shown",
-        }[self.verdict]
-        places = f"{self.blocks} blocks" if self.blocks else "on these test pictures"
-        return f"{where}, {said} ({numbers}; {self.seeds} seeds, {places})."
+            return "two seeds: no claim about another training"
+        return self.direction
 
 
 def compare(
     differences: Any,
     blocks: Any,
     *,
-    measure: str = "difference",
+    measure: str = "l1",
     model: str = "model",
     against: str = "the other",
     confidence: float = 0.95,
@@ -204,3 +136,91 @@ def compare(
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
         half = float(student_t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
     return Comparison(measure, model, against, float(mean), mean - half, mean + half, seeds, images, len(units))
+
+
+def compare_models(evaluations: Sequence[Mapping[str, Any]], measure: str, model: str, against: str) -> Comparison:
+    """`compare` two models of one task in a paired measure, from its evaluations: one per seed, as loaded.
+
+    Raises ValueError if the evaluations are not of one task, one protocol and the same places, or lack a model.
+    """
+    _check_seeds(evaluations)
+    if any(e["blocks"] != evaluations[0]["blocks"] for e in evaluations):
+        raise ValueError("the seeds were measured on different places: they have no images in common to pair")
+    try:
+        values = [[e["per_image"][measure][name] for name in (model, against)] for e in evaluations]
+    except KeyError as error:
+        known = {name: sorted(models) for name, models in evaluations[0]["per_image"].items()}
+        raise ValueError(f"no per-image values of {error} for every seed: the first has {known}") from error
+    pair = np.asarray(values, dtype=np.float64)  # [seeds, 2, images]
+    return compare(pair[:, 0] - pair[:, 1], evaluations[0]["blocks"], measure=measure, model=model, against=against)
+
+
+def compare_sets(evaluations: Sequence[Mapping[str, Any]], measure: str, model: str, against: str) -> Comparison:
+    """Compare two models in a measure of whole sets ("kd", "fd" or "miou"), which no single place has a value of.
+
+    The interval is Student's over the seeds' differences: it is about other trainings, on the same test pictures.
+    Raises ValueError for fewer than 2 seeds, and as `compare_models` does.
+    """
+    _check_seeds(evaluations)
+    if len(evaluations) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2, got {len(evaluations)}")
+    by_name = [{row.model: getattr(row, measure) for row in e["results"]} for e in evaluations]
+    if any(found.get(name) is None for found in by_name for name in (model, against)):
+        raise ValueError(f"no {measure} of both {model} and {against} for every seed")
+    d = np.asarray([found[model] - found[against] for found in by_name], dtype=np.float64)
+    half = float(student_t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
+    mean, images = float(d.mean()), evaluations[0]["results"][0].images
+    return Comparison(measure, model, against, mean, mean - half, mean + half, len(d), images, blocks=0)
+
+
+def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:
+    for what in ("task", "protocol"):
+        if len(found := {getattr(row, what) for e in evaluations for row in e["results"]}) != 1:
+            raise ValueError(f"seeds compare only within one {what}, got {', '.join(map(repr, sorted(found)))}")
+    if len({row.seed for e in evaluations for row in e["results"]}) != len(evaluations):
+        raise ValueError("expected one evaluation per seed: a seed that is counted twice is no second training")
+
+
+# --- the bootstrap, for measures that are no mean over images -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int  # images
+    blocks: int  # independent units among them
+
+
+def number_blocks(blocks: Tensor, images: int) -> tuple[int, Tensor]:
+    """The number of blocks, and the block of each image numbered from 0. Raises ValueError for fewer than 2 blocks."""
+    if blocks.shape != (images,):
+        raise ValueError(f"need one block per image, got {tuple(blocks.shape)} for {images} images")
+    names, numbers = blocks.cpu().unique(return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("an interval needs images from at least 2 blocks")
+    return len(names), numbers
+
+
+def resample_blocks(blocks: int, resamples: int, seed: int) -> Tensor:
+    """How often each block is drawn, [resamples, blocks], float64."""
+    drawn = torch.randint(blocks, (resamples, blocks), generator=torch.Generator().manual_seed(seed))
+    return torch.zeros(resamples, blocks, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+
+
+def percentile_interval(value: float, replicates: Tensor, blocks: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap replicates [R], widened as few blocks require.
+
+    Drawing from B blocks understates the variance by (B - 1) / B, and its percentiles are the normal distribution's
+    instead of Student's, so that a plain percentile interval of 10 blocks holds the truth 90 % of the time instead of
+    95 (Hesterberg 2015). Its distances from `value` are stretched by both factors; for 50 blocks that is 4 %.
+    Replicates that are not finite are left out.
+    """
+    tail = (1 - confidence) / 2
+    stretch = float(student_t.ppf(1 - tail, blocks - 1) / norm.ppf(1 - tail)) * (blocks / (blocks - 1)) ** 0.5
+    finite = replicates[replicates.isfinite()]
+    low, high = finite.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return value + (low - value) * stretch, value + (high - value) * stretch

@@ -3,41 +3,26 @@
 import torch
 from torch import Tensor
 
-from i2i_lib.metrics.intervals import Estimate, _interval, _resample, _units
+from i2i_lib.metrics.intervals import Estimate, number_blocks, percentile_interval, resample_blocks
 
 
 def iou_bootstrap(
-    confusion: Tensor,
-    blocks: Tensor,
-    *,
-    versus: Tensor | None = None,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    confusion: Tensor, blocks: Tensor, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """`mean_iou` of per-image confusion matrices [N, C, C] with its bootstrap interval, or `versus` a second model's.
+    """`mean_iou` of per-image confusion matrices [N, C, C] with its bootstrap interval.
 
     The mean IoU is no mean over images: whole blocks [N] are drawn with replacement, and each draw's matrices are
-    summed before anything is divided. With `versus` both models are drawn alike and the value is `confusion`'s minus
-    `versus`'s. A class that a draw holds nowhere is left out of that draw's mean.
+    summed before anything is divided. A class that is absent from a draw is left out of that draw's mean.
     """
-    units, numbers = _units(blocks, len(confusion))
-    weights = _resample(units, resamples, seed)
-
-    def scores(counts: Tensor) -> tuple[float, Tensor]:
-        if counts.shape != confusion.shape or counts.ndim != 3:
-            raise ValueError(f"need one confusion matrix per image, got {[*counts.shape]} and {[*confusion.shape]}")
-        counts = counts.cpu()
-        total = torch.zeros(units, *counts.shape[1:], dtype=torch.float64).index_add_(0, numbers, counts.double())
-        return mean_iou(counts.sum(0)), class_iou((weights @ total.flatten(1)).unflatten(1, counts.shape[1:])).nanmean(
-            1
-        )
-
-    value, replicates = scores(confusion)
-    if versus is not None:
-        other, others = scores(versus)
-        value, replicates = value - other, replicates - others
-    low, high = _interval(value, replicates[replicates.isfinite()], units, confidence)
+    if confusion.ndim != 3:
+        raise ValueError(f"need one confusion matrix per image, got {[*confusion.shape]}")
+    units, numbers = number_blocks(blocks, len(confusion))
+    weights = resample_blocks(units, resamples, seed)
+    counts = confusion.cpu()
+    total = torch.zeros(units, *counts.shape[1:], dtype=torch.float64).index_add_(0, numbers, counts.double())
+    drawn = (weights @ total.flatten(1)).unflatten(1, counts.shape[1:])
+    value = mean_iou(counts.sum(0))
+    low, high = percentile_interval(value, class_iou(drawn).nanmean(1), units, confidence)
     return Estimate(value, low, high, len(confusion), units)
 
 

@@ -1,7 +1,8 @@
-"""Measures of a picture against its truth, and the protocol that goes with a number."""
+"""Measures of a picture against its target, and the protocol that goes with a number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,28 +28,33 @@ class Protocol:
         return f"{self.extractor}; {self.stage}; {self.resize}; {self.quantisation}; {self.split}; n={self.count}"
 
 
-def quantise(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] as 8-bit pictures, rounded and clipped; uint8 passes. Raises ValueError on NaN."""
+def quantise(images: Tensor, rounding: Literal["nearest", "down"] = "nearest") -> Tensor:
+    """Float images in [-1, 1] as 8-bit pictures, clipped; uint8 passes.
+
+    The CAT code rounds down before FID; every other protocol rounds to the nearest. Raises ValueError on NaN.
+    """
     if images.dtype == torch.uint8:
         return images
     if images.isnan().any():
         raise ValueError("the images contain NaN: the network that made them has diverged")
+    if rounding == "down":
+        return ((images.float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def l1(images: Tensor, truth: Tensor) -> Tensor:
+def l1(images: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of each pair, [N], float64: from 0 to 2, since images are on the scale [-1, 1]."""
-    a, b = _paired(images, truth)
+    a, b = _paired(images, target)
     return (a - b).abs().mean((1, 2, 3))
 
 
-def ssim(images: Tensor, truth: Tensor) -> Tensor:
+def ssim(images: Tensor, target: Tensor) -> Tensor:
     """Structural similarity of each pair, [N], float64: at most 1, which equal pictures reach.
 
     Wang et al. 2004: Gaussian window of 11 x 11 and sigma 1.5, K = (0.01, 0.03), only where the window fits whole;
     computed per colour channel and averaged.
     """
-    a, b = _paired(images, truth)
+    a, b = _paired(images, target)
     if min(a.shape[2:]) < 11:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {a.shape[2]} x {a.shape[3]}")
     window = torch.exp(-((torch.arange(11, dtype=a.dtype, device=a.device) - 5) ** 2) / (2 * 1.5**2))
@@ -66,15 +72,15 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
     return (luminance * (2 * cov + c2) / (var_a + var_b + c2)).mean((1, 2, 3))
 
 
-def feature_distance(features: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+def feature_distance(features: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Perceptual distance of each pair, [N], float64: 0 for equal features, at most 4.
 
-    `features` and `truth` hold one map [N, C, h, w] per stage of the same network. As in LPIPS (Zhang et al. 2018),
+    `features` and `target` hold one map [N, C, h, w] per stage of the same network. As in LPIPS (Zhang et al. 2018),
     feature vectors are scaled to unit length at each position and their squared differences averaged over positions,
     then stages. Unlike there, channels are unweighted: no weights fitted to human judgements exist for our network.
     """
     distances = []
-    for a, b in zip(features, truth, strict=True):
+    for a, b in zip(features, target, strict=True):
         if a.shape != b.shape:
             raise ValueError(f"feature maps differ: {tuple(a.shape)} and {tuple(b.shape)}")
         if not (a.isfinite().all() and b.isfinite().all()):
@@ -88,12 +94,3 @@ def _paired(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"need two batches of the same shape [N, C, H, W], got {tuple(a.shape)} and {tuple(b.shape)}")
     return quantise(a).double() / 127.5 - 1, quantise(b).double() / 127.5 - 1
-
-
-def floor_quantise(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] as 8-bit pictures, rounded down as the CAT code does before FID; uint8 passes."""
-    if images.dtype == torch.uint8:
-        return images
-    if images.isnan().any():
-        raise ValueError("the images contain NaN: the network that made them has diverged")
-    return ((images.float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)

@@ -1,7 +1,4 @@
-"""How good generated pictures are: paired measures, feature statistics, and how sure one can be of either.
-
-Every measure reads pictures as files hold them: float images in [-1, 1] are rounded to 8 bits first.
-"""
+"""Distances between sets of pictures, from their features: Fréchet and kernel distance."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from i2i_lib.metrics.intervals import Estimate, _interval, _resample, _units
+from i2i_lib.metrics.intervals import Estimate, number_blocks, percentile_interval, resample_blocks
 from i2i_lib.metrics.pairs import NOT_FINITE
 
 
@@ -47,10 +44,12 @@ class FeatureStats:
 
 
 def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
-    """Distance between the Gaussians of two feature sets: 0 if mean and covariance agree.
+    """Fréchet distance between the Gaussians of two feature sets: 0 if mean and covariance agree.
 
-    This is the formula of FID (Heusel et al. 2017), which it is called only on the features of Inception-v3. It falls
-    as the number of images rises, so that only values from the same number compare.
+    |m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2)), of means m and covariances A and B
+
+    is the formula of FID (Heusel et al. 2017, section 3); the name FID is kept for the features of Inception-v3. The
+    distance falls as the number of images rises, so that only values from the same number compare.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"statistics differ in dimension: {len(a.mean)} and {len(b.mean)}")
@@ -62,25 +61,24 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     return max(0.0, distance.item())
 
 
-def kernel_distance(features: Tensor, truth: Tensor, *, paired: bool = False) -> float:
+def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -> float:
     """Squared maximum mean discrepancy of two feature sets [N, D], [M, D]: 0 on average if they are alike.
 
     Unbiased at every number of images (so it can be slightly negative), exact over all pairs, with the kernel
-    (x.y / D + 1)^3 of KID (Binkowski et al. 2018), which it is called only on the features of Inception-v3. `paired`
-    is for a picture and its truth in the same row: such pairs are left out of the comparison, because they are not
+    (x.y / D + 1)^3 of KID (Binkowski et al. 2018); the name KID is kept for the features of Inception-v3. `paired`
+    is for a picture and its target in the same row: such pairs are left out of the comparison, because they are not
     independent; equal sets then have distance exactly 0.
     """
-    one_block = (torch.zeros(len(features), dtype=torch.int64), torch.zeros(len(truth), dtype=torch.int64))
+    one_block = (torch.zeros(len(features), dtype=torch.int64), torch.zeros(len(target), dtype=torch.int64))
     once = torch.ones(1, 1, dtype=torch.float64)
-    return _KernelSums.of(features, truth, *one_block, paired).distance(once, once).item()
+    return _KernelSums.of(features, target, *one_block, paired).distance(once, once).item()
 
 
 def kernel_distance_interval(
     features: Tensor,
-    truth: Tensor,
+    target: Tensor,
     blocks: Tensor,
     *,
-    truth_blocks: Tensor | None = None,
     paired: bool = False,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -88,24 +86,21 @@ def kernel_distance_interval(
 ) -> Estimate:
     """`kernel_distance` with a bootstrap interval over geographic blocks.
 
-    `blocks` [N] says which independent unit an image belongs to; units are drawn with replacement. With `paired` the
-    truth is drawn with its image. Otherwise it is drawn by its own `truth_blocks` [M], or kept as it is if that is
-    None. Two copies of one unit are not compared with each other, since no image is its own second sample.
+    `blocks` [N] names the independent unit of each image; units are drawn with replacement. With `paired` the target
+    is drawn with its image, else it is kept as it is. Two copies of one unit are not compared with each other, since no
+    image is its own second sample.
     """
-    unit, blocks = _units(blocks, len(features))
-    weights = _resample(unit, resamples, seed)
+    units, blocks = number_blocks(blocks, len(features))
+    weights = resample_blocks(units, resamples, seed)
     if paired:
-        truth_blocks, truth_weights = blocks, weights
-    elif truth_blocks is None:
-        truth_blocks, truth_weights = torch.zeros(len(truth), dtype=torch.int64), torch.ones(1, 1, dtype=torch.float64)
+        target_blocks, target_weights = blocks, weights
     else:
-        truth_unit, truth_blocks = _units(truth_blocks, len(truth))
-        truth_weights = _resample(truth_unit, resamples, seed + 1)
-    sums = _KernelSums.of(features, truth, blocks, truth_blocks, paired)
-    value = sums.distance(torch.ones_like(weights[:1]), torch.ones_like(truth_weights[:1])).item()
-    replicates = sums.distance(weights, truth_weights)
-    low, high = _interval(value, replicates[replicates.isfinite()], unit, confidence)
-    return Estimate(value, low, high, len(features), unit)
+        target_blocks = torch.zeros(len(target), dtype=torch.int64)
+        target_weights = torch.ones(1, 1, dtype=torch.float64)
+    sums = _KernelSums.of(features, target, blocks, target_blocks, paired)
+    value = sums.distance(torch.ones_like(weights[:1]), torch.ones_like(target_weights[:1])).item()
+    low, high = percentile_interval(value, sums.distance(weights, target_weights), units, confidence)
+    return Estimate(value, low, high, len(features), units)
 
 
 @dataclass(frozen=True, slots=True)

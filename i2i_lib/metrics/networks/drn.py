@@ -1,8 +1,8 @@
-"""The mean IoU of generated street scenes, as the literature takes it: a DRN-D-105 that was trained on Cityscapes names
-every pixel, and its names are compared with the labels that the pictures were made from.
+"""Mean IoU of generated street scenes as in the literature: a DRN-D-105, trained on Cityscapes, classifies every pixel,
+and its classes are compared with the labels that the pictures were made from.
 
-Its weights come with no package and are downloaded by nobody: where they are not at hand, `drn_d_105` raises
-`WeightsMissing`, whose message says how to get them. The network never enters a loss.
+Its weights come with no package, and no command downloads them: where they are not found, `drn_d_105` raises
+`WeightsMissing`, whose message names the way to get them. The network never enters a loss.
 """
 
 import pickle
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2i_lib.metrics.labels import confusion_matrix
-from i2i_lib.metrics.networks.literature import weights_at_hand
-from i2i_lib.metrics.pairs import floor_quantise
+from i2i_lib.metrics.networks.literature import find_weights
+from i2i_lib.metrics.pairs import quantise
 
 WEIGHTS = "drn-d-105_ms_cityscapes.pth"
 CLASSES = 19  # train ids
@@ -103,7 +103,7 @@ def drn_d_105(weights: Path | str | None = None, device: str | torch.device = "c
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     help = f"get {WEIGHTS} from http://go.yf.io/drn-cityscapes-models into {folder}"
-    path = weights_at_hand(weights, "I2I_DRN", (WEIGHTS,), "Mean IoUs on Cityscapes", help)
+    path = find_weights(weights, "I2I_DRN", (WEIGHTS,), "Mean IoUs on Cityscapes", help)
     with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
         network = DrnSegmenter()
     try:
@@ -138,7 +138,7 @@ def segment(network: nn.Module, picture: Tensor, size: tuple[int, int]) -> Tenso
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, DEVIATION))
     with torch.no_grad():
-        logits = network((floor_quantise(picture[None]).to(device).float() / 255 - mean) / deviation)
+        logits = network((quantise(picture[None], "down").to(device).float() / 255 - mean) / deviation)
     # Antialiased only where a side shrinks, as Pillow's filter is.
     return F.interpolate(logits, size, mode="bilinear", antialias=True)[0].argmax(0)
 

@@ -1,6 +1,6 @@
 """Features of EfficientNet-Lite0, an ImageNet classifier whose weights come with a Python package.
 
-They are for measuring only and never enter a loss: a network trained for a measure is not judged by it. Distances on
+They measure and never enter a loss: a network that was trained for a measure cannot be judged by it. Distances on
 them are called KD-EffNet and FD-EffNet, never KID or FID.
 """
 
@@ -26,7 +26,7 @@ STAGES = {2: 24, 4: 40, 10: 112, 15: 320}
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the network makes of N pictures, float32 on the CPU."""
+    """Features of N pictures, float32 on the CPU."""
 
     maps: tuple[Tensor, ...]  # [N, C, h, w], one for each of STAGES: for `feature_distance`
     pooled: Tensor  # [N, 1280], the layer under the classifier, averaged over positions: for `kernel_distance`

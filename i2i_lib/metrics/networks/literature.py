@@ -1,14 +1,15 @@
-"""The measures of the literature, each under its protocol: FID and KID as the CAT authors and as clean-fid take them,
+"""Measures of the literature, each under its protocol: FID and KID as the CAT authors and as clean-fid take them,
 FD-DINOv2 and KD-DINOv2.
 
-Their weights come with no package. Where they are not at hand an extractor raises `WeightsMissing`, whose message says
-how to get them, and the book goes on without. Nothing is downloaded unless asked for, by
+Their weights come with no package. Where they are not found an extractor raises `WeightsMissing`, whose message names
+the way to get them, and the book goes on without. Nothing is downloaded unless asked for, by
 `python -m i2i_lib.metrics`.
 """
 
 import io
 import os
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from i2i_lib.data.picture_cache import FileImages
+from i2i_lib.data.pictures import read_tile
+from i2i_lib.data.tiles import Task
 from i2i_lib.files import sha256
-from i2i_lib.metrics.pairs import Protocol, floor_quantise, quantise
-from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance, kernel_distance_interval
+from i2i_lib.metrics.pairs import Protocol, quantise
+from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
 
-FORMAT = 1
 # The TensorFlow network of 2015 that FID is defined on, as ported for pytorch-fid and, the same file, torch-fidelity.
 INCEPTION = "inception-2015-12-05"
 INCEPTION_PREFIX = "6726825d"  # of the file's SHA-256: by it PyTorch's hub names and checks files
@@ -31,11 +34,11 @@ INCEPTION_FILES = (f"weights-{INCEPTION}-{INCEPTION_PREFIX}.pth", f"pt_{INCEPTIO
 
 
 class WeightsMissing(FileNotFoundError):
-    """The weights of an extractor are not at hand. The message is a sentence for the reader."""
+    """The weights of an extractor were not found. The message is a sentence for the reader."""
 
 
 def resize_plain(images: Tensor, size: int) -> Tensor:
-    """uint8 [N, 3, H, W] to float [N, 3, size, size] in [0, 255], bilinear without antialiasing: clean-fid's
+    """Bilinear without antialiasing, uint8 [N, 3, H, W] to float [N, 3, size, size] in [0, 255]: clean-fid's
     `legacy_pytorch`."""
     return F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False)
 
@@ -50,100 +53,84 @@ def resize_clean(images: Tensor, size: int) -> Tensor:
     return torch.from_numpy(np.array(sized)).clamp(0, 255).to(images.device)
 
 
-def _resize_rounded(images: Tensor, size: int) -> Tensor:
+def resize_rounded(images: Tensor, size: int) -> Tensor:
     """Pillow's antialiased bicubic filter on 8-bit pictures, as the authors of FD-DINOv2 resize."""
     pictures = [Image.fromarray(image) for image in images.cpu().permute(0, 2, 3, 1).numpy()]
     sized = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) for p in pictures]
     return torch.from_numpy(np.array(sized)).permute(0, 3, 1, 2).to(images.device)
 
 
-@dataclass(frozen=True, slots=True)
-class Extractor:
-    """Pictures in, feature vectors out, by a named protocol. Calls keep one batch of resized pictures at a time."""
+class Extractor(ABC):
+    """Pictures in, feature vectors out, by a named protocol. A call keeps one batch of resized pictures at a time."""
 
-    frechet: str  # what the Frechet distance on these features is called
-    kernel: str  # and the kernel distance
-    network: Callable[[Tensor], Tensor]  # [n, 3, size, size] in [0, 255] -> [n, D]
-    size: int
-    resize: Callable[[Tensor, int], Tensor]
-    to_8_bits: Callable[[Tensor], Tensor]
-    name: str  # network and weights, for the protocol
+    frechet: str  # the name of the Fréchet distance on these features
+    kernel: str  # and of the kernel distance
+    network: str  # with its weights, for the protocol
     stage: str
-    how: str  # the resize in words
-    bits: str  # and the quantisation
+    resize: str
+    rounding: Literal["nearest", "down"] = "nearest"  # of pictures to 8 bits
+    all_real = False  # whether, without pairs, the Fréchet distance is to the real pictures of training and test
     device: str | torch.device = "cpu"
-    batch_size: int = 32
-    all_real: bool = False  # whether, without pairs, the Frechet distance is to the real pictures of training and test
+    batch_size = 32
 
-    def batches(self, images: Tensor) -> Iterable[Tensor]:
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Features [n, D] of a batch of pictures, uint8 [n, 3, H, W]."""
+
+    def batches(self, images: Tensor) -> Iterator[Tensor]:
         """Features [n, D], float32 on the CPU, of pictures [N, 3, H, W], float in [-1, 1] or uint8, batch by batch."""
         for batch in images.split(self.batch_size):
             with torch.no_grad():
-                yield self.network(self.resize(self.to_8_bits(batch).to(self.device), self.size)).float().cpu()
+                yield self.features(quantise(batch, self.rounding).to(self.device)).float().cpu()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features [N, D] of all pictures."""
         return torch.cat(list(self.batches(images)))
 
-    def stats(self, images: Tensor | Iterable[Tensor]) -> FeatureStats:
-        """Mean and covariance, from pictures or from any number of batches of them, in memory that does not grow."""
-        parts = [images] if isinstance(images, Tensor) else images
-        return FeatureStats.from_batches(features for part in parts for features in self.batches(part))
+    def stats(self, batches: Iterable[Tensor]) -> FeatureStats:
+        """Mean and covariance from any number of batches of pictures, in memory that does not grow."""
+        return FeatureStats.from_batches(features for images in batches for features in self.batches(images))
 
     def protocol(self, split: str, images: int) -> Protocol:
         """How numbers on `images` pictures, measured against those of `split`, came about."""
-        return Protocol(self.name, self.stage, self.how, self.bits, split, images)
+        bits = {"nearest": "8 bits, rounded", "down": "8 bits, rounded down"}[self.rounding]
+        return Protocol(self.network, self.stage, self.resize, bits, split, images)
 
 
-def inception(
-    mode: Literal["cat", "clean"], *, weights: Path | str | None = None, device: str | torch.device = "cpu"
-) -> Extractor:
-    """FID and KID: as the CAT authors take them (clean-fid's `legacy_pytorch`), or by clean-fid's own protocol.
+class Inception(Extractor):
+    """FID and KID by clean-fid's own protocol.
 
     The weights are the file `weights`, or the one that the variable I2I_INCEPTION names, or what torch-fidelity or
     pytorch-fid have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
     """
-    path = weights_at_hand(
-        weights,
-        "I2I_INCEPTION",
-        INCEPTION_FILES,
-        "FID and KID",
-        "`python -m i2i_lib.metrics` downloads them",
-    )
-    if not (found := sha256(path)).startswith(INCEPTION_PREFIX):
-        raise ValueError(f"{path} has sha256 {found}: expected the weights that begin with {INCEPTION_PREFIX}")
-    layers = _inception_layers(_state(path)).to(device)
-    described = f"Inception-v3 of {INCEPTION}, weights {found[:8]}"
-    if mode == "cat":
-        return Extractor(
-            frechet="FID (CAT)",
-            kernel="KID (CAT)",
-            network=lambda x: layers(x * (2 / 255) - 1),
-            size=299,
-            resize=resize_plain,
-            to_8_bits=floor_quantise,
-            name=described,
-            stage="2048 pooled features",
-            how="bilinear to 299, not antialiased",
-            bits="8 bits, rounded down",
-            device=device,
-            all_real=True,  # the published FID of zebras is to all 1,474, some 4 lower than to those of the test
-        )
-    if mode == "clean":
-        return Extractor(
-            frechet="FID (clean)",
-            kernel="KID (clean)",
-            network=lambda x: layers((x - 128) / 128),
-            size=299,
-            resize=resize_clean,
-            to_8_bits=quantise,
-            name=described,
-            stage="2048 pooled features",
-            how="antialiased bicubic to 299",
-            bits="8 bits, rounded",
-            device=device,
-        )
-    raise ValueError(f"unknown mode {mode!r}: expected 'cat' or 'clean'")
+
+    frechet, kernel = "FID (clean)", "KID (clean)"
+    stage = "2048 pooled features"
+    resize = "antialiased bicubic to 299"
+
+    def __init__(self, weights: Path | str | None = None, device: str | torch.device = "cpu") -> None:
+        help = "`python -m i2i_lib.metrics` downloads them"
+        path = find_weights(weights, "I2I_INCEPTION", INCEPTION_FILES, "FID and KID", help)
+        if not (found := sha256(path)).startswith(INCEPTION_PREFIX):
+            raise ValueError(f"{path} has sha256 {found}: expected the weights that begin with {INCEPTION_PREFIX}")
+        self.network = f"Inception-v3 of {INCEPTION}, weights {found[:8]}"
+        self.device = device
+        self._layers = _inception_layers(_state(path)).to(device)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self._layers((resize_clean(images, 299) - 128) / 128)
+
+
+class CatInception(Inception):
+    """FID and KID as the CAT authors take them: clean-fid's `legacy_pytorch`, on pictures that are rounded down."""
+
+    frechet, kernel = "FID (CAT)", "KID (CAT)"
+    resize = "bilinear to 299, not antialiased"
+    rounding = "down"
+    all_real = True  # the published FID of zebras is to all 1,474, some 4 lower than to those of the test
+
+    def features(self, images: Tensor) -> Tensor:
+        return self._layers(resize_plain(images, 299) * (2 / 255) - 1)
 
 
 def _inception_layers(state: dict[str, Tensor]) -> nn.Sequential:
@@ -158,70 +145,65 @@ def _inception_layers(state: dict[str, Tensor]) -> nn.Sequential:
     return nn.Sequential(*(layer for name, layer in network.named_children() if name != "fc"), nn.Flatten()).eval()
 
 
-def dinov2(
-    *, code: Path | str | None = None, weights: Path | str | None = None, device: str | torch.device = "cpu"
-) -> Extractor:
+class DinoV2(Extractor):
     """FD-DINOv2 and KD-DINOv2 (Stein et al. 2023): class token of ViT-L/14, resized as their code does.
 
     Needs a copy of the repository facebookresearch/dinov2 (`code`, else the variable I2I_DINOV2, else PyTorch's hub
     cache) and dinov2_vitl14_pretrain.pth (`weights`, else I2I_DINOV2_WEIGHTS, else the same cache). Raises
     WeightsMissing if either is not there.
     """
-    what = "FD-DINOv2 and KD-DINOv2"
-    help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
-    folder = weights_at_hand(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
-    path = weights_at_hand(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
-    network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
-    network.load_state_dict(_state(path))
-    network.to(device).eval().requires_grad_(False)
-    mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
-    return Extractor(
-        frechet="FD-DINOv2",
-        kernel="KD-DINOv2",
-        network=lambda x: network((x / 255 - mean) / deviation),
-        size=224,
-        resize=_resize_rounded,
-        to_8_bits=quantise,
-        name=f"DINOv2 ViT-L/14, weights {sha256(path)[:8]}",
-        stage="class token, 1024",
-        how="antialiased bicubic to 224, in 8 bits",
-        bits="8 bits, rounded",
-        device=device,
-    )
+
+    frechet, kernel = "FD-DINOv2", "KD-DINOv2"
+    stage = "class token, 1024"
+    resize = "antialiased bicubic to 224, in 8 bits"
+
+    def __init__(
+        self,
+        code: Path | str | None = None,
+        weights: Path | str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
+        what = f"{self.frechet} and {self.kernel}"
+        folder = find_weights(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
+        path = find_weights(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
+        network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
+        network.load_state_dict(_state(path))
+        self.network = f"DINOv2 ViT-L/14, weights {sha256(path)[:8]}"
+        self.device = device
+        self._vit = network.to(device).eval().requires_grad_(False)
+        self._mean = torch.tensor((0.485, 0.456, 0.406), device=device).view(3, 1, 1)  # of ImageNet
+        self._deviation = torch.tensor((0.229, 0.224, 0.225), device=device).view(3, 1, 1)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self._vit((resize_rounded(images, 224) / 255 - self._mean) / self._deviation)
 
 
-_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def at_hand(device: str | torch.device = "cpu") -> tuple[list[Extractor], list[str]]:
-    """The extractors whose weights are at hand, and a sentence for each of those that are not."""
-    found, missing = [], []
-    makers: list[Callable[[], Extractor]] = [
-        lambda: inception("cat", device=device),
-        lambda: inception("clean", device=device),
-        lambda: dinov2(device=device),
-    ]
-    for make in makers:
+def available_extractors(device: str | torch.device = "cpu") -> tuple[list[Extractor], list[str]]:
+    """The extractors whose weights are found, and a sentence for each of those whose are not."""
+    found: list[Extractor] = []
+    missing: list[str] = []
+    for extractor in (CatInception, Inception, DinoV2):
         try:
-            found.append(make())
+            found.append(extractor(device=device))
         except WeightsMissing as error:
             missing.append(str(error))
     return found, list(dict.fromkeys(missing))
 
 
-def weights_at_hand(given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str) -> Path:
+def find_weights(given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str) -> Path:
     """The file or folder `given`, else the one that the environment's `variable` names, else the first of `names` in
     the checkpoint folder of PyTorch's hub. Raises WeightsMissing: `what` is left out, and `help` gets it."""
     if given or variable in os.environ:
         path = Path(given or os.environ[variable])
         if not path.exists():
-            raise WeightsMissing(f"{what} are left out: {path}, which should hold what they need, does not exist.")
+            raise WeightsMissing(f"{what} are left out: {path}, which should hold their weights, does not exist.")
         return path
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for name in names:
         if (cache / name).exists():
             return (cache / name).resolve()
-    raise WeightsMissing(f"{what} are left out: their weights are not at hand; {help}, or {variable} names them.")
+    raise WeightsMissing(f"{what} are left out: their weights were not found; {help}, or {variable} names them.")
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -242,16 +224,16 @@ class SetDistance:
 
 def set_distances(
     extractor: Extractor,
-    pictures: dict[str, Tensor],
+    pictures: Mapping[str, Tensor],
     reference: Tensor,
     split: str,
-    blocks: Tensor | None = None,
+    blocks: Tensor,
     *,
     all_real: tuple[Iterable[Tensor], str] | None = None,
 ) -> list[SetDistance]:
-    """Frechet and kernel distance of each model's pictures to the reference pictures, which `split` names.
+    """Fréchet and kernel distance of each model's pictures to the reference pictures, which `split` names.
 
-    With `blocks` [N] of the pictures, the kernel distance gets its bootstrap interval. `all_real`, for tasks without
+    Kernel distances have a bootstrap interval over the `blocks` [N] of the pictures. `all_real`, for tasks without
     pairs, are batches of the real pictures of training and test, and their name: what FID (CAT) is taken to, as its
     authors do, while their KID is to the test's.
     """
@@ -262,15 +244,28 @@ def set_distances(
         real_stats = extractor.stats(batches)
     found = []
     for model, images in pictures.items():
-        made = extractor(images)
-        frechet = frechet_distance(FeatureStats.from_batches([made]), real_stats)
+        features = extractor(images)
+        frechet = frechet_distance(FeatureStats.from_batches([features]), real_stats)
         protocol = extractor.protocol(frechet_split, len(images)).id
         found.append(SetDistance(model, extractor.frechet, protocol, frechet))
         protocol = extractor.protocol(split, len(images)).id
-        if blocks is None:
-            kernel = (1000 * kernel_distance(made, real),)
-        else:
-            e = kernel_distance_interval(made, real, blocks)
-            kernel = (1000 * e.value, 1000 * e.low, 1000 * e.high)
-        found.append(SetDistance(model, extractor.kernel, protocol, *kernel))
+        kd = kernel_distance_interval(features, real, blocks)
+        found.append(SetDistance(model, extractor.kernel, protocol, 1000 * kd.value, 1000 * kd.low, 1000 * kd.high))
     return found
+
+
+def real_targets(task: Task, batch_size: int = 32) -> Iterator[Tensor]:
+    """Every target picture of training and test as those of the test are, uint8 [n, 3, H, W], in batches.
+
+    Of a training tile that is larger, this is the middle; a picture in a file is read anew at the test's size.
+    """
+    height, width = task.test.target.shape[-2:]
+    for images in (task.train.target, task.test.target):
+        target: Any = images
+        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+        for start in range(0, len(images), batch_size):
+            if isinstance(target, FileImages):
+                paths = [target.folder / name for name in list(target.files)[start : start + batch_size]]
+                yield torch.stack([read_tile(path, height, target.halves)[target.half] for path in paths])
+            else:
+                yield images[start : start + batch_size, :, top : top + height, left : left + width]

@@ -1,12 +1,10 @@
-"""A small network that names the surface in a picture: how well generated pictures follow their labels.
+"""A small segmenter of pictures, to measure how well generated ones follow their labels.
 
 It is trained on real training tiles, from the picture to its labels, and shares neither code nor weights with the
 features of the other measures; it never enters a loss. Its score on real test tiles is the ceiling. A generated
 picture scores high where this network reads the labels back from it: that measures obedience to the labels, not
-realism, and a picture can score above the ceiling by showing each class more plainly than nature does.
+realism; it can score above the ceiling by showing each class more plainly than nature does.
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.tiles import Tiles
-from i2i_lib.metrics.labels import class_iou, confusion_matrix, mean_iou
+from i2i_lib.metrics.labels import confusion_matrix
 from i2i_lib.metrics.pairs import quantise
 
 
@@ -22,7 +20,7 @@ class Segmenter(nn.Module):
     """U-Net of three scales: pictures [N, 3, H, W] in [-1, 1] to logits [N, classes, H, W].
 
     H and W are multiples of 4. There are no norms: a tile is often all forest or all desert, and a few such tiles'
-    mean and deviation would take away the very colour that tells them apart.
+    mean and deviation would remove the very colour that distinguishes them.
     """
 
     def __init__(self, classes: int, width: int = 8) -> None:
@@ -72,7 +70,7 @@ def train_segmenter(
     numbers is left as it was. Raises ValueError for tiles without labels.
     """
     if not tiles.classes:
-        raise ValueError("these tiles have pictures as sources, not labels: there is nothing to learn to name")
+        raise ValueError("these tiles have pictures as sources, not labels: a segmenter has nothing to learn")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         segmenter = Segmenter(tiles.classes).to(device).to(memory_format=torch.channels_last)  # faster if narrow
@@ -92,35 +90,18 @@ def train_segmenter(
     return segmenter.eval()
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentationScores:
-    """How well the labels can be read back from N pictures."""
+def segmenter_confusion(segmenter: Segmenter, pictures: Tensor, labels: Tensor, *, batch_size: int = 16) -> Tensor:
+    """Confusion matrices [N, classes, classes], int64, of the labels that the segmenter reads from each picture.
 
-    confusion: Tensor  # [N, classes, classes] int64, [true, read]: for `metrics.iou_bootstrap`
-
-    @property
-    def class_iou(self) -> Tensor:
-        """Over all pictures, float64 [classes]; NaN for a class that is neither true nor read anywhere."""
-        return class_iou(self.confusion.sum(0))
-
-    @property
-    def mean_iou(self) -> float:
-        return mean_iou(self.confusion.sum(0))
-
-
-def segmentation_scores(
-    segmenter: Segmenter, pictures: Tensor, labels: Tensor, *, batch_size: int = 16
-) -> SegmentationScores:
-    """Read pictures [N, 3, H, W], float in [-1, 1] or uint8, and compare with label maps [N, 1, H, W] (`Tiles.source`).
-
-    Pictures are rounded to 8 bits first, as for every measure. Raises ValueError for a label that is no class.
+    `pictures` [N, 3, H, W], float in [-1, 1] or uint8, are rounded to 8 bits first, as for every measure; `labels`
+    [N, 1, H, W] are the maps that they were made from (`Tiles.source`). Raises ValueError for a label that is no class.
     """
     if len(pictures) != len(labels):
         raise ValueError(f"need one label map per picture, got {len(labels)} for {len(pictures)}")
     device = segmenter.head.weight.device
     found = []
     with torch.no_grad():
-        for some, truth in zip(pictures.split(batch_size), labels[:, 0].split(batch_size), strict=True):
-            read = segmenter(quantise(some).to(device).float() / 127.5 - 1).argmax(1).to(truth.device)
-            found.append(confusion_matrix(truth, read, segmenter.head.out_channels))
-    return SegmentationScores(torch.cat(found))
+        for some, target in zip(pictures.split(batch_size), labels[:, 0].split(batch_size), strict=True):
+            read = segmenter(quantise(some).to(device).float() / 127.5 - 1).argmax(1).to(target.device)
+            found.append(confusion_matrix(target, read, segmenter.head.out_channels))
+    return torch.cat(found)

@@ -1,0 +1,124 @@
+"""Every student of one task against the main one: comparisons, tables and sentences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from i2i_book.claims import numbers, sentence
+from i2i_lib.files import record_file
+from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
+from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations
+
+MAIN = "gcka"
+DIGITS = 4  # ablations differ by little
+
+
+@dataclass(frozen=True, slots=True)
+class Ablations:
+    """The evaluations of one task, one per seed, with the students that only `make ablations` trains."""
+
+    task: str
+    evaluations: list[dict[str, Any]]
+
+    def seeds(self, model: str) -> int:
+        """In how many seeds the model was evaluated."""
+        return sum(model in e["per_image"]["l1"] for e in self.evaluations)
+
+    def mean(self, model: str, column: str) -> float | None:
+        """Mean of a column of the results over seeds, None if the model was not evaluated."""
+        rows = [row for e in self.evaluations for row in e["results"] if row.model == model]
+        return over_seeds([getattr(row, column) for row in rows]).mean if rows else None
+
+    def compare(self, measure: str, model: str, against: str = MAIN) -> Comparison | None:
+        """The comparison over the seeds that have both models, None if there are none."""
+        both = [e for e in self.evaluations if {model, against} <= e["per_image"]["l1"].keys()]
+        return compare_models(both, measure, model, against) if both else None
+
+    def compare_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+        """Comparisons of pairs of models in every paired measure, as far as they were evaluated."""
+        found = [self.compare(measure, *pair) for pair in pairs for measure in PAIRED]
+        return [c for c in found if c is not None]
+
+
+def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Ablations], list[str]]:
+    """Ablations of every task of a run whose test has pairs, from the table of its results.
+
+    Returns them by task, and a sentence for each `ablations.json` that was left out because it is of another teacher.
+    """
+    found: dict[str, Ablations] = {}
+    left_out = []
+    for task, evaluations in load_evaluations(table).items():
+        if MAIN not in evaluations[0]["per_image"].get("l1", {}):
+            continue
+        joined = []
+        for evaluation in evaluations:
+            path = table.parent / task / f"seed{evaluation['results'][0].seed}" / "ablations.json"
+            more = load_evaluation(record_file("read", path)) if path.exists() else evaluation
+            if _teacher(more) == _teacher(evaluation):
+                joined.append(_join(evaluation, more, students))
+            else:
+                joined.append(evaluation)
+                left_out.append(f"`{path.name}` of {task} is of another teacher: run `make ablations`.")
+        found[task] = Ablations(task, joined)
+    return found, left_out
+
+
+def _teacher(evaluation: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    row = next(row for row in evaluation["results"] if row.model == "teacher")
+    return row.weights, row.data
+
+
+def _join(evaluation: dict[str, Any], more: Mapping[str, Any], students: Sequence[str]) -> dict[str, Any]:
+    """An evaluation with the rows and values of those `students` that only `more` holds."""
+    present = {row.model for row in evaluation["results"]}
+    added = [row for row in more["results"] if row.model in students and row.model not in present]
+    values = {
+        measure: of_model | {row.model: more["per_image"][measure][row.model] for row in added}
+        for measure, of_model in evaluation["per_image"].items()
+    }
+    return evaluation | {"results": evaluation["results"] + added, "per_image": values}
+
+
+def starred(c: Comparison) -> str:
+    """A difference with its interval, and a star where the interval excludes 0."""
+    return numbers(c, DIGITS) + (" *" if c.favours else "")
+
+
+def student_table(
+    ablations: Ablations, students: Mapping[str, Mapping[str, Any]], missing: Sequence[str]
+) -> pd.DataFrame:
+    """A row for each student: what it differs in, and its difference from the main one in each paired measure.
+
+    `students`: name -> the parameters that set it apart. Those that were not evaluated are left out unless `missing`
+    names them.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, parameters in students.items():
+        row = {"differs in": ", ".join(f"{key} = {value}" for key, value in parameters.items())}
+        found = ablations.compare_pairs([(name, MAIN)])
+        if found:
+            row[MEASURES["l1"].heading] = f"{ablations.mean(name, 'l1'):.{DIGITS}f}"
+            row |= {f"{MEASURES[c.measure].heading}, minus {MAIN}": starred(c) for c in found}
+            row[MEASURES["kd"].heading] = f"{ablations.mean(name, 'kd'):.0f}"
+            rows[name] = row | {"seeds": str(found[0].seeds)}
+        elif name in missing:
+            rows[name] = row | {MEASURES["l1"].heading: "not run"}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def pair_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """A row for each comparison of any two models."""
+    names = [f"{c.model} - {c.against}, {MEASURES[c.measure].label}" for c in found]
+    return pd.DataFrame({"difference": [starred(c) for c in found]}, index=names)
+
+
+def in_words(found: Sequence[Comparison]) -> str:
+    """A sentence for each claim, as a list; where seeds are too few for one, a line that counts them."""
+    lines = [f"- {sentence(c, DIGITS)}" for c in found if c.seeds >= SEEDS_OF_A_CLAIM]
+    few = [c.seeds for c in found if c.seeds < SEEDS_OF_A_CLAIM]
+    if few:
+        lines.append(f"- Seeds: {few[0]} of the {SEEDS_OF_A_CLAIM} that a claim needs.")
+    return "\n".join(lines)

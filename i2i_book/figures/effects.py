@@ -1,0 +1,56 @@
+"""Differences between models, drawn with their intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from i2i_book.figures.style import BLUE, GREY, VERMILLION
+from i2i_lib.metrics.intervals import Comparison
+from i2i_lib.results import MEASURES, PAIRED
+
+COLOURS = {"better": BLUE, "worse": VERMILLION}
+
+
+def draw_effects(
+    found: Mapping[str, Sequence[Comparison]],
+    *,
+    against: bool = True,
+    claims: bool = True,
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> Figure:
+    """A row of panels for each task, one for each paired measure: differences as dots with their intervals.
+
+    `found`: task -> comparisons in the paired measures, those of each measure in the same order of models. Colours
+    follow the verdict over seeds or, without `claims`, the interval alone. Rows name both models, or only the first
+    without `against`. `groups`: task -> sizes of the groups between which a thin line is drawn.
+    """
+    tasks = list(found) or [""]
+    rows = {task: sum(c.measure == "l1" for c in found.get(task, ())) for task in tasks}
+    heights = [0.26 * rows[task] + 0.9 for task in tasks]
+    figure, axes = plt.subplots(
+        len(tasks),
+        len(PAIRED),
+        figsize=(9, sum(heights)),
+        sharey="row",
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
+    for line, task in zip(axes, tasks, strict=True):
+        for axis, measure in zip(line, PAIRED, strict=True):
+            chosen = [c for c in found.get(task, ()) if c.measure == measure]
+            for row, c in enumerate(chosen):
+                colour = COLOURS.get(c.verdict if claims else c.direction, GREY)
+                axis.plot([c.low, c.high], [row, row], color=colour)
+                axis.plot(c.difference, row, "o", color=colour, markersize=4)
+            for edge in np.cumsum((groups or {}).get(task, ()))[:-1]:
+                axis.axhline(edge - 0.5, color=GREY, linewidth=0.5)
+            axis.axvline(0, color="black", linewidth=0.8)
+            labels = [f"{c.model} - {c.against}" if against else c.model for c in chosen]
+            axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.set_ylim(len(chosen) - 0.5, -0.5)
+        line[0].set_ylabel(task)
+    return figure

@@ -1,0 +1,243 @@
+"""Evaluation of one model on one task: its row of results, its values per picture, and its pictures.
+
+evaluator = Evaluator(load_saved_task("runs/cpu/earth/seed0/data"))
+found = evaluator.evaluate("gcka", "runs/cpu/earth/seed0/student-gcka")
+print(found.result.l1, found.per_image["l1"])
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_lib.checkpoint import Generator, load_generator, load_info
+from i2i_lib.data.cityscapes import train_ids
+from i2i_lib.data.tiles import Task, encode, source_pictures
+from i2i_lib.macs import generator_macs, generator_params
+from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
+from i2i_lib.metrics.cost import inference_cost
+from i2i_lib.metrics.intervals import Estimate
+from i2i_lib.metrics.labels import iou_bootstrap
+from i2i_lib.metrics.networks.drn import cityscapes_confusion, drn_d_105
+from i2i_lib.metrics.networks.effnet import EffNetFeatures
+from i2i_lib.metrics.networks.literature import (
+    SetDistance,
+    WeightsMissing,
+    available_extractors,
+    real_targets,
+    set_distances,
+)
+from i2i_lib.metrics.networks.segmenter import segmenter_confusion, train_segmenter
+from i2i_lib.metrics.pairs import feature_distance, l1, quantise, ssim
+from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
+from i2i_lib.results import EvalResult
+
+YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
+LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One model on the test pictures of one task."""
+
+    result: EvalResult
+    per_image: dict[str, Tensor]  # paired measure -> [N], float64; empty without a target for each picture
+    pictures: Tensor  # [N, 3, H, W], uint8, as measured
+    rounded_down: Tensor  # the same as some measures of the literature quantise them
+    miou: Estimate | None  # where sources are labels
+
+
+class Evaluator:
+    """The test pictures of a task, and the networks and statistics that every model is measured with.
+
+    Attributes: `task`; `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures, as many of the one as
+    of the other; `blocks` [N], their independent units; `protocol`, the id within which numbers compare;
+    `labels_missing`, a sentence where labels cannot be read back for want of weights.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        seed: int = 0,
+        data: str | None = None,
+        segmenter_steps: int = 600,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """`seed` of the trainings and `data`, the SHA-256 of the tiles, are noted in every row of results.
+
+        `segmenter_steps` is the training time of the network that reads labels back from pictures, for tasks whose
+        sources are label maps.
+        """
+        test = task.test
+        self.task, self.seed, self.data, self.device = task, seed, data, device
+        # Without pairs one domain may have more pictures than the other.
+        count = min(len(test), len(test.target))
+        self.source, self.target = _spread(test.source, count), _spread(test.target, count)
+        self.blocks = test.block if test.paired else torch.arange(count)
+        self.split = f"{task.name} test tiles of {size_text(test.shape)} px"
+
+        self._extract = EffNetFeatures(device)
+        self._real = self._extract(self.target)
+        self._real_stats = FeatureStats.from_batches([self._real.narrow(count)])
+        self.protocol = self._extract.protocol(self.split, count).id
+
+        self.labels_missing: str | None = None
+        try:
+            self._read = _label_reader(self, segmenter_steps)
+        except WeightsMissing as error:
+            self._read, self.labels_missing = None, str(error)
+
+    def evaluate(self, name: str, weights: str | Path | None = None) -> Evaluated:
+        """Evaluate the generator that was saved at `weights`, or the yardstick "floor" or "look-up".
+
+        A network's row also holds its price: MACs, parameters, latency and memory, and what its training took.
+        """
+        if name == "floor":
+            return self.measure(name, _other_places(self.task, len(self.target)), registered=False)
+        if name == "look-up":
+            return self.measure(name, _colour_look_up(self.task, self.source))
+        if weights is None:
+            raise ValueError(f"{name!r} is not one of {', '.join(YARDSTICKS)}: pass the path of its weights")
+        model = load_generator(weights).to(self.device)
+        return self.measure(name, self.generate(model), **_price(model, Path(weights), self.task))
+
+    def generate(self, model: Generator) -> Tensor:
+        """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU."""
+        with torch.no_grad():
+            parts = (encode(part, self.task.test.classes).to(self.device) for part in self.source.split(32))
+            return torch.cat([model(part).cpu() for part in parts])
+
+    def measure(self, name: str, pictures: Tensor, *, registered: bool = True, **price: Any) -> Evaluated:
+        """Measure pictures [N, 3, H, W], float in [-1, 1] or uint8, against the targets.
+
+        `registered`: each picture shows the place of its target, so that they can be compared one by one (never where
+        the test has no pairs). `price` goes into the row of results.
+        """
+        made = quantise(pictures)
+        features = self._extract(made)
+        registered = registered and self.task.test.paired
+
+        per_image = {}
+        miou = None
+        if registered:
+            per_image["l1"] = l1(made, self.target)
+            per_image["ssim"] = ssim(made, self.target)
+            per_image["feature_distance"] = feature_distance(features.maps, self._real.maps)
+            miou = self.read_labels(pictures)
+
+        kd = kernel_distance_interval(self._real.pooled, features.pooled, self.blocks, paired=registered)
+        stats = FeatureStats.from_batches([features.narrow(len(self.target))])
+        means = {measure: values.mean().item() for measure, values in per_image.items()}
+        result = EvalResult(
+            task=self.task.name,
+            seed=self.seed,
+            model=name,
+            protocol=self.protocol,
+            images=len(self.target),
+            blocks=len(self.blocks.unique()),
+            l1=means.get("l1"),
+            ssim=means.get("ssim"),
+            feature_distance=means.get("feature_distance"),
+            kd=1000 * kd.value,
+            kd_low=1000 * kd.low,
+            kd_high=1000 * kd.high,
+            fd=frechet_distance(stats, self._real_stats),
+            miou=miou.value if miou else None,
+            data=self.data,
+            **price,
+        )
+        return Evaluated(result, per_image, made, quantise(pictures, "down"), miou)
+
+    def read_labels(self, pictures: Tensor) -> Estimate | None:
+        """Mean IoU of the labels that a network reads back from pictures; of the targets, this is the ceiling.
+
+        None where sources are no labels, or the network's weights are missing.
+        """
+        return iou_bootstrap(self._read(pictures), self.blocks) if self._read else None
+
+    def literature(self, models: Iterable[Evaluated]) -> tuple[list[SetDistance], list[str]]:
+        """FID, KID and their kin of each model, and a sentence for each extractor whose weights are missing."""
+        evaluated = {found.result.model: found for found in models}
+        extractors, missing = available_extractors(self.device)
+        distances = []
+        for extractor in extractors:
+            everything = None
+            if not self.task.train.paired:
+                images = len(self.task.train.target) + len(self.task.test.target)
+                size = size_text(self.task.test.shape)
+                everything = (
+                    real_targets(self.task),
+                    f"{self.task.name} all {images} training and test tiles of {size} px",
+                )
+            down = extractor.rounding == "down"
+            pictures = {name: found.rounded_down if down else found.pictures for name, found in evaluated.items()}
+            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=everything)
+        return distances, missing
+
+
+def per_image_values(models: Iterable[Evaluated]) -> dict[str, dict[str, list[float]]]:
+    """Values per image by measure and model, {measure: {model: [N]}}, as `results.save_evaluation` writes them."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for found in models:
+        for measure, of_image in found.per_image.items():
+            values.setdefault(measure, {})[found.result.model] = of_image.tolist()
+    return values
+
+
+def size_text(shape: tuple[int, int]) -> str:
+    """A size as it is written: the side of a square, or "height x width"."""
+    return f"{shape[0]}" if shape[0] == shape[1] else f"{shape[0]} x {shape[1]}"
+
+
+def _spread(images: Tensor, count: int) -> Tensor:
+    """`count` images, spread evenly over all."""
+    return images[torch.linspace(0, len(images) - 1, count).long()]
+
+
+def _other_places(task: Task, count: int) -> Tensor:
+    """Real pictures of the target domain that the test does not hold, cut to its size from the middle."""
+    height, width = task.test.shape
+    images = task.train.target
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return _spread(images, count)[..., top : top + height, left : left + width]
+
+
+def _colour_look_up(task: Task, source: Tensor) -> Tensor:
+    """The test sources translated by colour alone; without pairs, by the two domains' statistics of colours."""
+    learnt = source_pictures(task.train.source[:LEARNT_FROM], task.info), task.train.target[:LEARNT_FROM]
+    translate = ColourLookup(*learnt) if task.train.paired else ColourTransfer(*learnt)
+    return translate(source_pictures(source, task.info))
+
+
+def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tensor], Tensor] | None:
+    """A function from pictures to confusion matrices [N, classes, classes], None where sources are no labels."""
+    task, device = evaluator.task, evaluator.device
+    if task.name == "cityscapes":
+        network = drn_d_105(device=device)
+        scenes, path = task.info["test_scenes"], task.info["options"].get("path")
+        return lambda pictures: cityscapes_confusion(network, pictures, train_ids(scenes, path))
+    if task.family == "gaugan":
+        segmenter = train_segmenter(task.train, steps=segmenter_steps, device=device)
+        return lambda pictures: segmenter_confusion(segmenter, pictures, evaluator.source)
+    return None
+
+
+def _price(model: Generator, weights: Path, task: Task) -> dict[str, Any]:
+    """What a picture of the model costs, and what its training took."""
+    cost = inference_cost(model, task.test.shape, channels=task.train.source_channels)
+    saved = load_info(weights)
+    return {
+        "macs_paper": generator_macs(model.config, task.test.shape),
+        "macs_exact": generator_macs(model.config, task.test.shape, "exact"),
+        "params": generator_params(model.config),
+        "latency_ms": cost.median_ms,
+        "latency_p95_ms": cost.p95_ms,
+        "peak_memory_mib": cost.peak_mib,
+        "steps": saved["provenance"]["training"]["steps"],
+        "train_seconds": saved["provenance"]["seconds"],
+        "weights": saved["sha256"],
+    }

@@ -1,0 +1,113 @@
+"""One model on one task: its row holds what the measures give, and yardsticks need no weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.config import cat_teacher
+from i2i_lib.data.tiles import Family, Task, Tiles, encode
+from i2i_lib.evaluate import Evaluator, per_image_values
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.macs import generator_macs
+from i2i_lib.metrics.baselines import ColourTransfer
+from i2i_lib.metrics.pairs import l1, quantise
+from i2i_lib.metrics.sets import kernel_distance
+
+COLOURS = [{"name": "a", "colour": "#ff0000"}, {"name": "b", "colour": "#00ff80"}]
+
+
+def tiles(n: int, size: int, seed: int, *, labels: bool = False) -> Tiles:
+    draw = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 256, (n, 3, size, size), generator=draw, dtype=torch.uint8)
+    source = (target[:, :1] > 127).byte() if labels else 255 - target
+    box = torch.zeros(n, 2, dtype=torch.int64)
+    return Tiles(source, target, torch.arange(n) // 2, box, box, classes=2 if labels else 0)
+
+
+def task(family: Family = "pix2pix", *, labels: bool = False) -> Task:
+    info = {"domains": ["map", "satellite"]} | ({"classes": COLOURS} if labels else {})
+    return Task("toy", family, tiles(8, 40, 0, labels=labels), tiles(6, 16, 1, labels=labels), info)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "student"
+    provenance = {"training": {"steps": 7}, "seconds": 3.5}
+    save_generator(InceptionGenerator(cat_teacher(base=4, n_blocks=3)), path, provenance=provenance)
+    return path
+
+
+def test_a_network_is_measured_on_the_test_pictures(weights):
+    toy = task()
+    evaluator = Evaluator(toy, seed=3, data="d")
+    found = evaluator.evaluate("gcka", weights)
+    row = found.result
+    with torch.no_grad():
+        made = load_generator(weights)(encode(toy.test.source))
+    assert torch.equal(found.pictures, quantise(made)) and torch.equal(found.rounded_down, quantise(made, "down"))
+    assert torch.equal(found.per_image["l1"], l1(made, toy.test.target))
+    assert row.l1 == found.per_image["l1"].mean().item() and row.ssim == found.per_image["ssim"].mean().item()
+    assert (row.task, row.seed, row.model, row.data, row.images, row.blocks) == ("toy", 3, "gcka", "d", 6, 3)
+    assert "toy test tiles of 16 px" in row.protocol and row.miou is None and found.miou is None
+    assert row.kd_low < row.kd < row.kd_high and row.fd > 0
+    config = load_generator(weights).config
+    assert (row.macs_exact, row.macs_paper) == (generator_macs(config, 16, "exact"), generator_macs(config, 16))
+    assert (row.steps, row.train_seconds) == (7, 3.5) and row.weights and row.latency_ms and row.peak_memory_mib
+    assert per_image_values([found])["l1"]["gcka"] == found.per_image["l1"].tolist()
+
+
+def test_yardsticks_need_no_weights():
+    toy = task()
+    evaluator = Evaluator(toy)
+    floor, look_up = evaluator.evaluate("floor"), evaluator.evaluate("look-up")
+    # Real pictures of other places, cut from the middle, have no target of their own.
+    assert torch.equal(floor.pictures, toy.train.target[[0, 1, 2, 4, 5, 7], :, 12:28, 12:28])
+    assert floor.per_image == {} and floor.result.l1 is None and floor.result.params is None
+    assert look_up.result.l1 is not None and look_up.result.kd != floor.result.kd
+    with pytest.raises(ValueError, match="'gcka' is not one of floor, look-up: pass the path of its weights"):
+        evaluator.evaluate("gcka")
+
+
+def test_true_pictures_are_at_no_distance():
+    evaluator = Evaluator(task())
+    row = evaluator.measure("truth", evaluator.target).result
+    assert (row.l1, row.ssim, row.feature_distance) == (0, pytest.approx(1), 0)
+    assert row.kd == pytest.approx(0, abs=1e-9) and row.fd == pytest.approx(0, abs=1e-6)
+
+
+def test_without_pairs_only_sets_are_compared():
+    toy = task("cyclegan")
+    test = replace(toy.test, target=torch.cat([toy.test.target, toy.test.target]), paired=False)
+    toy = replace(toy, train=replace(toy.train, paired=False), test=test)
+    evaluator = Evaluator(toy)
+    assert len(evaluator.source) == len(evaluator.target) == 6, "as many of the one as of the other"
+    assert evaluator.blocks.tolist() == list(range(6))
+    found = evaluator.evaluate("look-up")
+    transfer = ColourTransfer(toy.train.source, toy.train.target)
+    assert torch.equal(found.pictures, quantise(transfer(toy.test.source)))
+    assert found.per_image == {} and found.result.l1 is None
+    extract = evaluator._extract
+    kd = 1000 * kernel_distance(extract(evaluator.target).pooled, extract(found.pictures).pooled)
+    assert found.result.kd == pytest.approx(kd)
+
+
+def test_labels_are_read_back_from_pictures():
+    toy = task("gaugan", labels=True)
+    evaluator = Evaluator(toy, segmenter_steps=2)
+    found = evaluator.measure("truth", evaluator.target)
+    ceiling = evaluator.read_labels(evaluator.target)
+    assert found.miou == ceiling and ceiling is not None and found.result.miou == ceiling.value
+    assert evaluator.evaluate("floor").miou is None, "other places have other labels"
+
+
+def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("I2I_DRN", str(tmp_path / "absent.pth"))
+    toy = replace(task(), name="cityscapes")
+    toy.info.update(test_scenes=[], options={})
+    evaluator = Evaluator(toy)
+    assert evaluator.labels_missing and "Mean IoUs on Cityscapes are left out" in evaluator.labels_missing
+    assert evaluator.read_labels(evaluator.target) is None
