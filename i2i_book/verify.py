@@ -160,7 +160,7 @@ def _execute(number: Number, page: str) -> None:
         raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     made = number.pages[page]
     notebook = runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
-    if code_digest(notebook) != (made["source_sha256"], made["modules_sha256"]):
+    if code_digest(notebook, number.task) != (made["source_sha256"], made["modules_sha256"]):
         print(f"note: {notebook.name} or the library has changed since the number was made")
     parameters = made["parameters"] | {"run": "verify"}
     if page == "05-evaluation":

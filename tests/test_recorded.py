@@ -125,7 +125,7 @@ def checkout(folder: Path) -> Path:
 
 
 def fill(book: Path, preset: str):
-    return assemble(preset, lambda _: ("s", "m"), book=book, runs=book.parent / "runs")
+    return assemble(preset, lambda *_: ("s", "m"), book=book, runs=book.parent / "runs")
 
 
 def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from i2i_book.api import reference
 from i2i_book.pages.contents import Page, _contents, _page, _stub, _toc
 from i2i_book.pages.dress import _dress, _relink
 from i2i_book.pages.status import Digest, Shown, _code, _device, _smoke, _status, _status_page, _table, _took, _when
+from i2i_book.plan import DEMOS
 from i2i_book.recorded.check import check
 from i2i_book.recorded.tables import manifests, recordings, tables
 from i2i_book.runs import root
@@ -101,8 +102,6 @@ def _front_picture(folder: Path) -> None:
             )
 
 
-# The tasks of the live demo, in the order of the page: their source is a picture that one can paint.
-DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
 RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 

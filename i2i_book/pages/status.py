@@ -9,14 +9,15 @@ from typing import Any
 from i2i_book.pages.contents import Page
 from i2i_lib.files import sha256
 
-Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
+# A notebook and its task -> the SHA-256 of its source, and of the modules that it imports.
+Digest = Callable[[Path, str | None], tuple[str, str]]
 Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, status, the run's facts (None: not run)
 
 
 def _status(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
     """fresh or stale by comparing the digests of code and of files; smoke and recorded are said first."""
     source = sources / f"{run['notebook']}.ipynb"
-    current = source.exists() and digest(source) == (run["source_sha256"], run["modules_sha256"])
+    current = source.exists() and digest(source, run["task"]) == (run["source_sha256"], run["modules_sha256"])
     if not recorded:  # a recording comes without the bulk of its files, and was checked against its own manifest
         files = [item for kind in run.get("files", {}).values() for item in kind.items()]
         current = current and all(_digest(runs / name) == wanted for name, wanted in files)

@@ -44,7 +44,7 @@ def run_notebook(
 
     parameters = check_parameters(notebook, parameters)
     effective = {name: default for name, (_, default) in notebook_parameters(notebook).items()} | parameters
-    source_sha256, modules_sha256 = code_digest(notebook)
+    source_sha256, modules_sha256 = code_digest(notebook, effective.get("task"))
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = log.with_suffix(".progress.json")
     progress.unlink(missing_ok=True)
