@@ -46,8 +46,12 @@ wildcard_constraints:
     arm="[a-z-]+",
 
 
+def glob(*patterns):
+    return sorted(str(path) for pattern in patterns for path in Path().glob(pattern) if path.is_file())
+
+
 def source(name):
-    """The notebook, and what it imports: a change of either runs it again, but a training that it did not touch is kept."""
+    """A notebook and what it imports. A change of either runs it again; `fit` repeats a training only if it concerns it."""
     return {"notebook": f"notebooks/{name}.ipynb", "modules": list(sources(name))}
 
 
@@ -73,11 +77,11 @@ rule book:
         pages=[] if SHOWN else PLAN.pages(),
         results=[] if SHOWN else f"{RUN}/results.jsonl",
         demos=[] if SHOWN else PLAN.demos(),
-        recorded=[str(p) for p in Path("book/recorded").rglob("*") if p.is_file()],
-        prose=[str(p) for pattern in ("*.*", "static/*.*", "static/demo/*.*") for p in Path("book").glob(pattern) if p.name not in ASSEMBLED],
+        recorded=glob("book/recorded/**/*.*"),
+        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/demo/*.*") if Path(path).name not in ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "notebooks/chapters.yml"],
-        book=[str(p) for p in Path("i2i_book").rglob("*.py")],
-        library=[str(p) for p in Path("i2i_lib").rglob("*.py")],  # for its reference
+        book=glob("i2i_book/**/*.py"),
+        library=glob("i2i_lib/**/*.py"),  # for its reference
     output:
         "_build/html/index.html",
     params:
@@ -272,7 +276,7 @@ for name, chapter in chapters().items():
     read = []
     for item in chapter.reads:
         if "/" in item:
-            read += sorted(str(path) for path in Path().glob(item))
+            read += glob(item)
         else:
             read += LISTS.get(item, [f"{home}/{item}.safetensors", f"{home}/{item}.json"])
 

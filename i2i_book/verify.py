@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
-from i2i_book.recorded.check import check
+from i2i_book.recorded.check import check, facts_of, read_manifest
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
 from i2i_book.runner.run import run_notebook
@@ -93,6 +93,8 @@ def find(preset: str, name: str, *, top: Path | None = None) -> Number:
         known = [key for key, found in asdict(rows[model]).items() if isinstance(found, float) and key not in TIMED]
         raise ValueError(f"{model} has no number {measure!r}: it has {', '.join(known)}")
     pages = {}
+    if places[found[0]]:
+        pages = facts_of(read_manifest(found[0]), f"{task}/seed{seed}")
     for path in sorted((home / "notebooks").glob("*.ipynb")):
         notebook: Any = nbformat.read(path, as_version=4)
         pages[path.stem] = notebook.metadata["i2i"]

@@ -19,8 +19,8 @@ from i2i_book.pages.contents import Page, _contents, _page, _stub, _toc
 from i2i_book.pages.dress import _dress, _relink
 from i2i_book.pages.status import Digest, Shown, _code, _device, _smoke, _status, _status_page, _table, _took, _when
 from i2i_book.plan import DEMOS
-from i2i_book.recorded.check import check
-from i2i_book.recorded.tables import manifests, recordings, tables
+from i2i_book.recorded.check import check, read_manifest
+from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
 
 # Words of the headline, each linked to its place in the glossary where it comes first.
@@ -174,7 +174,7 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
     """What other machines measured, each run under its hardware and date: included by the page on recorded results."""
     parts = []
     for folder in recordings(kept):
-        made = manifests(folder)
+        made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]
         rows = []
         for name, run in made:
             which = [name, run["task"] or "", "" if run["seed"] is None else str(run["seed"])]

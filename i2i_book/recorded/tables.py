@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, table_of
-from i2i_book.recorded.check import MANIFEST, _notebooks
+from i2i_book.recorded.check import MANIFEST
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, over_seeds
 from i2i_lib.results import headed, load_evaluations, load_table
 
@@ -43,8 +43,3 @@ def tables(folder: Path) -> str:
             ]
         parts.append(rows.protocol.iloc[0])
     return "\n\n".join(parts)
-
-
-def manifests(folder: Path) -> list[tuple[str, Any]]:
-    """Name and manifest of every notebook of a recording."""
-    return [(path.stem, notebook.metadata["i2i"]) for path, notebook in _notebooks(folder)]
