@@ -330,7 +330,7 @@ def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
         info = zipfile.ZipInfo("placeholder")
         info.filename = info.orig_filename = name
         file.writestr(info, "{}")
-    with pytest.raises(ValueError, match="is not safe to unpack|is not in the manifest"):
+    with pytest.raises(ValueError, match=r"is not safe to unpack|is not in the manifest"):
         import_recording(archive, tmp_path / "inner" / "recorded")
     assert not list(tmp_path.rglob("escaped*")) and list((tmp_path / "inner" / "recorded").iterdir()) == []
 
@@ -361,7 +361,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         import_recording(tmp_path / "no.zip", tmp_path / "recorded")
     with pytest.raises(FileNotFoundError, match=r"absent\.zip"):
         import_recording(tmp_path / "absent.zip", tmp_path / "recorded")
-    with pytest.raises(ValueError, match="neither a folder nor a .zip archive"):
+    with pytest.raises(ValueError, match=r"neither a folder nor a \.zip archive"):
         import_recording(tmp_path / "recording.rar", tmp_path / "recorded")
     monkeypatch.setattr("i2i_book.recorded.check.LIMIT", 1000)
     with pytest.raises(ValueError, match="unpacks to more than"):
@@ -377,7 +377,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         ({"files": []}, "is not the manifest of a recording"),
         (
             {"runs": {"earth/seed0/01-data": {"status": "failed"}}},
-            "lists 'earth/seed0/01-data', which did not end well",
+            r"01-data', which did not end well",
         ),
     ],
 )

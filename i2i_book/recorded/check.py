@@ -5,11 +5,11 @@
 own (`--name`) it is only shown among the recorded results and stands in for no run of its preset.
 
 A recording is a manifest, the evaluations and plans, the students' weights in bfloat16 and, where pages were packed,
-the executed notebooks of seed 0. The manifest holds the checksum of every file, and what every notebook noted when it ran:
-parameters, versions, machine, time, and the hashes of the files that it read and wrote. Every file is checked against
-the manifest, and the files against each other: the table against the evaluations, evaluations and weights against the
-noted hashes. That finds damage and tampering with a part; someone who forges all of it is found out by `make verify`,
-which runs the recorded weights again.
+the executed notebooks of seed 0. The manifest holds the checksum of every file, and what every notebook noted when it
+ran: parameters, versions, machine, time, and the hashes of the files that it read and wrote. Every file is checked
+against the manifest, and the files against each other: the table against the evaluations, evaluations and weights
+against the noted hashes. That finds damage and tampering with a part; someone who forges all of it is found out by
+`make verify`, which runs the recorded weights again.
 """
 
 import hashlib
