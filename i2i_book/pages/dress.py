@@ -9,7 +9,7 @@ from i2i_book.pages.status import _smoke, _where
 PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
 
 
-def _dress(notebook: Any, page: Page, status: str) -> None:
+def _add_run_line(notebook: Any, page: Page, status: str) -> None:
     """Put the run line below the title, and make labels unique where several pages show the same notebook."""
     run = notebook.metadata.i2i
     line = (
@@ -52,7 +52,7 @@ def _relabel(notebook: Any, suffix: str) -> None:
             figure["caption"] = renamed(figure["caption"])
 
 
-def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
+def _fix_links(notebook: Any, page: Page, docnames: set[str]) -> None:
     """Lead links to a chapter that this task has in another family's version, or that is of all tasks, to that one."""
     folder = page.docname.rsplit("/", 1)[0]
 

@@ -1,6 +1,7 @@
 """The status page: what ran when, where and for how long."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,33 @@ from i2i_lib.files import sha256
 
 # A notebook and its task -> the SHA-256 of its source, and of the modules that it imports.
 Digest = Callable[[Path, str | None], tuple[str, str]]
-Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, status, the run's facts (None: not run)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A line of the status page."""
+
+    name: str
+    status: str
+    run: Any  # the facts of its run; None if it was not run
+    page: Page | None = None  # None for a run that has no page
+
+    def row(self) -> list[str]:
+        """The cells of its line."""
+        made = ["", "", ""]
+        if self.run:
+            made = [_when(self.run), _took(self.run["seconds"]), _device(self.run)]
+        preset = self.run["preset"] if self.run else ""
+        if self.page:
+            return [self.name, preset, self.status, *made]
+        return [self.name, self.run["task"] or "", str(self.run["seed"]), preset, self.status, *made]
+
+    def origin(self) -> str:
+        """Where it comes from: the part of the page that its run line links to."""
+        head = f"### {self.name}, {self.run['task']}, seed {self.run['seed']}"
+        if self.page:
+            head = f"({self.page.label})=\n### {self.page.docname.split('/', 1)[1]}"
+        return f"{head}\n\n{_provenance(self.run)}"
 
 
 def _status(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
@@ -96,12 +123,8 @@ def _provenance(run: Any) -> str:
 
 
 def _status_page(preset: str, shown: list[Shown]) -> str:
-    def row(name: str, page: Page | None, status: str, run: Any) -> list[str]:
-        which = [] if page else [run["task"] or "", str(run["seed"])]
-        made = [_when(run), _took(run["seconds"]), _device(run)] if run else ["", "", ""]
-        return [name, *which, run["preset"] if run else "", status, *made]
-
-    pages, others = [row(*entry) for entry in shown if entry[1]], [row(*entry) for entry in shown if not entry[1]]
+    pages = [entry.row() for entry in shown if entry.page]
+    others = [entry.row() for entry in shown if not entry.page]
     parts = [
         "# Status of the pages",
         f"This book was assembled from the runs of the preset `{preset}`. A page is **fresh** if its notebook and the "
@@ -118,14 +141,5 @@ def _status_page(preset: str, shown: list[Shown]) -> str:
             _table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
         ]
     parts.append("## Where each page comes from")
-    origins = [
-        (
-            f"({page.label})=\n### {page.docname.split('/', 1)[1]}"
-            if page
-            else f"### {name}, {run['task']}, seed {run['seed']}"
-        )
-        + f"\n\n{_provenance(run)}"
-        for name, page, _, run in shown
-        if run
-    ]
+    origins = [entry.origin() for entry in shown if entry.run]
     return "\n\n".join(parts + (origins or ["No page has been run."])) + "\n"
