@@ -131,6 +131,17 @@ def test_data_depend_on_the_adapter_of_their_own_task():
         assert not adapters & {Path(name).name for name in sources(notebook)}, notebook
 
 
+def test_a_new_chapter_is_its_notebook_and_an_entry(quick):
+    listed = quick.folder / "notebooks" / "chapters.yml"
+    before = listed.read_text()
+    entry = "11-extra:\n  title: Extra\n  part: Around the method\n  of: run\n  reads: [results]\n"
+    listed.write_text(before + entry)
+    new = shutil.copy(quick.folder / "notebooks" / "08-paper-numbers.ipynb", listed.with_name("11-extra.ipynb"))
+    assert quick.pending() == {"extra", "book"}
+    listed.write_text(before)
+    Path(new).unlink()
+
+
 def test_a_failing_notebook_stops_the_book(quick):
     path = quick.folder / "notebooks" / "04-distillation.ipynb"
     before = path.read_bytes()
