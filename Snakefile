@@ -288,7 +288,7 @@ for name, chapter in chapters().items():
             read=read,
         output:
             notebook=f"{home}/notebooks/{name}.ipynb",
-            written=[f"{home}/headline.md"] if name == "06-results" else [],
+            made=[f"{home}/{made}" for made in chapter.makes],
         log:
             notebook=f"{home}/logs/{name}.ipynb",
         params:

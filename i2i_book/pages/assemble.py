@@ -15,10 +15,21 @@ from typing import Any
 import nbformat
 
 from i2i_book.api import reference
-from i2i_book.pages.contents import Page, _contents, _page, _stub, _toc
-from i2i_book.pages.dress import _add_run_line, _fix_links
+from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
+from i2i_book.pages.dress import add_run_line, fix_links
 from i2i_book.pages.picture import packages_picture
-from i2i_book.pages.status import Digest, Shown, _code, _device, _smoke, _status, _status_page, _table, _took, _when
+from i2i_book.pages.status import (
+    Digest,
+    Shown,
+    as_code,
+    date_of,
+    device_of,
+    duration,
+    markdown_table,
+    smoke_label,
+    status_of,
+    status_page,
+)
 from i2i_book.plan import DEMOS
 from i2i_book.recorded.check import check, read_manifest
 from i2i_book.recorded.tables import recordings, tables
@@ -46,13 +57,15 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         shutil.rmtree(folder, ignore_errors=True)
     kept, made = book / "recorded", book / "notebooks"
     made.mkdir(parents=True)
-    (made / "_toc.yml").write_text(_contents(book / "_toc.yml", preset, [runs, kept]))
+    (made / "_toc.yml").write_text(contents(book / "_toc.yml", preset, [runs, kept]))
     for folder in {kept / preset, *recordings(kept)}:
         if folder.exists():
             check(folder)
-    pages = [_page(docname, preset, book.parent / "notebooks", [runs, kept]) for docname in _toc(made / "_toc.yml")]
+    pages = [
+        page_of(docname, preset, book.parent / "notebooks", [runs, kept]) for docname in toc_entries(made / "_toc.yml")
+    ]
     shown = _fill_pages(pages, preset, digest, book, runs)
-    (book / "status.md").write_text(_status_page(preset, shown))
+    (book / "status.md").write_text(status_page(preset, shown))
     _front_picture(made)
     included = {
         "headline": _headline(preset, pages, (runs if (runs / preset).exists() else kept) / preset / "headline.md"),
@@ -73,13 +86,13 @@ def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs
     docnames = {page.docname for page in pages}
     shown = []
     for page in pages:
-        notebook = _read(page.executed) if page.executed else _stub(page, preset)
+        notebook = _read(page.executed) if page.executed else stub(page, preset)
         run = notebook.metadata.get("i2i")
         status = "not run"
         if page.executed:
-            status = _status(run, page.executed.is_relative_to(kept), digest, sources, runs)
-            _add_run_line(notebook, page, status)
-        _fix_links(notebook, page, docnames)
+            status = status_of(run, page.executed.is_relative_to(kept), digest, sources, runs)
+            add_run_line(notebook, page, status)
+        fix_links(notebook, page, docnames)
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
@@ -87,13 +100,13 @@ def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs
     others = set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}
     for path in sorted(others):
         run = _read(path).metadata.i2i
-        shown.append(Shown(path.stem, _status(run, False, digest, sources, runs), run))
+        shown.append(Shown(path.stem, status_of(run, False, digest, sources, runs), run))
     return shown
 
 
 def _headline(preset: str, pages: list[Page], made: Path) -> str:
     """What the introduction includes, which so states no number that this book's own run did not make."""
-    label = _smoke("This book was") if preset == "smoke" else ""
+    label = smoke_label("This book was") if preset == "smoke" else ""
     if made.exists():
         text = made.read_text()
         for word, term in HEADLINE_TERMS.items():
@@ -146,7 +159,7 @@ def _demos(preset: str, book: Path, runs: Path) -> str:
             f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
         )
     script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
-    return "\n".join([_smoke("These networks were") if preset == "smoke" else "", *shown, script])
+    return "\n".join([smoke_label("These networks were") if preset == "smoke" else "", *shown, script])
 
 
 def _stress(record: Path) -> str:
@@ -157,9 +170,9 @@ def _stress(record: Path) -> str:
     rows = []
     for name, sentence in {"kills": _killed, "fuzz": _fuzzed, "bfloat16": _in_bfloat16}.items():
         if facts := found.get(name):
-            made = [facts["date"], _took(facts["seconds"]), _device(facts), f"PyTorch {facts['torch']}"]
+            made = [facts["date"], duration(facts["seconds"]), device_of(facts), f"PyTorch {facts['torch']}"]
             rows.append([sentence(facts), *made])
-    return _table("What `make stress` did, When, Took, Where, With", rows) + "\n"
+    return markdown_table("What `make stress` did, When, Took, Where, With", rows) + "\n"
 
 
 def _killed(kills: Any) -> str:
@@ -190,17 +203,19 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
         rows = []
         for name, run in made:
             which = [name, run["task"] or "", "" if run["seed"] is None else str(run["seed"])]
-            status = _status(run, True, digest, sources, runs)
-            rows.append([*which, status, _when(run), _took(run["seconds"]), _device(run), _code(run["git"] or "none")])
-        devices = " and ".join(sorted({_device(run) for _, run in made}))
-        dates = sorted({_when(run)[:10] for _, run in made})
+            status = status_of(run, True, digest, sources, runs)
+            rows.append(
+                [*which, status, date_of(run), duration(run["seconds"]), device_of(run), as_code(run["git"] or "none")]
+            )
+        devices = " and ".join(sorted({device_of(run) for _, run in made}))
+        dates = sorted({date_of(run)[:10] for _, run in made})
         parts += [
             f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
-            _smoke("This recording was") if folder.name == "smoke" else "",
-            f"Made with the preset {' and '.join(sorted({_code(run['preset']) for _, run in made}))}.",
+            smoke_label("This recording was") if folder.name == "smoke" else "",
+            f"Made with the preset {' and '.join(sorted({as_code(run['preset']) for _, run in made}))}.",
             tables(folder),
             ":::{dropdown} Each notebook: when it ran, how long, and where\n"
-            + _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
+            + markdown_table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
             + "\n:::",
         ]
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"

@@ -32,7 +32,7 @@ class Page:
         return "run-" + self.docname.replace("/", "-")
 
 
-def _contents(toc: Path, preset: str, places: list[Path]) -> str:
+def contents(toc: Path, preset: str, places: list[Path]) -> str:
     """The table of contents: the committed pages, the chapters, and a part for every further task that was run.
 
     The chapters come first in their parts; the further tasks before the last part, `Reference`.
@@ -93,12 +93,12 @@ def _own_pages(folder: Path) -> set[str]:
     return names - {f"04-distillation-{model}" for model in ablated - compared} - {"05-evaluation-ablations"}
 
 
-def _toc(path: Path) -> Iterator[str]:
+def toc_entries(path: Path) -> Iterator[str]:
     """The entries of the table of contents that notebooks fill, in order."""
     yield from re.findall(r"file: *((?:notebooks|tasks)/\S+)", path.read_text())
 
 
-def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
+def page_of(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     folder, name = docname.rsplit("/", 1)
     task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
     chapter = chapter_of(name)
@@ -118,7 +118,7 @@ def _title(source: Path) -> str:
     return next((line[2:] for line in lines if line.startswith("# ")), source.stem)
 
 
-def _stub(page: Page, preset: str) -> Any:
+def stub(page: Page, preset: str) -> Any:
     command = f"make book PRESET={preset}" + ("" if page.task == "earth" else f" TASK={page.task}")
     how = f"`{command}` makes it."
     if page.variant:
@@ -126,7 +126,7 @@ def _stub(page: Page, preset: str) -> Any:
     return new_notebook(
         cells=[
             new_markdown_cell(
-                f"# {_full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
+                f"# {full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
                 f"This page shows an executed notebook, and that notebook has not been run with the preset "
                 f"`{preset}`. {how} The {{doc}}`status page </status>` lists what has been run.\n:::\n"
             )
@@ -134,7 +134,7 @@ def _stub(page: Page, preset: str) -> Any:
     )
 
 
-def _full_title(title: str, page: Page) -> str:
+def full_title(title: str, page: Page) -> str:
     apart = ", ".join(filter(None, [page.variant, "" if page.task == "earth" else page.task]))
     chapter = chapter_of(page.source.stem)
     number = f"{chapter.number}. " if chapter and page.task != "earth" else ""

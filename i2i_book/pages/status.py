@@ -27,7 +27,7 @@ class Shown:
         """The cells of its line."""
         made = ["", "", ""]
         if self.run:
-            made = [_when(self.run), _took(self.run["seconds"]), _device(self.run)]
+            made = [date_of(self.run), duration(self.run["seconds"]), device_of(self.run)]
         preset = self.run["preset"] if self.run else ""
         if self.page:
             return [self.name, preset, self.status, *made]
@@ -41,7 +41,7 @@ class Shown:
         return f"{head}\n\n{_provenance(self.run)}"
 
 
-def _status(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
+def status_of(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
     """fresh or stale by comparing the digests of code and of files; smoke and recorded are said first."""
     source = sources / f"{run['notebook']}.ipynb"
     current = source.exists() and digest(source, run["task"]) == (run["source_sha256"], run["modules_sha256"])
@@ -62,7 +62,7 @@ def _digest(path: Path) -> str | None:
     return _digest_of(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _smoke(what: str) -> str:
+def smoke_label(what: str) -> str:
     return (
         ":::{admonition} Smoke run\n:class: warning smoke-run\n"
         f"{what} made with the preset `smoke`: tiny pictures and very few training steps, enough to test that "
@@ -70,35 +70,35 @@ def _smoke(what: str) -> str:
     )
 
 
-def _when(run: Any) -> str:
+def date_of(run: Any) -> str:
     return datetime.fromisoformat(run["started"]).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _took(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _device(run: Any) -> str:
+def device_of(run: Any) -> str:
     machine = run["machine"]
     return machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
 
 
-def _where(run: Any) -> str:
+def run_summary(run: Any) -> str:
     facts = [f"{key} {run[key]}" for key in ("preset", "task", "seed", "arm", "generator") if run.get(key) is not None]
     return " · ".join(
-        filter(None, [*facts, _when(run), f"{_took(run['seconds'])} on {_device(run)}", run["precision"]])
+        filter(None, [*facts, date_of(run), f"{duration(run['seconds'])} on {device_of(run)}", run["precision"]])
     )
 
 
-def _code(value: object) -> str:
+def as_code(value: object) -> str:
     """A value as inline code that is safe in a Markdown table."""
     text = str(value).replace("`", "'").replace("|", r"\|").replace("\n", " ")
     return f"`{text or ' '}`"
 
 
-def _table(heads: str, rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(heads: str, rows: Iterable[Iterable[str]]) -> str:
     lines = [heads.split(", "), ["---"] * len(heads.split(", ")), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -107,22 +107,22 @@ def _provenance(run: Any) -> str:
     machine = " · ".join(str(run["machine"][key]) for key in ("cpu", "gpu", "os") if run["machine"][key])
     threads = [f"{run['threads']} threads" if run["threads"] else None, run["precision"]]
     facts = {
-        "Run": _where(run),
+        "Run": run_summary(run),
         "Machine": " · ".join(filter(None, [machine, *threads])),
         "Peak memory": f"{run['peak_memory_mib']} MiB",
-        "Parameters": ", ".join(_code(f"{name} = {value!r}") for name, value in run["parameters"].items()),
+        "Parameters": ", ".join(as_code(f"{name} = {value!r}") for name, value in run["parameters"].items()),
         "Versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
-        "Notebook": f"`{run['notebook']}.ipynb`, SHA-256 {_code(run['source_sha256'])}",
-        "Library modules": f"SHA-256 {_code(run['modules_sha256'])}",
-        "Commit": _code(run["git"]) if run["git"] else "none",
+        "Notebook": f"`{run['notebook']}.ipynb`, SHA-256 {as_code(run['source_sha256'])}",
+        "Library modules": f"SHA-256 {as_code(run['modules_sha256'])}",
+        "Commit": as_code(run["git"]) if run["git"] else "none",
     }
     for verb, files in run.get("files", {}).items():
-        said = "<br>".join(f"{_code(name)} {_code(digest[:16])}" for name, digest in files.items())
+        said = "<br>".join(f"{as_code(name)} {as_code(digest[:16])}" for name, digest in files.items())
         facts[f"Files {verb} (start of SHA-256)"] = said or "none"
-    return _table("Fact, Value", facts.items())
+    return markdown_table("Fact, Value", facts.items())
 
 
-def _status_page(preset: str, shown: list[Shown]) -> str:
+def status_page(preset: str, shown: list[Shown]) -> str:
     pages = [entry.row() for entry in shown if entry.page]
     others = [entry.row() for entry in shown if not entry.page]
     parts = [
@@ -131,14 +131,14 @@ def _status_page(preset: str, shown: list[Shown]) -> str:
         "library modules that the notebook imports are, byte for byte, those that made it, and **stale** if not. "
         "**Smoke** pages test that everything runs and say nothing about the method. **Recorded** pages were made "
         "elsewhere and kept. **Not run** pages are stubs.",
-        _table("Page, Preset, Status, When, Took, Where", pages),
+        markdown_table("Page, Preset, Status, When, Took, Where", pages),
     ]
     if others:
         parts += [
             "## Other runs of this preset",
             "Other seeds, tasks and variants have no page here; {doc}`chapter 6 </notebooks/06-results>` gathers what "
             "they measured.",
-            _table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
+            markdown_table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
         ]
     parts.append("## Where each page comes from")
     origins = [entry.origin() for entry in shown if entry.run]
