@@ -12,10 +12,9 @@ PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-para
 def add_run_line(notebook: Any, page: Page, status: str) -> None:
     """Put the run line below the title, and make labels unique where several pages show the same notebook."""
     run = notebook.metadata.i2i
-    line = (
-        f":::{{div}} run-line\n**{status.capitalize()}** · {run_summary(run)}. "
-        f"{{doc}}`Status of all pages </status>` · {{ref}}`parameters, versions and code of this run <{page.label}>`\n:::\n"
-    )
+    provenance = f"{{ref}}`parameters, versions and code of this run <{page.label}>`"
+    line = f"**{status.capitalize()}** · {run_summary(run)}. {{doc}}`Status of all pages </status>` · {provenance}"
+    line = f":::{{div}} run-line\n{line}\n:::\n"
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
