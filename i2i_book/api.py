@@ -10,17 +10,24 @@ Documented = ast.FunctionDef | ast.ClassDef
 
 
 def reference(library: Path) -> str:
-    """Markdown with a part for each module of the package `library`, and below it what the module offers."""
+    """Markdown with a part for each module below the package `library`, and in it what the module offers."""
     parts = []
-    for path in sorted(library.glob("*.py")):
+    for path in sorted(library.rglob("*.py"), key=lambda path: _module(path, library)):
         lines, module = path.read_text().splitlines(), ast.parse(path.read_text())
         if not (about := ast.get_docstring(module)):
             continue
-        parts.append(f"## {path.stem}\n\n{_prose(about)}\n")
+        parts.append(f"## {_module(path, library)}\n\n{_prose(about)}\n")
         for node in _public(module.body):
             parts.append(f"### {node.name}\n\n{_entry(node, lines)}")
             parts += [_entry(method, lines) for method in _public(node.body) if isinstance(node, ast.ClassDef)]
     return "\n".join(parts)
+
+
+def _module(path: Path, library: Path) -> str:
+    """A module's name below its package, such as `data.earth`; that of a package is its own."""
+    inside = path.relative_to(library.parent).with_suffix("").parts
+    parts = inside[:-1] if inside[-1] == "__init__" else inside
+    return ".".join(parts[1:] or parts)
 
 
 def _public(body: list[ast.stmt]) -> Iterator[Documented]:

@@ -21,7 +21,7 @@ QUESTIONS = {
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),
     "what compression costs from that start": ("inherited", "teacher"),
-    "distillation from that start": ("inherited", "inheritednone"),
+    "distillation from that start": ("inherited", "inherited-none"),
     "the teacher's pictures in place of the truth": ("pictures", "gcka"),
 }
 

@@ -15,7 +15,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     """
     try:
         settings = presets.load_preset(preset)
-        if missing := sorted(presets.PRESET_ENTRIES.keys() - settings.keys() - {"minutes", "ablations", "notebooks"}):
+        if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
             raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
         gpu = settings["gpu"]
         if gpu and not shown(Path(preset).stem) and not _gpu_here():

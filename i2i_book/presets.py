@@ -1,29 +1,42 @@
 """What a preset, a task and a list of arms ask of a run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from i2i_book.runs import MADE_BY
+from i2i_book.arms import students
+from i2i_book.chapters import made_by
 from i2i_lib.files import root, shorten_path
 
-# The tasks whose data comes with the dependencies, so that they run anywhere.
+# The family of generators that each task trains. The data of the first four comes with the dependencies, so that they
+# run anywhere; that of the others is downloaded, or the user's own.
+FAMILIES = {
+    "earth": "pix2pix",
+    "openmoji": "pix2pix",
+    "earth-unpaired": "cyclegan",
+    "earth-labels": "gaugan",
+    "horse2zebra": "cyclegan",
+    "zebra2horse": "cyclegan",
+    "maps": "pix2pix",
+    "cityscapes": "pix2pix",
+    "folder": "pix2pix",
+}
 EMBEDDED_TASKS = ("earth", "openmoji", "earth-unpaired", "earth-labels")
-# Those whose data is downloaded, or the user's own.
-OTHER_TASKS = ("horse2zebra", "zebra2horse", "maps", "cityscapes", "folder")
 # Those of pictures in pairs (the user's own may be).
-PAIRED_TASKS = ("earth", "openmoji", "maps", "cityscapes", "folder")
-# What a preset may hold, beside sections `+<task>` with arms and generators of their own.
-PRESET_ENTRIES: dict[str, Any] = {
-    "threads": int, "gpu": int, "minutes": (int, float), "arms": list, "ablations": list, "generators": list,
-    "notebooks": dict,
-}  # fmt: skip
+PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")
+# What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.
+NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float)}
+LISTS = ("arms", "ablations", "generators")
+PRESET_ENTRIES = (*NUMBERS, *LISTS, "notebooks")
 
 
 def load_preset(preset: str) -> dict[str, Any]:
-    """The preset `presets/<preset>.yml`, or the file itself if a path to one is given."""
+    """The preset `presets/<preset>.yml`, or the file itself if a path to one is given.
+
+    Raises ValueError naming the entry that is unknown or of another kind. The parameters in a notebook's section are
+    the runner's to check: only their notebook knows their types.
+    """
     path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (root() / "presets").glob("*.yml")))
@@ -34,31 +47,54 @@ def load_preset(preset: str) -> dict[str, Any]:
         raise ValueError(f"{shorten_path(path)} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{shorten_path(path)} holds {content!r:.40}: expected entries such as `threads: 1`")
-    if unknown := [key for key in content if not (key in PRESET_ENTRIES or str(key).startswith("+"))]:
-        raise ValueError(f"{shorten_path(path)}: unknown entries {unknown}; known are {sorted(PRESET_ENTRIES)}")
-    for name, value, kind in _entries(content):
-        texts = value if isinstance(value, dict | list) else ()
-        if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
-            wanted = {int: "a whole number", list: "a list of names", dict: "a section of named entries"}
-            raise ValueError(f"{shorten_path(path)}: {name} is {value!r:.40}, expected {wanted.get(kind, 'a number')}")
+    try:
+        _check_entries(content)
+    except ValueError as error:
+        raise ValueError(f"{shorten_path(path)}: {error}") from None
     return content
 
 
-def _entries(content: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The entries of a preset and what each must be, an outer one before those inside it. Empty sections are left out.
+def _check_entries(content: dict[str, Any]) -> None:
+    unknown = [key for key in content if key not in PRESET_ENTRIES and not str(key).startswith("+")]
+    if unknown:
+        raise ValueError(f"unknown entries {unknown}; known are {sorted(PRESET_ENTRIES)}")
+    for name, value in content.items():
+        if name in NUMBERS:
+            kind = NUMBERS[name]
+            _expect(isinstance(value, kind), name, value, "a whole number" if kind is int else "a number")
+        elif name in LISTS:
+            _expect(_is_list_of_names(value), name, value, "a list of names")
+        elif name == "notebooks":
+            _check_notebooks(value)
+        else:
+            for inner, part in _section(name, value).items():
+                _expect(_is_list_of_names(part), f"{name}, {inner}", part, "a list of names")
 
-    The parameters in a notebook's section are the runner's to check: only their notebook knows their types.
-    """
-    for key, value in content.items():
-        kind = PRESET_ENTRIES.get(key, dict)
-        if value is not None or kind is not dict:
-            yield key, value, kind
-        for inner, part in (value or {}).items() if kind is dict else ():
-            if part is not None or key != "notebooks":
-                yield f"{key}, {inner}", part, dict if key == "notebooks" else PRESET_ENTRIES.get(inner, list)
-            for name, more in (part or {}).items() if key == "notebooks" else ():
-                if name.startswith("+") and more is not None:
-                    yield f"{key}, {inner}, {name}", more, dict
+
+def _check_notebooks(notebooks: Any) -> None:
+    for notebook, parameters in _section("notebooks", notebooks).items():
+        name = f"notebooks, {notebook}"
+        for key, value in _section(name, parameters).items():
+            if key.startswith("+"):
+                _section(f"{name}, {key}", value)
+
+
+def _section(name: str, value: Any) -> dict[str, Any]:
+    """A section's entries, none if it is empty."""
+    if value is None:
+        return {}
+    named = isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    _expect(named, name, value, "a section of named entries")
+    return value
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _expect(right: bool, name: str, value: Any, expected: str) -> None:
+    if not right:
+        raise ValueError(f"{name} is {value!r:.40}, expected {expected}")
 
 
 def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant: str | None = None) -> dict[str, Any]:
@@ -70,28 +106,19 @@ def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant:
     section = (preset.get("notebooks") or {}).get(notebook) or {}
     values = {name: value for name, value in section.items() if not name.startswith("+")}
     values |= section.get(f"+{task}") or {}
-    if notebook == MADE_BY["student"] and variant:
-        if variant not in (known := students()):
+    if variant and notebook == made_by("student"):
+        known = students()
+        if variant not in known:
             raise ValueError(f"unknown student {variant!r}: notebooks/arms.yml has {', '.join(known)}")
         values |= known[variant]
     return values | (section.get(f"+{variant}") or {})
-
-
-def arms() -> dict[str, dict[str, dict[str, Any]]]:
-    """The students of `notebooks/arms.yml`: question -> name -> the parameters that set it apart from `gcka`."""
-    return yaml.safe_load((root() / "notebooks" / "arms.yml").read_text())
-
-
-def students() -> dict[str, dict[str, Any]]:
-    """Every student of `arms` by its name, and `gcka`, which nothing sets apart."""
-    return {"gcka": {}} | {name: own for found in arms().values() for name, own in found.items()}
 
 
 def ablations(preset: dict[str, Any], task: str) -> list[str]:
     """The students that only `make ablations` trains: those of `arms` that are no arms of the preset.
 
     A preset's own list, `ablations`, may name fewer, and its section `+<task>` fewer still.
-    None for tasks without paired pictures: what the ablations compare is the distance of each picture to its truth.
+    None for tasks without paired pictures: the ablations compare the distance of each picture to its target.
     """
     if task not in PAIRED_TASKS:
         return []
@@ -110,10 +137,14 @@ def tasks(name: str) -> tuple[str, ...]:
     """The tasks that `TASK=name` stands for: one, or every embedded one for `all`."""
     if name == "all":
         return EMBEDDED_TASKS
-    known = EMBEDDED_TASKS + OTHER_TASKS
-    if name not in known:
-        raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(known)}")
+    if name not in FAMILIES:
+        raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(FAMILIES)}")
     return (name,)
+
+
+def family(preset: dict[str, Any], task: str) -> str:
+    """The family of generators that a preset trains for a task; the section of chapter 1 may name another."""
+    return preset_parameters(preset, made_by("data"), task).get("family") or FAMILIES[task]
 
 
 def check_student(arm: str, given: dict[str, Any], run: str, task: str) -> None:
@@ -123,7 +154,7 @@ def check_student(arm: str, given: dict[str, Any], run: str, task: str) -> None:
     """
     wanted = students().get(arm, {})
     if (root() / "presets" / f"{run}.yml").is_file() and arm in students():
-        own = preset_parameters(load_preset(run), MADE_BY["student"], task, arm)
+        own = preset_parameters(load_preset(run), made_by("student"), task, arm)
         wanted = {name: own[name] for name in wanted}
     if wrong := {name: given[name] for name, value in wanted.items() if given[name] != value}:
         raise ValueError(f"the student {arm!r} has {wanted}, got {wrong}: set that, or give another name to yours")

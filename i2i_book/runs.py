@@ -1,4 +1,4 @@
-"""Where runs live on disk, what a preset says, and one lock per folder.
+"""Where runs live on disk.
 
 A run is one preset (`smoke`, `cpu`, ...) or work by hand (`lab`). Everything that a run makes lies under
 `runs/<run>/<task>/seed<k>/`; nothing outside that folder is written by a notebook.
@@ -7,18 +7,9 @@ A run is one preset (`smoke`, `cpu`, ...) or work by hand (`lab`). Everything th
 from dataclasses import dataclass
 from pathlib import Path
 
+from i2i_book.chapters import made_by
 from i2i_lib.files import record_file, root, shorten_path
 
-# Which notebook makes which artifact, so that a missing file can name the way out.
-MADE_BY = {
-    "data": "01-data",
-    "teacher": "02-search-space",
-    "original": "02-search-space",
-    "scales": "02-search-space",
-    "plan": "03-pruning",
-    "student": "04-distillation",
-    "eval": "05-evaluation",
-}
 # Pages that building the book writes beside the committed ones.
 ASSEMBLED = ("status.md", "headline.md")
 
@@ -56,7 +47,7 @@ class Run:
         for place in places:
             if (place / f"{artifact}.json").exists():
                 return record_file("read", place / artifact)
-        notebook = MADE_BY[artifact.split("-")[0]]
+        notebook = made_by(artifact)
         preset = self.upstream if self.name == "lab" else self.name
         raise FileNotFoundError(
             f"{shorten_path(places[0] / artifact)}.json is missing: notebook {notebook} makes it."

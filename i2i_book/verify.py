@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
-from i2i_book.recorded.check import check
+from i2i_book.recorded.check import check, facts_of, read_manifest
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
 from i2i_book.runner.run import run_notebook
@@ -95,6 +95,8 @@ def find(preset: str, name: str, *, top: Path | None = None) -> Number:
         known = [key for key, found in asdict(rows[model]).items() if isinstance(found, float) and key not in TIMED]
         raise ValueError(f"{model} has no number {measure!r}: it has {', '.join(known)}")
     pages = {}
+    if places[found[0]]:
+        pages = facts_of(read_manifest(found[0]), f"{task}/seed{seed}")
     for path in sorted((home / "notebooks").glob("*.ipynb")):
         notebook: Any = nbformat.read(path, as_version=4)
         pages[path.stem] = notebook.metadata["i2i"]
@@ -117,7 +119,7 @@ def rerun(number: Number, start: str) -> float:
 def evaluate_again(number: Number, home: Path) -> float:
     """Evaluate the model of the number from the tiles and weights in `home`, as the evaluation on record did."""
     made = number.pages[EVALUATION]
-    _note_changes(made)
+    _note_changes(made, number.task)
     device = set_up(made["threads"], "fp32")
     steps = made["parameters"].get("segmenter_steps", 600)
     evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, segmenter_steps=steps, device=device)
@@ -151,16 +153,16 @@ def _execute(number: Number, page: str) -> None:
     if page not in number.pages:
         raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     made = number.pages[page]
-    notebook = _note_changes(made)
+    notebook = _note_changes(made, number.task)
     parameters = made["parameters"] | {"run": "verify"}
     log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
     run_notebook(notebook, parameters, log=log, threads=made["threads"], preset=made["preset"])
 
 
-def _note_changes(made: dict[str, Any]) -> Path:
+def _note_changes(made: dict[str, Any], task: str) -> Path:
     """The notebook that `made` is the manifest of; prints a note if its code has changed since."""
     notebook = runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
-    if code_digest(notebook) != (made["source_sha256"], made["modules_sha256"]):
+    if code_digest(notebook, task) != (made["source_sha256"], made["modules_sha256"]):
         print(f"note: {notebook.name} or the library has changed since the number was made")
     return notebook
 

@@ -128,7 +128,7 @@ def library_modules(code: str) -> list[Path]:
     """The files of this checkout's packages that Python code imports, directly or through one another, sorted.
 
     Read from its syntax, not by running it. A name taken from a package is followed to the module that the package's
-    `EXPORTS` finds it in.
+    `EXPORTS` finds it in; the package's own `__init__` computes nothing, and is no part of it.
     """
     found: set[Path] = set()
     waiting = list(_imports(code))
@@ -159,10 +159,9 @@ def _files_of(name: str) -> Iterator[Path]:
         if (module := place / f"{part}.py").exists():
             yield module
             return
-        if not (package := place / part / "__init__.py").exists():
+        if not (place / part / "__init__.py").exists():
             exports = re.search(rf'"{part}": "(\w+)"', (place / "__init__.py").read_text())
             if exports:
                 yield place / f"{exports[1]}.py"
             return
-        yield package
         place /= part

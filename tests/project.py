@@ -11,7 +11,7 @@ import psutil
 
 from i2i_book.runs import root
 
-BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}
+BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}  # rules that nothing else waits for
 PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
 
 

@@ -34,7 +34,7 @@ from i2i_lib.train.pix2pix import PairedDistiller
 
 RECORD = root() / "book" / "stress.json"
 TARGET = "runs/micro/notebooks/06-results.ipynb"
-VICTIMS = {"Snakemake": "snakemake", "runner": "i2i_book.runner.run", "kernel": "ipykernel_launcher"}
+VICTIMS = {"Snakemake": "snakemake", "runner": "i2i_book.runner", "kernel": "ipykernel_launcher"}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 3600  # seconds for a chain, on a machine that does other things too
 MOST = 3  # kills of one chain before it may end

@@ -513,7 +513,7 @@ def _(folder: Path) -> str:
 
 @case(RUNNING, "a cell that fails")
 def _(folder: Path) -> str:
-    return run(folder, cell="from i2i_lib.runs import Run\nRun('nobody', 'earth', 0).find('teacher')")
+    return run(folder, cell="from i2i_book.runs import Run\nRun('nobody', 'earth', 0).find('teacher')")
 
 
 @case(RUNNING, "a kernel that dies")

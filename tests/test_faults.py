@@ -21,8 +21,8 @@ from test_export import CONFIGS, trained
 from test_recorded import finished_run
 
 from i2i_book.recorded.check import check
+from i2i_book.recorded.importing import import_recording
 from i2i_book.recorded.pack import pack, pack_models
-from i2i_book.recorded.take_in import take_in
 from i2i_book.runner.run import run_notebook
 from i2i_lib import results
 from i2i_lib.checkpoint import (
@@ -187,7 +187,7 @@ def taken_in(folder: Path, version: int) -> None:
     if not archive.exists():
         with suppress(OSError):
             pack(run_of(folder, version), archive)
-    take_in(archive, folder, replace=True)
+    import_recording(archive, folder, replace=True)
 
 
 ARTIFACTS = {
@@ -284,7 +284,7 @@ def test_a_recording_is_packed_whole_or_not_at_all(name, tmp_path):
         with suppress(OSError), fault(*arguments):
             pack(run, folder / name)
         if files():
-            take_in(folder / name, tmp_path / "taken", replace=True)
+            import_recording(folder / name, tmp_path / "taken", replace=True)
         assert {path.name for path in folder.iterdir()} <= {name}
 
 

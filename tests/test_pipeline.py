@@ -66,7 +66,7 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
     def reached() -> int:
         return torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0
 
-    for victim in ("snakemake", "i2i_book.runner.run", "ipykernel_launcher"):
+    for victim in ("snakemake", "i2i_book.runner", "ipykernel_launcher"):
         seen = reached()
         process = project.start(target)
         if not seen:  # a second one at the same time stops at once

@@ -5,7 +5,7 @@ import os
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2i_book.pages.status import _status
+from i2i_book.pages.status import status_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.run import run_notebook
 from i2i_book.runs import root
@@ -44,7 +44,7 @@ def test_the_manifest_holds_what_decides_a_number(tmp_path):
 
     def status():
         facts["notebook"] = "made"
-        return _status(facts, False, code_digest, tmp_path, root() / "runs")
+        return status_of(facts, False, code_digest, tmp_path, root() / "runs")
 
     assert status() == "fresh"
     (tmp_path / "out.safetensors").write_text("another")

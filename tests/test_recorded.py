@@ -19,9 +19,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from i2i_book.pages.assemble import assemble
 from i2i_book.recorded.__main__ import main
 from i2i_book.recorded.check import check
-from i2i_book.recorded.pack import pack
+from i2i_book.recorded.importing import import_recording
+from i2i_book.recorded.pack import compact_json, pack
 from i2i_book.recorded.tables import tables
-from i2i_book.recorded.take_in import take_in
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
@@ -125,7 +125,7 @@ def checkout(folder: Path) -> Path:
 
 
 def fill(book: Path, preset: str):
-    return assemble(preset, lambda _: ("s", "m"), book=book, runs=book.parent / "runs")
+    return assemble(preset, lambda *_: ("s", "m"), book=book, runs=book.parent / "runs")
 
 
 def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     run = finished_run(tmp_path / "there")
     archive = pack(run, tmp_path / "gpu.zip")
     book = checkout(tmp_path / "here")
-    kept = take_in(archive, book / "recorded")
+    kept = import_recording(archive, book / "recorded")
     assert kept == book / "recorded" / "gpu" and list((book / "recorded").iterdir()) == [kept]
 
     fill(book, "gpu")
@@ -156,13 +156,13 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
 
 def test_under_a_name_of_its_own_a_recording_is_shown_beside_a_run(packed: Path, tmp_path):
     book = checkout(tmp_path)
-    kept = take_in(packed, book / "recorded", name="two-seeds")
+    kept = import_recording(packed, book / "recorded", name="two-seeds")
     assert kept == book / "recorded" / "two-seeds"
     fill(book, "gpu")
     assert "## two-seeds: recorded on A Large GPU" in (book / "notebooks" / "recorded.md").read_text()
     assert "Not run" in (book / "notebooks" / "01-data.ipynb").read_text()
     with pytest.raises(ValueError, match=r"'\.\./up' is no name for a recording"):
-        take_in(packed, book / "recorded", name="../up")
+        import_recording(packed, book / "recorded", name="../up")
 
 
 def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
@@ -191,17 +191,18 @@ def test_what_is_packed_is_small_and_loads(packed: Path):
     exact = InceptionGenerator(cat_teacher(base=4, n_blocks=3)).state_dict()
     for name, value in load_generator(small.with_suffix("")).state_dict().items():
         torch.testing.assert_close(value, exact[name], rtol=2**-8, atol=0, msg=name)
-    # Pictures of one seed are enough; the other's manifests are what a claim needs.
+    # Pictures of one seed are enough; of the other the manifest holds what its notebooks noted.
     assert "a number" in (packed / "earth/seed0/notebooks/05-evaluation.ipynb").read_text()
-    other: Any = nbformat.read(packed / "earth/seed1/notebooks/05-evaluation.ipynb", as_version=4)
-    assert other.metadata.i2i.seed == 1 and other.cells[1].outputs == []
+    assert not (packed / "earth/seed1/notebooks").exists()
+    runs = json.loads((packed / "manifest.json").read_text())["runs"]
+    assert runs["earth/seed1/05-evaluation"]["seed"] == 1 and runs["06-results"]["machine"]["gpu"] == "A Large GPU"
 
 
 def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
     assert main(["pack", str(packed.parent / "runs/gpu"), str(tmp_path / "numbers"), "--no-pages"]) == 0
-    for path in (tmp_path / "numbers").rglob("*.ipynb"):
-        notebook: Any = nbformat.read(path, as_version=4)
-        assert notebook.metadata.i2i.status == "ok" and notebook.cells[1].outputs == []
+    assert not list((tmp_path / "numbers").rglob("*.ipynb"))
+    runs = json.loads((tmp_path / "numbers/manifest.json").read_text())["runs"]
+    assert runs == json.loads((packed / "manifest.json").read_text())["runs"]
     assert (tmp_path / "numbers/results.jsonl").read_text() == (packed / "results.jsonl").read_text()
 
 
@@ -230,7 +231,7 @@ def test_one_changed_byte_is_refused_by_file_name(copy: Path, name, form, tmp_pa
     (copy / name).write_bytes(data)
     source = copy if form == "folder" else zipped(copy, tmp_path / "changed.zip")
     with pytest.raises(ValueError, match=f"{name} does not match the manifest"):
-        take_in(source, tmp_path / "recorded")
+        import_recording(source, tmp_path / "recorded")
     assert list((tmp_path / "recorded").iterdir()) == []
 
 
@@ -268,10 +269,15 @@ def a_script(folder: Path) -> None:
 
 
 def a_handler(folder: Path) -> None:
-    path = folder / "notebooks/06-results.ipynb"
-    notebook: Any = nbformat.read(path, as_version=4)
-    notebook.metadata.i2i.machine["cpu"] = '<img src=x onerror="alert(1)">'
-    nbformat.write(notebook, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["runs"]["06-results"]["machine"]["cpu"] = '<img src=x onerror="alert(1)">'
+    write_json(folder / "manifest.json", manifest)
+
+
+def another_run(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["runs"]["earth/seed0/01-data"]["seconds"] = 1.0
+    write_json(folder / "manifest.json", manifest)
 
 
 @pytest.mark.parametrize(
@@ -281,29 +287,30 @@ def a_handler(folder: Path) -> None:
         (better_everywhere, r"seed0/eval\.json is not the file that its notebook wrote"),
         (other_weights, r"seed1/student-gcka\.json is not the file that its notebook wrote"),
         (a_script, r"01-data\.ipynb holds active content"),
-        (a_handler, r"06-results\.ipynb holds active content"),
+        (a_handler, r"manifest\.json holds active content"),
+        (another_run, r"01-data\.ipynb is not of the run that the manifest lists"),
     ],
 )
 def test_a_forged_manifest_is_not_enough(copy: Path, tmp_path, forge, says):
     forge(copy)
     seal(copy)
     with pytest.raises(ValueError, match=says):
-        take_in(copy, tmp_path / "recorded")
+        import_recording(copy, tmp_path / "recorded")
 
 
 def test_files_too_many_or_too_few_are_refused(copy: Path, tmp_path):
     (copy / "earth/seed0/plan.json").rename(copy / "earth/seed0/student-plan.json")
     with pytest.raises(ValueError, match=r"seed0/plan\.json is missing"):
-        take_in(copy, tmp_path / "recorded")
+        import_recording(copy, tmp_path / "recorded")
     (copy / "earth/seed0/student-plan.json").rename(copy / "earth/seed0/plan.json")
     shutil.copy(copy / "earth/seed0/plan.json", copy / "earth/seed0/student-plan.json")
     with pytest.raises(ValueError, match=r"student-plan\.json is not in the manifest"):
-        take_in(copy, tmp_path / "recorded")
+        import_recording(copy, tmp_path / "recorded")
 
 
 def test_the_book_is_not_assembled_from_a_recording_that_was_changed(copy: Path, tmp_path):
     book = checkout(tmp_path / "here")
-    kept = take_in(copy, book / "recorded")
+    kept = import_recording(copy, book / "recorded")
     better(kept)
     for preset in ("gpu", "cpu"):
         with pytest.raises(ValueError, match=r"eval\.json does not match the manifest"):
@@ -323,8 +330,8 @@ def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
         info = zipfile.ZipInfo("placeholder")
         info.filename = info.orig_filename = name
         file.writestr(info, "{}")
-    with pytest.raises(ValueError, match="which no recording holds: nothing was imported"):
-        take_in(archive, tmp_path / "inner" / "recorded")
+    with pytest.raises(ValueError, match=r"is not safe to unpack|is not in the manifest"):
+        import_recording(archive, tmp_path / "inner" / "recorded")
     assert not list(tmp_path.rglob("escaped*")) and list((tmp_path / "inner" / "recorded").iterdir()) == []
 
 
@@ -335,11 +342,11 @@ def test_links_are_refused(copy: Path, tmp_path):
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         file.writestr(info, "/etc/passwd")
     with pytest.raises(ValueError, match=r"seed2/eval\.json"):
-        take_in(archive, tmp_path / "recorded")
+        import_recording(archive, tmp_path / "recorded")
     (copy / "earth/seed0/plan.json").unlink()
     (copy / "earth/seed0/plan.json").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match=r"plan\.json is a link"):
-        take_in(copy, tmp_path / "recorded")
+        import_recording(copy, tmp_path / "recorded")
 
 
 def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypatch):
@@ -347,39 +354,45 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
     twice = shutil.copy(archive, tmp_path / "twice.zip")
     with zipfile.ZipFile(twice, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.write(copy / "results.jsonl", "results.jsonl")
-    with pytest.raises(ValueError, match=r"'results\.jsonl' twice"):
-        take_in(Path(twice), tmp_path / "recorded")
+    with pytest.raises(ValueError, match=r"results\.jsonl twice"):
+        import_recording(Path(twice), tmp_path / "recorded")
     (tmp_path / "no.zip").write_bytes(archive.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
-        take_in(tmp_path / "no.zip", tmp_path / "recorded")
-    with pytest.raises(ValueError, match=r"cannot be read as a \.zip archive"):
-        take_in(tmp_path / "absent.zip", tmp_path / "recorded")
+    with pytest.raises(ValueError, match=r"no\.zip is damaged or cut short"):
+        import_recording(tmp_path / "no.zip", tmp_path / "recorded")
+    with pytest.raises(FileNotFoundError, match=r"absent\.zip"):
+        import_recording(tmp_path / "absent.zip", tmp_path / "recorded")
+    with pytest.raises(ValueError, match=r"neither a folder nor a \.zip archive"):
+        import_recording(tmp_path / "recording.rar", tmp_path / "recorded")
     monkeypatch.setattr("i2i_book.recorded.check.LIMIT", 1000)
     with pytest.raises(ValueError, match="unpacks to more than"):
-        take_in(archive, tmp_path / "recorded")
+        import_recording(archive, tmp_path / "recorded")
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"preset": "../gpu"}, "a plain name"),
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1"),
         ({"files": {"../x.json": {"sha256": "", "bytes": 1}}}, r"lists '\.\./x\.json', which no recording holds"),
         ({"files": []}, "is not the manifest of a recording"),
+        (
+            {"runs": {"earth/seed0/01-data": {"status": "failed"}}},
+            r"01-data', which did not end well",
+        ),
     ],
 )
 def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says):
     manifest = json.loads((copy / "manifest.json").read_text())
     write_json(copy / "manifest.json", manifest | change)
     with pytest.raises(ValueError, match=says):
-        take_in(copy, tmp_path / "recorded")
+        import_recording(copy, tmp_path / "recorded")
 
 
 def test_a_recording_is_replaced_only_if_asked(packed: Path, tmp_path):
-    kept = take_in(packed, tmp_path / "recorded")
+    kept = import_recording(packed, tmp_path / "recorded")
     with pytest.raises(ValueError, match="exists already: pass --replace"):
-        take_in(packed, tmp_path / "recorded")
-    assert take_in(packed, tmp_path / "recorded", replace=True) == kept
+        import_recording(packed, tmp_path / "recorded")
+    assert import_recording(packed, tmp_path / "recorded", replace=True) == kept
     check(kept)
     assert list((tmp_path / "recorded").iterdir()) == [kept]
 
@@ -388,7 +401,7 @@ def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
     assert main(["pack", str(tmp_path / "runs"), str(tmp_path / "out.zip")]) == 1
     assert "results.jsonl is missing: expected the folder of a finished run" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "out.zip")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "out.zip" in capsys.readouterr().err
 
 
 def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
@@ -396,7 +409,7 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
         shutil.copy(ROOT / name, tmp_path)
-    take_in(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
+    import_recording(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
 
     def pending(**more: str) -> str:
         command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
@@ -408,3 +421,14 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
 
     assert "search_space" not in pending() and "book" in pending()
     assert "search_space" in pending(RECORDED="no")
+
+
+def test_the_recordings_of_this_checkout_fit_and_are_compact():
+    for path in sorted((ROOT / "book" / "recorded").glob("*/manifest.json")):
+        check(path.parent)
+        for page in path.parent.rglob("*.ipynb"):
+            notebook: Any = nbformat.read(page, as_version=4)
+            assert any(cell.get("outputs") for cell in notebook.cells), f"{page}: the manifest holds what it noted"
+        for table in path.parent.rglob("*.json"):
+            content = table.read_bytes()
+            assert content == compact_json(json.loads(content)), table

@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from project import PRESETS, Project
 
+from i2i_book.plan import sources
+from i2i_book.presets import FAMILIES
 from i2i_book.runs import root
+from i2i_lib.data.adapters import loader_module
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +95,51 @@ def test_a_deleted_file_is_made_again(quick):
     shutil.rmtree(html.parents[1])
 
 
-def test_a_library_change_reruns_what_imports_it(quick):
-    module = quick.folder / "i2i_lib" / "metrics.py"
-    before = module.read_bytes()
-    module.write_bytes(before + b"\n# a comment\n")
-    assert quick.pending() == AFTER_05
-    module.write_bytes(before)
+ALL = {"data", "search_space", "pruning"} | AFTER_04
+NOTHING = {"book"}  # its reference shows every docstring
+
+
+@pytest.mark.parametrize(
+    ("module", "reruns"),
+    [
+        ("i2i_lib/metrics/sets.py", AFTER_05),
+        ("i2i_lib/data/earth.py", ALL),  # it makes the task
+        ("i2i_lib/data/openmoji.py", NOTHING),  # it makes another
+        ("i2i_lib/data/downloads.py", NOTHING),
+        ("i2i_lib/archives.py", NOTHING),
+        ("i2i_lib/data/__init__.py", NOTHING),
+        ("i2i_book/plan.py", NOTHING),
+        ("i2i_book/presets.py", {"results", "book"}),  # of notebooks that show or compare, none trains
+        ("i2i_book/figures/style.py", ALL),  # pages: a finished training is not repeated, see test_train
+    ],
+)
+def test_a_changed_module_reruns_what_imports_it(quick, module, reruns):
+    path = quick.folder / module
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n# a comment\n")
+    assert quick.pending() == reruns
+    path.write_bytes(before)
+
+
+def test_data_depend_on_the_adapter_of_their_own_task():
+    found = {task: {Path(name).name for name in sources("01-data", task)} for task in FAMILIES}
+    assert "openmoji.py" in found["openmoji"] and not {"earth.py", "folders.py"} & found["openmoji"]
+    assert {"earth.py", "earth_labels.py"} <= found["earth-labels"] and "earth_labels.py" not in found["earth"]
+    assert "cityscapes.py" in found["cityscapes"] and "folders.py" in found["maps"]
+    adapters = {f"{loader_module(task).rsplit('.', 1)[1]}.py" for task in FAMILIES}
+    for notebook in ("02-search-space", "03-pruning", "04-distillation", "06-results"):
+        assert not adapters & {Path(name).name for name in sources(notebook)}, notebook
+
+
+def test_a_new_chapter_is_its_notebook_and_an_entry(quick):
+    listed = quick.folder / "notebooks" / "chapters.yml"
+    before = listed.read_text()
+    entry = "11-extra:\n  title: Extra\n  part: Around the method\n  of: run\n  reads: [results]\n"
+    listed.write_text(before + entry)
+    new = shutil.copy(quick.folder / "notebooks" / "08-paper-numbers.ipynb", listed.with_name("11-extra.ipynb"))
+    assert quick.pending() == {"extra", "book"}
+    listed.write_text(before)
+    Path(new).unlink()
 
 
 def test_a_failing_notebook_stops_the_book(quick):

@@ -110,6 +110,18 @@ def test_a_notebook_that_does_not_end_is_not_published(tmp_path, capsys, cell, s
     assert set(psutil.Process().children(recursive=True)) == others
 
 
+def test_a_run_leaves_its_process_as_it_was(tmp_path, monkeypatch):
+    """`make verify` runs several in one process: neither threads nor files nor signals of one reach the next."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    path = notebook(tmp_path, "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['I2I_GPU'])")
+    run_notebook(path, {}, log=tmp_path / "log.ipynb", threads=1, gpu=2)
+    assert nbformat.read(tmp_path / "log.ipynb", as_version=4).cells[-1].outputs[0].text == "1 2\n"
+    with pytest.raises(NotebookError):
+        run_notebook(notebook(tmp_path, "1 / 0"), {}, log=tmp_path / "log.ipynb", threads=1)
+    assert dict(os.environ) == before and signal.getsignal(signal.SIGTERM) is handler
+
+
 def test_a_cell_that_never_ran_is_noticed(tmp_path):
     """papermill's own status says `completed` for such a cell after a dead kernel."""
     executed = nbformat.read(notebook(tmp_path, "1 + 1"), as_version=4)
@@ -124,7 +136,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     command = [
         sys.executable,
         "-m",
-        "i2i_book.runner.run",
+        "i2i_book.runner",
         str(notebook(tmp_path, sleep)),
         "--log",
         str(tmp_path / "l.ipynb"),
@@ -133,7 +145,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path, victim):
     parent = subprocess.Popen(["bash", "-c", '"$@" & wait', "-", *command], cwd=runner.runs.root())
     _wait_for(started.exists, 60)
     below = psutil.Process(parent.pid).children(recursive=True)
-    runner_process = next(p for p in below if "i2i_book.runner.run" in p.cmdline())
+    runner_process = next(p for p in below if "i2i_book.runner" in p.cmdline())
     os.kill(parent.pid if victim == "parent" else runner_process.pid, signal.SIGKILL)
     _wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below), 10)
     parent.wait(10)
@@ -150,7 +162,7 @@ print(name)"""
     path = notebook(tmp_path, wait)
 
     def start(name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "i2i_book.runner.run", str(path), "-p", "name", name]
+        command = [sys.executable, "-m", "i2i_book.runner", str(path), "-p", "name", name]
         command += ["--log", f"{tmp_path}/{name}/log.ipynb", "--publish", f"{tmp_path}/{name}/page.ipynb"]
         return subprocess.Popen(command, cwd=runner.runs.root(), stderr=subprocess.PIPE, text=True)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from i2i_book import presets, runs
+from i2i_book import arms, presets, runs
+from i2i_book.plan import Plan
 from i2i_book.runs import Run
 from i2i_lib import files
 
@@ -16,7 +17,8 @@ LIBRARY = Path(runs.__file__).parents[1]
 
 @pytest.fixture
 def top(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "root", lambda: tmp_path)
+    for module in (runs, presets, arms):
+        monkeypatch.setattr(module, "root", lambda: tmp_path)
     return tmp_path
 
 
@@ -48,7 +50,7 @@ def test_what_is_written_goes_to_the_run_alone(top):
 def test_a_lock_outlives_nobody(tmp_path):
     """What a killed process leaves behind hinders nobody; what a living one holds names it and the way out."""
     lock = tmp_path / "lock"
-    hold = "import sys, time; from pathlib import Path; from i2i_lib.runs import exclusive\n"
+    hold = "import sys, time; from pathlib import Path; from i2i_lib.files import exclusive\n"
     hold += f"with exclusive(Path({str(lock)!r}), 'it'): print('held', flush=True); time.sleep(99)"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True, cwd=LIBRARY)
     assert holder.stdout and holder.stdout.readline() == "held\n"
@@ -122,3 +124,20 @@ def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     assert presets.ablations(preset, "openmoji") == ["mse"]
     assert presets.ablations(preset | {"+openmoji": {"ablations": ["none", "twice"]}}, "openmoji") == ["twice"]
     assert presets.ablations(preset, "earth-unpaired") == []
+
+
+def test_a_plan_lists_what_its_tasks_make():
+    """Label maps have a pruning chapter of their own, whichever task or preset they come from."""
+    plan = Plan("smoke", "all", seeds=2)
+    home = "runs/smoke/earth-labels/seed1"
+    pages = plan.pages()
+    assert {f"{home}/notebooks/03-pruning-gaugan.ipynb", f"{home}/notebooks/04-distillation-none.ipynb"} <= set(pages)
+    assert f"{home}/notebooks/03-pruning.ipynb" not in pages
+    assert "runs/smoke/earth/seed1/notebooks/02-search-space-resnet.ipynb" in pages
+    assert [page for page in pages if "07" in page] == ["runs/smoke/earth/seed0/notebooks/07-deployment.ipynb"]
+    assert f"{home}/student-none.safetensors" in plan.artifacts() and "runs/smoke/results.jsonl" in plan.artifacts()
+    assert plan.tasks_of("03-pruning-gaugan") == ["earth-labels"]
+    assert plan.ablated() == [] and Plan("smoke", ablate=True).ablated() == ["runs/smoke/earth/seed0/ablations.json"]
+    assert "cityscapes" in Plan("paper-gaugan", "cityscapes").tasks_of("03-pruning-gaugan")
+    with pytest.raises(ValueError, match="no ablations for earth-unpaired: they are of earth, openmoji"):
+        Plan("smoke", "earth-unpaired", ablate=True)

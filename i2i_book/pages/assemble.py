@@ -15,11 +15,24 @@ from typing import Any
 import nbformat
 
 from i2i_book.api import reference
-from i2i_book.pages.contents import Page, _contents, _page, _stub, _toc
-from i2i_book.pages.dress import _dress, _relink
-from i2i_book.pages.status import Digest, Shown, _code, _device, _smoke, _status, _status_page, _table, _took, _when
-from i2i_book.recorded.check import check
-from i2i_book.recorded.tables import manifests, recordings, tables
+from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
+from i2i_book.pages.dress import add_run_line, fix_links
+from i2i_book.pages.picture import packages_picture
+from i2i_book.pages.status import (
+    Digest,
+    Shown,
+    as_code,
+    date_of,
+    device_of,
+    duration,
+    markdown_table,
+    smoke_label,
+    status_of,
+    status_page,
+)
+from i2i_book.plan import DEMOS
+from i2i_book.recorded.check import check, read_manifest
+from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
 
 # Words of the headline, each linked to its place in the glossary where it comes first.
@@ -30,6 +43,7 @@ HEADLINE_TERMS = {
     "L1": "L1",
     "feature distance": "feature distance",
 }
+RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 
 def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
@@ -41,48 +55,67 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     """
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
-    sources, kept = book.parent / "notebooks", book / "recorded"
-    toc = book / "notebooks" / "_toc.yml"
-    toc.parent.mkdir(parents=True)
-    toc.write_text(_contents(book / "_toc.yml", preset, [runs, kept]))
+    kept, made = book / "recorded", book / "notebooks"
+    made.mkdir(parents=True)
+    (made / "_toc.yml").write_text(contents(book / "_toc.yml", preset, [runs, kept]))
     for folder in {kept / preset, *recordings(kept)}:
         if folder.exists():
             check(folder)
-    pages = [_page(docname, preset, sources, [runs, kept]) for docname in _toc(toc)]
-    shown: list[Shown] = []
+    pages = [
+        page_of(docname, preset, book.parent / "notebooks", [runs, kept]) for docname in toc_entries(made / "_toc.yml")
+    ]
+    shown = _fill_pages(pages, preset, digest, book, runs)
+    (book / "status.md").write_text(status_page(preset, shown))
+    _front_picture(made)
+    included = {
+        "headline": _headline(preset, pages, (runs if (runs / preset).exists() else kept) / preset / "headline.md"),
+        "recorded": _recorded_runs(kept, digest, book.parent / "notebooks", runs),
+        "demo": _demos(preset, book, runs),
+        "api": reference(root() / "i2i_lib"),
+        "stress": _stress(book / "stress.json"),
+        "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
+    }
+    for name, text in included.items():
+        (made / f"{name}.md").write_text(text)
+    return pages
+
+
+def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs: Path) -> list[Shown]:
+    """Write every page, a stub where nothing ran; return what the status page says of it and of runs without a page."""
+    sources, kept = book.parent / "notebooks", book / "recorded"
+    docnames = {page.docname for page in pages}
+    shown = []
     for page in pages:
-        notebook = _read(page.executed) if page.executed else _stub(page, preset)
+        notebook = _read(page.executed) if page.executed else stub(page, preset)
         run = notebook.metadata.get("i2i")
         status = "not run"
         if page.executed:
-            status = _status(run, page.executed.is_relative_to(kept), digest, sources, runs)
-            _dress(notebook, page, status)
-        _relink(notebook, page, {other.docname for other in pages})
+            status = status_of(run, page.executed.is_relative_to(kept), digest, sources, runs)
+            add_run_line(notebook, page, status)
+        fix_links(notebook, page, docnames)
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
-        shown.append((f"{{doc}}`/{page.docname}`", page, status, run))
-    for path in sorted(set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}):
+        shown.append(Shown(f"{{doc}}`/{page.docname}`", status, run, page))
+    others = set((runs / preset).glob("*/seed*/notebooks/*.ipynb")) - {page.executed for page in pages}
+    for path in sorted(others):
         run = _read(path).metadata.i2i
-        shown.append((path.stem, None, _status(run, False, digest, sources, runs), run))
-    (book / "status.md").write_text(_status_page(preset, shown))
-    # Included by the introduction, which so states no number that this book's own run did not make.
-    headline = (runs if (runs / preset).exists() else kept) / preset / "headline.md"
-    ran = any(page.executed for page in pages if page.source.stem.startswith("06"))
-    text = "{doc}`Chapter 6 </notebooks/06-results>` "
-    text += "has the results.\n" if ran else f"has not been run with the preset `{preset}` yet.\n"
-    if headline.exists():
-        text = headline.read_text()
+        shown.append(Shown(path.stem, status_of(run, False, digest, sources, runs), run))
+    return shown
+
+
+def _headline(preset: str, pages: list[Page], made: Path) -> str:
+    """What the introduction includes, which so states no number that this book's own run did not make."""
+    label = smoke_label("This book was") if preset == "smoke" else ""
+    if made.exists():
+        text = made.read_text()
         for word, term in HEADLINE_TERMS.items():
             text = text.replace(word, f"{{term}}`{word} <{term}>`", 1)
-    label = _smoke("This book was") if preset == "smoke" else ""
-    (book / "notebooks" / "headline.md").write_text(label + text)
-    _front_picture(book / "notebooks")
-    (book / "notebooks" / "recorded.md").write_text(_recorded_runs(kept, digest, sources, runs))
-    (book / "notebooks" / "demo.md").write_text(_demos(preset, book, runs))
-    (book / "notebooks" / "api.md").write_text(reference(root() / "i2i_lib"))
-    (book / "notebooks" / "stress.md").write_text(_stress(book / "stress.json"))
-    return pages
+        return label + text
+    chapter = "{doc}`Chapter 6 </notebooks/06-results>`"
+    if any(page.executed for page in pages if page.source.stem == "06-results"):
+        return f"{label}{chapter} has the results.\n"
+    return f"{label}{chapter} has not been run with the preset `{preset}` yet.\n"
 
 
 def _front_picture(folder: Path) -> None:
@@ -99,11 +132,6 @@ def _front_picture(folder: Path) -> None:
                 "student and its teacher make of it, and the truth. "
                 "From {doc}`chapter 4 </notebooks/04-distillation>`.\n:::\n"
             )
-
-
-# The tasks of the live demo, in the order of the page: their source is a picture that one can paint.
-DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
-RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 
 def _demos(preset: str, book: Path, runs: Path) -> str:
@@ -131,7 +159,7 @@ def _demos(preset: str, book: Path, runs: Path) -> str:
             f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
         )
     script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
-    return "\n".join([_smoke("These networks were") if preset == "smoke" else "", *shown, script])
+    return "\n".join([smoke_label("These networks were") if preset == "smoke" else "", *shown, script])
 
 
 def _stress(record: Path) -> str:
@@ -139,57 +167,55 @@ def _stress(record: Path) -> str:
     if not record.exists():
         return "`make stress` has not been run yet.\n"
     found = json.loads(record.read_text())
-    said = {}
-    if kills := found.get("kills"):
-        victims = ", ".join(f"{name} {count}" for name, count in kills["victims"].items())
-        end = f"**{kills['differing']} did not** end" if kills["differing"] else "all of them ended"
-        said["kills"] = (
-            f"A process of the pipeline was killed {kills['kills']} times ({victims}) at random moments of"
-            f" {kills['chains']} runs, which were then started again: {end} with the {kills['files']} files of an"
-            " unbroken run, bit for bit but for times"
-        )
-    if fuzz := found.get("fuzz"):
-        end = (
-            "each was read as a whole or refused by a documented error"
-            if fuzz["passed"]
-            else "**not all were refused**"
-        )
-        said["fuzz"] = f"{fuzz['cases']:,} damaged or hostile files, folders and archives: {end}"
-    if half := found.get("bfloat16"):
-        end = "every number stayed finite" if half["finite"] else "**not every number stayed finite**"
-        said["bfloat16"] = f"{half['steps']:,} steps of training in bfloat16: {end}"
-    rows = [
-        [
-            text,
-            found[name]["date"],
-            _took(found[name]["seconds"]),
-            _device(found[name]),
-            f"PyTorch {found[name]['torch']}",
-        ]
-        for name, text in said.items()
-    ]
-    return _table("What `make stress` did, When, Took, Where, With", rows) + "\n"
+    rows = []
+    for name, sentence in {"kills": _killed, "fuzz": _fuzzed, "bfloat16": _in_bfloat16}.items():
+        if facts := found.get(name):
+            made = [facts["date"], duration(facts["seconds"]), device_of(facts), f"PyTorch {facts['torch']}"]
+            rows.append([sentence(facts), *made])
+    return markdown_table("What `make stress` did, When, Took, Where, With", rows) + "\n"
+
+
+def _killed(kills: Any) -> str:
+    victims = ", ".join(f"{name} {count}" for name, count in kills["victims"].items())
+    end = f"**{kills['differing']} did not** end" if kills["differing"] else "all of them ended"
+    return (
+        f"A process of the pipeline was killed {kills['kills']} times ({victims}) at random moments of"
+        f" {kills['chains']} runs, which were then started again: {end} with the {kills['files']} files of an"
+        " unbroken run, bit for bit but for times"
+    )
+
+
+def _fuzzed(fuzz: Any) -> str:
+    end = "each was read as a whole or refused by a documented error" if fuzz["passed"] else "**not all were refused**"
+    return f"{fuzz['cases']:,} damaged or hostile files, folders and archives: {end}"
+
+
+def _in_bfloat16(half: Any) -> str:
+    end = "every number stayed finite" if half["finite"] else "**not every number stayed finite**"
+    return f"{half['steps']:,} steps of training in bfloat16: {end}"
 
 
 def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
     """What other machines measured, each run under its hardware and date: included by the page on recorded results."""
     parts = []
     for folder in recordings(kept):
-        made = manifests(folder)
+        made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]
         rows = []
         for name, run in made:
             which = [name, run["task"] or "", "" if run["seed"] is None else str(run["seed"])]
-            status = _status(run, True, digest, sources, runs)
-            rows.append([*which, status, _when(run), _took(run["seconds"]), _device(run), _code(run["git"] or "none")])
-        devices = " and ".join(sorted({_device(run) for _, run in made}))
-        dates = sorted({_when(run)[:10] for _, run in made})
+            status = status_of(run, True, digest, sources, runs)
+            rows.append(
+                [*which, status, date_of(run), duration(run["seconds"]), device_of(run), as_code(run["git"] or "none")]
+            )
+        devices = " and ".join(sorted({device_of(run) for _, run in made}))
+        dates = sorted({date_of(run)[:10] for _, run in made})
         parts += [
             f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
-            _smoke("This recording was") if folder.name == "smoke" else "",
-            f"Made with the preset {' and '.join(sorted({_code(run['preset']) for _, run in made}))}.",
+            smoke_label("This recording was") if folder.name == "smoke" else "",
+            f"Made with the preset {' and '.join(sorted({as_code(run['preset']) for _, run in made}))}.",
             tables(folder),
             ":::{dropdown} Each notebook: when it ran, how long, and where\n"
-            + _table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
+            + markdown_table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
             + "\n:::",
         ]
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"

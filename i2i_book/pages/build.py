@@ -15,6 +15,15 @@ INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>To the introduction</title><link rel="icon" href="_static/favicon.svg">
 <meta http-equiv="refresh" content="0; url=intro.html"><a href="intro.html">To the introduction</a></html>
 """
+# What the pages load of which npm package, and where under book/static they look for it. A name that gains `.gzip` is
+# stored compressed, since many servers do not compress WebAssembly; the page that loads it unpacks it.
+SCRIPTS = {
+    "mathjax": {"es5/tex-svg.js": "mathjax/tex-svg.js"},
+    "onnxruntime-web": {
+        "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
+        "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
+    },
+}
 
 
 def build(top: Path) -> Path:
@@ -42,17 +51,6 @@ def build(top: Path) -> Path:
     new.rename(html)
     shutil.rmtree(work)
     return html
-
-
-# What the pages load of which npm package, and where under book/static they look for it. A name that gains `.gzip` is
-# stored compressed, since many servers do not compress WebAssembly; the page that loads it unpacks it.
-SCRIPTS = {
-    "mathjax": {"es5/tex-svg.js": "mathjax/tex-svg.js"},
-    "onnxruntime-web": {
-        "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
-        "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
-    },
-}
 
 
 def _scripts(top: Path) -> None:

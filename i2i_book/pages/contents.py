@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-OF_ALL = ("06", "08", "09", "10")  # chapters over all tasks and seeds, or of none; the others are shown for seed 0
+from i2i_book.chapters import Chapter, chapter_of, chapters
+from i2i_book.presets import FAMILIES
+
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 
 
@@ -30,34 +32,53 @@ class Page:
         return "run-" + self.docname.replace("/", "-")
 
 
-# The titles that the pages of a further task have in the margin.
-TITLES = {"01": "Data", "02": "The search space", "03": "Pruning", "04": "Distillation", "05": "Evaluation"}
+def contents(toc: Path, preset: str, places: list[Path]) -> str:
+    """The table of contents: the committed pages, the chapters, and a part for every further task that was run.
 
-
-def _contents(toc: Path, preset: str, places: list[Path]) -> str:
-    """The table of contents with a part for every further task that was run, before the part `Reference`."""
+    The chapters come first in their parts; the further tasks before the last part, `Reference`.
+    """
     content: Any = yaml.safe_load(toc.read_text())
+    for part in content["parts"]:
+        listed = [_entries(chapter) for chapter in chapters().values() if chapter.part == part["caption"]]
+        part["chapters"] = [entry for entry in listed if entry] + (part.get("chapters") or [])
     found: dict[str, set[str]] = {}
     for place in places:
         for folder in (place / preset).glob("*/seed0"):
             found.setdefault(folder.parent.name, set()).update(_own_pages(folder))
     found.pop("earth", None)
     for task in sorted(found):
-        # A page whose name begins with another's is one of its variants: an arm, or another generator.
-        names = sorted("04-distillation" if name == MAIN_ARM else name for name in found[task])
-        chapters = []
-        for name in names:
-            entry = {"file": f"tasks/{task}/{name}"}
-            parent = chapters[-1] if chapters and name.startswith(chapters[-1]["file"].rsplit("/", 1)[1]) else None
-            if parent:
-                variant = name.removeprefix(parent["file"].rsplit("/", 1)[1] + "-")
-                parent.setdefault("sections", []).append(entry | {"title": f"“{variant}”"})
-            else:
-                chapters.append(entry | {"title": f"{int(name[:2])}. {TITLES.get(name[:2], name)}"})
         # Not counted on by Sphinx: these chapters have the numbers that the text calls them by.
-        part = {"caption": f"The task {task}", "chapters": chapters}
+        part = {"caption": f"The task {task}", "chapters": _entries_of_task(task, found[task])}
         content["parts"].insert(len(content["parts"]) - 1, part)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _entries(chapter: Chapter) -> dict[str, Any] | None:
+    """A chapter of the task earth and the pages of its variants; None for a chapter of other families."""
+    if FAMILIES["earth"] not in chapter.families:
+        return None
+    entry: dict[str, Any] = {"file": f"notebooks/{chapter.notebook}", "title": chapter.title}
+    if chapter.pages:
+        entry["sections"] = [
+            {"file": f"notebooks/{chapter.notebook}-{variant}", "title": title}
+            for variant, title in chapter.pages.items()
+        ]
+    return entry
+
+
+def _entries_of_task(task: str, names: set[str]) -> list[dict[str, Any]]:
+    """The pages of a further task, each variant below the page that it varies."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name in sorted("04-distillation" if name == MAIN_ARM else name for name in names):
+        chapter = chapter_of(name)
+        page = {"file": f"tasks/{task}/{name}"}
+        if chapter is None or chapter.notebook not in entries:
+            title = f"{chapter.number}. {chapter.title}" if chapter else name
+            entries[name] = page | {"title": title}
+        else:
+            variant = name.removeprefix(f"{chapter.notebook}-")
+            entries[chapter.notebook].setdefault("sections", []).append(page | {"title": f"“{variant}”"})
+    return list(entries.values())
 
 
 def _own_pages(folder: Path) -> set[str]:
@@ -72,22 +93,23 @@ def _own_pages(folder: Path) -> set[str]:
     return names - {f"04-distillation-{model}" for model in ablated - compared} - {"05-evaluation-ablations"}
 
 
-def _toc(path: Path) -> Iterator[str]:
+def toc_entries(path: Path) -> Iterator[str]:
     """The entries of the table of contents that notebooks fill, in order."""
     yield from re.findall(r"file: *((?:notebooks|tasks)/\S+)", path.read_text())
 
 
-def _page(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
+def page_of(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     folder, name = docname.rsplit("/", 1)
     task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
-    inside = preset if name.startswith(OF_ALL) else f"{preset}/{task}/seed0"
+    chapter = chapter_of(name)
+    notebook = chapter.notebook if chapter else name
+    inside = preset if chapter and chapter.of == "run" else f"{preset}/{task}/seed0"
     stem = MAIN_ARM if name == "04-distillation" else name
     found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
-    # A variant's page is called after its notebook: 04-distillation-none shows notebooks/04-distillation.ipynb.
-    named = [p for p in sources.glob("*.ipynb") if name.startswith(p.stem)]
-    source = max(named, key=lambda p: len(p.stem), default=sources / f"{name}.ipynb")
-    variant = name.removeprefix(source.stem).replace("-", "arm " if name.startswith("04") else "", 1)
-    return Page(docname, task, variant, source, found[0] if found else None)
+    variant = name.removeprefix(notebook).removeprefix("-")
+    if variant and chapter and chapter.variants == "arm":
+        variant = f"arm {variant}"
+    return Page(docname, task, variant, sources / f"{notebook}.ipynb", found[0] if found else None)
 
 
 def _title(source: Path) -> str:
@@ -96,7 +118,7 @@ def _title(source: Path) -> str:
     return next((line[2:] for line in lines if line.startswith("# ")), source.stem)
 
 
-def _stub(page: Page, preset: str) -> Any:
+def stub(page: Page, preset: str) -> Any:
     command = f"make book PRESET={preset}" + ("" if page.task == "earth" else f" TASK={page.task}")
     how = f"`{command}` makes it."
     if page.variant:
@@ -104,7 +126,7 @@ def _stub(page: Page, preset: str) -> Any:
     return new_notebook(
         cells=[
             new_markdown_cell(
-                f"# {_full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
+                f"# {full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
                 f"This page shows an executed notebook, and that notebook has not been run with the preset "
                 f"`{preset}`. {how} The {{doc}}`status page </status>` lists what has been run.\n:::\n"
             )
@@ -112,7 +134,8 @@ def _stub(page: Page, preset: str) -> Any:
     )
 
 
-def _full_title(title: str, page: Page) -> str:
+def full_title(title: str, page: Page) -> str:
     apart = ", ".join(filter(None, [page.variant, "" if page.task == "earth" else page.task]))
-    number = "" if page.task == "earth" else f"{int(page.source.stem[:2])}. "
+    chapter = chapter_of(page.source.stem)
+    number = f"{chapter.number}. " if chapter and page.task != "earth" else ""
     return f"{number}{title} ({apart})" if apart else title

@@ -3,23 +3,22 @@
 import re
 from typing import Any
 
-from i2i_book.pages.contents import Page, _full_title
-from i2i_book.pages.status import _smoke, _where
+from i2i_book.pages.contents import Page, full_title
+from i2i_book.pages.status import run_summary, smoke_label
 
 PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
 
 
-def _dress(notebook: Any, page: Page, status: str) -> None:
+def add_run_line(notebook: Any, page: Page, status: str) -> None:
     """Put the run line below the title, and make labels unique where several pages show the same notebook."""
     run = notebook.metadata.i2i
-    line = (
-        f":::{{div}} run-line\n**{status.capitalize()}** · {_where(run)}. {{doc}}`Status of all pages </status>` · "
-        f"{{ref}}`parameters, versions and code of this run <{page.label}>`\n:::\n"
-    )
+    provenance = f"{{ref}}`parameters, versions and code of this run <{page.label}>`"
+    line = f"**{status.capitalize()}** · {run_summary(run)}. {{doc}}`Status of all pages </status>` · {provenance}"
+    line = f":::{{div}} run-line\n{line}\n:::\n"
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
-            smoke = _smoke("This page was") if run["preset"] == "smoke" else ""
-            below = f"# {_full_title(title[1], page)}\n\n{smoke}{line}"
+            smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
+            below = f"# {full_title(title[1], page)}\n\n{smoke}{line}"
             cell.source = cell.source[: title.start()] + below + cell.source[title.end() :]
             break
     else:
@@ -52,7 +51,7 @@ def _relabel(notebook: Any, suffix: str) -> None:
             figure["caption"] = renamed(figure["caption"])
 
 
-def _relink(notebook: Any, page: Page, docnames: set[str]) -> None:
+def fix_links(notebook: Any, page: Page, docnames: set[str]) -> None:
     """Lead links to a chapter that this task has in another family's version, or that is of all tasks, to that one."""
     folder = page.docname.rsplit("/", 1)[0]
 

@@ -1,6 +1,7 @@
 """The status page: what ran when, where and for how long."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -9,14 +10,41 @@ from typing import Any
 from i2i_book.pages.contents import Page
 from i2i_lib.files import sha256
 
-Digest = Callable[[Path], tuple[str, str]]  # notebook source -> its sha256 and that of the modules it imports
-Shown = tuple[str, Page | None, str, Any]  # name, its page if it has one, status, the run's facts (None: not run)
+# A notebook and its task -> the SHA-256 of its source, and of the modules that it imports.
+Digest = Callable[[Path, str | None], tuple[str, str]]
 
 
-def _status(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A line of the status page."""
+
+    name: str
+    status: str
+    run: Any  # the facts of its run; None if it was not run
+    page: Page | None = None  # None for a run that has no page
+
+    def row(self) -> list[str]:
+        """The cells of its line."""
+        made = ["", "", ""]
+        if self.run:
+            made = [date_of(self.run), duration(self.run["seconds"]), device_of(self.run)]
+        preset = self.run["preset"] if self.run else ""
+        if self.page:
+            return [self.name, preset, self.status, *made]
+        return [self.name, self.run["task"] or "", str(self.run["seed"]), preset, self.status, *made]
+
+    def origin(self) -> str:
+        """Where it comes from: the part of the page that its run line links to."""
+        head = f"### {self.name}, {self.run['task']}, seed {self.run['seed']}"
+        if self.page:
+            head = f"({self.page.label})=\n### {self.page.docname.split('/', 1)[1]}"
+        return f"{head}\n\n{_provenance(self.run)}"
+
+
+def status_of(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
     """fresh or stale by comparing the digests of code and of files; smoke and recorded are said first."""
     source = sources / f"{run['notebook']}.ipynb"
-    current = source.exists() and digest(source) == (run["source_sha256"], run["modules_sha256"])
+    current = source.exists() and digest(source, run["task"]) == (run["source_sha256"], run["modules_sha256"])
     if not recorded:  # a recording comes without the bulk of its files, and was checked against its own manifest
         files = [item for kind in run.get("files", {}).values() for item in kind.items()]
         current = current and all(_digest(runs / name) == wanted for name, wanted in files)
@@ -34,7 +62,7 @@ def _digest(path: Path) -> str | None:
     return _digest_of(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _smoke(what: str) -> str:
+def smoke_label(what: str) -> str:
     return (
         ":::{admonition} Smoke run\n:class: warning smoke-run\n"
         f"{what} made with the preset `smoke`: tiny pictures and very few training steps, enough to test that "
@@ -42,35 +70,35 @@ def _smoke(what: str) -> str:
     )
 
 
-def _when(run: Any) -> str:
+def date_of(run: Any) -> str:
     return datetime.fromisoformat(run["started"]).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _took(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _device(run: Any) -> str:
+def device_of(run: Any) -> str:
     machine = run["machine"]
     return machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
 
 
-def _where(run: Any) -> str:
+def run_summary(run: Any) -> str:
     facts = [f"{key} {run[key]}" for key in ("preset", "task", "seed", "arm", "generator") if run.get(key) is not None]
     return " · ".join(
-        filter(None, [*facts, _when(run), f"{_took(run['seconds'])} on {_device(run)}", run["precision"]])
+        filter(None, [*facts, date_of(run), f"{duration(run['seconds'])} on {device_of(run)}", run["precision"]])
     )
 
 
-def _code(value: object) -> str:
+def as_code(value: object) -> str:
     """A value as inline code that is safe in a Markdown table."""
     text = str(value).replace("`", "'").replace("|", r"\|").replace("\n", " ")
     return f"`{text or ' '}`"
 
 
-def _table(heads: str, rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(heads: str, rows: Iterable[Iterable[str]]) -> str:
     lines = [heads.split(", "), ["---"] * len(heads.split(", ")), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -79,52 +107,39 @@ def _provenance(run: Any) -> str:
     machine = " · ".join(str(run["machine"][key]) for key in ("cpu", "gpu", "os") if run["machine"][key])
     threads = [f"{run['threads']} threads" if run["threads"] else None, run["precision"]]
     facts = {
-        "Run": _where(run),
+        "Run": run_summary(run),
         "Machine": " · ".join(filter(None, [machine, *threads])),
         "Peak memory": f"{run['peak_memory_mib']} MiB",
-        "Parameters": ", ".join(_code(f"{name} = {value!r}") for name, value in run["parameters"].items()),
+        "Parameters": ", ".join(as_code(f"{name} = {value!r}") for name, value in run["parameters"].items()),
         "Versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
-        "Notebook": f"`{run['notebook']}.ipynb`, SHA-256 {_code(run['source_sha256'])}",
-        "Library modules": f"SHA-256 {_code(run['modules_sha256'])}",
-        "Commit": _code(run["git"]) if run["git"] else "none",
+        "Notebook": f"`{run['notebook']}.ipynb`, SHA-256 {as_code(run['source_sha256'])}",
+        "Library modules": f"SHA-256 {as_code(run['modules_sha256'])}",
+        "Commit": as_code(run["git"]) if run["git"] else "none",
     }
     for verb, files in run.get("files", {}).items():
-        said = "<br>".join(f"{_code(name)} {_code(digest[:16])}" for name, digest in files.items())
+        said = "<br>".join(f"{as_code(name)} {as_code(digest[:16])}" for name, digest in files.items())
         facts[f"Files {verb} (start of SHA-256)"] = said or "none"
-    return _table("Fact, Value", facts.items())
+    return markdown_table("Fact, Value", facts.items())
 
 
-def _status_page(preset: str, shown: list[Shown]) -> str:
-    def row(name: str, page: Page | None, status: str, run: Any) -> list[str]:
-        which = [] if page else [run["task"] or "", str(run["seed"])]
-        made = [_when(run), _took(run["seconds"]), _device(run)] if run else ["", "", ""]
-        return [name, *which, run["preset"] if run else "", status, *made]
-
-    pages, others = [row(*entry) for entry in shown if entry[1]], [row(*entry) for entry in shown if not entry[1]]
+def status_page(preset: str, shown: list[Shown]) -> str:
+    pages = [entry.row() for entry in shown if entry.page]
+    others = [entry.row() for entry in shown if not entry.page]
     parts = [
         "# Status of the pages",
         f"This book was assembled from the runs of the preset `{preset}`. A page is **fresh** if its notebook and the "
         "library modules that the notebook imports are, byte for byte, those that made it, and **stale** if not. "
         "**Smoke** pages test that everything runs and say nothing about the method. **Recorded** pages were made "
         "elsewhere and kept. **Not run** pages are stubs.",
-        _table("Page, Preset, Status, When, Took, Where", pages),
+        markdown_table("Page, Preset, Status, When, Took, Where", pages),
     ]
     if others:
         parts += [
             "## Other runs of this preset",
             "Other seeds, tasks and variants have no page here; {doc}`chapter 6 </notebooks/06-results>` gathers what "
             "they measured.",
-            _table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
+            markdown_table("Notebook, Task, Seed, Preset, Status, When, Took, Where", others),
         ]
     parts.append("## Where each page comes from")
-    origins = [
-        (
-            f"({page.label})=\n### {page.docname.split('/', 1)[1]}"
-            if page
-            else f"### {name}, {run['task']}, seed {run['seed']}"
-        )
-        + f"\n\n{_provenance(run)}"
-        for name, page, _, run in shown
-        if run
-    ]
+    origins = [entry.origin() for entry in shown if entry.run]
     return "\n\n".join(parts + (origins or ["No page has been run."])) + "\n"

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from i2i_book.recorded.importing import import_recording
 from i2i_book.recorded.pack import pack, pack_models
-from i2i_book.recorded.take_in import take_in
 from i2i_book.runs import root
 from i2i_lib.commands import one_line_errors
 
@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         pack_models(options.home, target)
         print(f"{target.relative_to(root())}: kept")
     else:
-        target = take_in(options.source, root() / "book" / "recorded", name=options.name, replace=options.replace)
+        target = import_recording(
+            options.source, root() / "book" / "recorded", name=options.name, replace=options.replace
+        )
         print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
     return 0
 

@@ -13,16 +13,18 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.recorded.check import FORMAT, MANIFEST, NAMES, _names, _notebooks, check
+from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
 from i2i_lib.files import atomic_write, place_folder, sha256, write_json
 from i2i_lib.results import load_evaluation
+
+LINE = 4000  # characters of JSON that stand on one line
 
 
 def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) -> Path:
     """Pack the finished run `run` (runs/<preset>) into `out`, a .zip file or a folder, which must not exist yet.
 
-    The pages of seed 0 are packed whole unless `pages` is false; of other seeds the manifests alone, in notebooks
-    without outputs. `teachers` adds the teachers' weights, many times larger than the students'.
+    The pages of seed 0 are packed unless `pages` is false; of all others only what they noted when they ran.
+    `teachers` adds the teachers' weights, many times larger than the students'.
 
     Raises ValueError naming what is missing or does not fit.
     """
@@ -33,20 +35,29 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as temporary:
         folder = Path(temporary) / "packed"
+        runs = {}
         for path in sorted(p for p in run.rglob("*") if p.is_file()):
             name = path.relative_to(run).as_posix()
-            if NAMES.fullmatch(name) and (teachers or path.stem not in ("teacher", "original")):
-                _pack_file(path, folder / name, pages)
+            if not may_hold(name) or (path.stem in ("teacher", "original") and not teachers):
+                continue
+            if path.suffix == ".ipynb":
+                notebook: Any = nbformat.read(path, as_version=4)
+                runs[run_name(run, path)] = dict(notebook.metadata["i2i"])
+                if not pages or re.fullmatch("seed[1-9][0-9]*", path.parent.parent.name):
+                    continue
+            _pack_file(path, folder / name)
         files = {
-            name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in _names(folder)
+            name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+            for name in names_below(folder)
         }
         packed = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / MANIFEST, {"format": FORMAT, "preset": run.name, "packed": packed, "files": files})
+        manifest = {"format": FORMAT, "preset": run.name, "packed": packed, "runs": runs, "files": files}
+        atomic_write(folder / MANIFEST, compact_json(manifest))
         check(folder)
         if out.suffix == ".zip":
             packed_file = io.BytesIO()
             with zipfile.ZipFile(packed_file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name in _names(folder):
+                for name in names_below(folder):
                     archive.write(folder / name, name)
             atomic_write(out, packed_file.getvalue())
         else:
@@ -54,18 +65,33 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
     return out
 
 
-def _pack_file(path: Path, target: Path, pages: bool) -> None:
+def _pack_file(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".ipynb" and (not pages or re.fullmatch("seed[1-9][0-9]*", path.parent.parent.name)):
-        notebook: Any = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs = []
-        nbformat.write(notebook, target)
-    elif path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         _pack_weights(path, target)
-    elif not path.with_suffix(".safetensors").exists() or path.name == "data.json":
+    elif path.suffix != ".json":
         shutil.copyfile(path, target)
+    elif not path.with_suffix(".safetensors").exists() or path.name == "data.json":  # that of weights comes with them
+        atomic_write(target, compact_json(json.loads(path.read_text())))
+
+
+def compact_json(value: Any) -> bytes:
+    """JSON with a line for each row of a table: what fits on one is not broken, nor is a list of numbers."""
+    return (_lines(value, "") + "\n").encode()
+
+
+def _lines(value: Any, indent: str) -> str:
+    line = json.dumps(value, allow_nan=False)
+    inner = list(value.values() if isinstance(value, dict) else value) if isinstance(value, dict | list) else []
+    if len(line) <= LINE or not any(isinstance(part, dict | list) for part in inner):
+        return line
+    deeper = indent + " "
+    parts = [_lines(part, deeper) for part in inner]
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {part}" for key, part in zip(value, parts, strict=True)]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    joined = f",\n{deeper}".join(parts)
+    return f"{opening}\n{deeper}{joined}\n{indent}{closing}"
 
 
 def pack_models(home: Path, target: Path) -> None:
@@ -80,14 +106,17 @@ def pack_models(home: Path, target: Path) -> None:
         for name in ("teacher", "teacher-discriminator", "student-gcka"):
             _pack_weights(home / f"{name}.safetensors", new / f"{name}.safetensors")
         for name in ("plan.json", "data.json"):
-            atomic_write(new / name, (home / name).read_bytes())
+            atomic_write(new / name, compact_json(json.loads((home / name).read_text())))
         atomic_write(new / "MODEL_CARD.md", _model_card(home).encode())
         place_folder(new, target)
 
 
 def _model_card(home: Path) -> str:
     rows = {row.model: row for row in load_evaluation(home / "eval.json")["results"]}
-    runs_of = {path.stem: notebook.metadata["i2i"] for path, notebook in _notebooks(home / "notebooks")}
+    runs_of: dict[str, Any] = {}
+    for path in (home / "notebooks").glob("*.ipynb"):
+        notebook: Any = nbformat.read(path, as_version=4)
+        runs_of[path.stem] = notebook.metadata["i2i"]
     pages = {"teacher": "02-search-space", "gcka": "04-distillation-gcka"}
     lines = []
     for model, page in pages.items():

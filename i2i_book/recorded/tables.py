@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, markdown, quality_table
-from i2i_book.recorded.check import MANIFEST, _notebooks
+from i2i_book.recorded.check import MANIFEST
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
 
@@ -31,8 +31,3 @@ def tables(folder: Path) -> str:
             parts.append(markdown(answers_table(answers(found)), "question"))
         parts.append(rows.protocol.iloc[0])
     return "\n\n".join(parts)
-
-
-def manifests(folder: Path) -> list[tuple[str, Any]]:
-    """Name and manifest of every notebook of a recording."""
-    return [(path.stem, notebook.metadata["i2i"]) for path, notebook in _notebooks(folder)]

@@ -1,7 +1,6 @@
 """Run one notebook headlessly and strictly: `python -m i2i_book.runner NOTEBOOK -p NAME VALUE ...`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -31,7 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     variant = given.get("arm") or given.get("generator")
     given = presets.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
     given["run"] = options.run
-    os.environ["I2I_GPU"] = str(preset.get("gpu", 0))
     log: Path = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
     # Two runs of one notebook would write the same copy, progress and list of files.
     with files.exclusive(log.with_name(f".{log.name}.lock"), f"{log}, the executed copy,"):
@@ -41,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             log=log,
             publish=options.publish,
             threads=preset.get("threads"),
+            gpu=preset.get("gpu", 0),
             timeout=60 * preset["minutes"] if "minutes" in preset else None,
             preset=Path(options.preset).stem if options.preset else None,
         )

@@ -8,22 +8,36 @@ from typing import Any, get_args
 
 import yaml
 
-from i2i_lib.files import library_modules
+from i2i_lib.data.adapters import LOADERS, loader_module
+from i2i_lib.files import library_modules, root
 
 
 class NotebookError(RuntimeError):
     """A notebook that did not run to its end, or could not be started. The message is a sentence for the user."""
 
 
-def imported_modules(notebook: Path) -> list[Path]:
-    """The files of `i2i_lib` that a notebook imports, directly or through another, sorted. Read, not executed."""
-    code = "\n".join("".join(cell["source"]) for cell in _cells(notebook) if cell["cell_type"] == "code")
+def imported_modules(notebook: Path, task: str | None = None) -> list[Path]:
+    """The files of this checkout that a notebook imports, directly or through another, sorted. Read, not executed.
+
+    Of the adapters of data sets, which `load_task` picks by name, it is that of `task` alone.
+    """
+    cells = [cell["source"] for cell in _cells(notebook) if cell["cell_type"] == "code"]
     # IPython's `%magic` and `!shell` lines are not Python.
-    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+    lines = [line for cell in cells for line in cell.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    code = "\n".join(lines)
     try:
-        return library_modules("\n".join(lines))
+        found = set(library_modules(code))
     except SyntaxError as error:
         raise _not_python(notebook, error) from error
+    if task and "i2i_lib.data.tasks import" in code:
+        own = set(library_modules(f"import {loader_module(task)}"))
+        found = found - _adapters() | own
+    return sorted(found)
+
+
+def _adapters() -> set[Path]:
+    modules = {loader_module(task) for task in LOADERS}
+    return {root() / f"{module.replace('.', '/')}.py" for module in modules}
 
 
 def _not_python(notebook: Path, error: SyntaxError) -> NotebookError:
@@ -38,10 +52,10 @@ def _cells(notebook: Path) -> list[dict[str, Any]]:
         raise NotebookError(f"{notebook} is not a notebook, or was cut short ({error!r})") from error
 
 
-def code_digest(notebook: Path) -> tuple[str, str]:
-    """SHA-256 of the notebook's source, and of all library modules that it imports."""
+def code_digest(notebook: Path, task: str | None = None) -> tuple[str, str]:
+    """SHA-256 of the notebook's source, and of all modules of this checkout that it imports for a task."""
     modules = hashlib.sha256()
-    for path in imported_modules(notebook):
+    for path in imported_modules(notebook, task):
         modules.update(f"{path.name}\n".encode() + path.read_bytes())
     return hashlib.sha256(notebook.read_bytes()).hexdigest(), modules.hexdigest()
 

@@ -29,8 +29,8 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
 
 
-def _files(listing: Path) -> dict[str, dict[str, str]]:
-    """SHA-256 of every file that the notebook read and wrote, as `runs.noted` listed them, by its path below runs/."""
+def files_of(listing: Path) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that the notebook read and wrote, as `record_file` listed them, by its path below runs/."""
     found: dict[str, dict[str, str]] = {"read": {}, "wrote": {}}
     for line in listing.read_text().splitlines() if listing.exists() else []:
         verb, name = line.split(" ", 1)

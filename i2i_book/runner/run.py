@@ -9,6 +9,8 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +18,8 @@ from typing import Any
 
 from i2i_book import runs
 from i2i_book.runner.notebook import NotebookError, check_parameters, code_digest, notebook_parameters
-from i2i_book.runner.provenance import PACKAGES, _files, git_revision, machine
-from i2i_book.runner.watch import _Watch
+from i2i_book.runner.provenance import PACKAGES, files_of, git_revision, machine
+from i2i_book.runner.watch import Watch
 from i2i_lib.files import atomic_write
 
 
@@ -28,63 +30,36 @@ def run_notebook(
     log: Path,
     publish: Path | None = None,
     threads: int | None = None,
+    gpu: int = 0,
     timeout: float | None = None,
     preset: str | None = None,
 ) -> None:
     """Execute a notebook, keep the executed copy at `log` whatever happens, and copy it to `publish` on success.
 
-    `threads` bounds the threads of every numeric library in the kernel; `timeout` is in seconds for the whole
-    notebook; `preset` is noted in the provenance under `metadata.i2i`. Raises NotebookError with one sentence.
+    `threads` bounds the threads of every numeric library in the kernel, which expects `gpu` GPUs; `timeout` is in
+    seconds for the whole notebook; `preset` is noted in the provenance under `metadata.i2i`. Environment and signal
+    handlers are as before when it returns. Raises NotebookError with one sentence.
     """
     import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
 
     parameters = check_parameters(notebook, parameters)
     effective = {name: default for name, (_, default) in notebook_parameters(notebook).items()} | parameters
-    source_sha256, modules_sha256 = code_digest(notebook)
+    source_sha256, modules_sha256 = code_digest(notebook, effective.get("task"))
     log.parent.mkdir(parents=True, exist_ok=True)
-    progress = log.with_suffix(".progress.json")
-    progress.unlink(missing_ok=True)
+    progress, listing = log.with_suffix(".progress.json"), log.with_suffix(".files.txt")
+    for stale in (progress, listing):
+        stale.unlink(missing_ok=True)
+    environment = {"I2I_PROGRESS": str(progress), "I2I_FILES": str(listing), "I2I_GPU": str(gpu)}
     if threads:
-        os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ["I2I_PROGRESS"] = str(progress)
-    listing = log.with_suffix(".files.txt")
-    listing.unlink(missing_ok=True)
-    os.environ["I2I_FILES"] = str(listing)
-
-    failure: str | None = None
+        environment |= {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
-    started = datetime.now(UTC)
-    clock = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="i2i-") as sockets, _Watch(label, progress, timeout) as watch:
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(log),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(runs.root()),
-                progress_bar=False,
-                coalesce_streams=True,
-                start_timeout=180,
-                # A kernel that is told to stop says so as an error; real errors are in the notebook.
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                # Sockets in a folder of their own: notebooks side by side never race for a port.
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-            )
-        except PapermillExecutionError as error:
-            failure = f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
-        except DeadKernelError:
-            failure = "its kernel died (DeadKernelError), mostly for want of memory: lower batch_size or image_size"
-        except Exception as error:  # a kernel that never answered, a full disk, ...
-            failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    with _environment(environment), Watch(label, progress, timeout) as watch:
+        failure = _execute(notebook, log, parameters)
     if watch.timed_out:
         failure = f"it ran longer than its limit of {timeout:.0f} s: raise `minutes` in the preset"
     seconds = time.monotonic() - clock
-    del os.environ["I2I_FILES"]
 
     if not log.exists():
         raise NotebookError(f"{notebook.name} failed: {failure}")
@@ -105,7 +80,7 @@ def run_notebook(
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(watch.peak_memory / 2**20),
         "git": git_revision(),
-        "files": _files(listing),
+        "files": files_of(listing),
         "status": "failed" if failure else "ok",
         "preset": preset,
         **{name: effective.get(name) for name in ("task", "seed", "arm", "generator", "precision")},
@@ -118,6 +93,52 @@ def run_notebook(
     if publish:
         publish.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(publish, log.read_bytes())
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables while the block runs."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _execute(notebook: Path, log: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute with papermill, which writes `log` as it goes on; return why it failed, or None."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    try:
+        # Sockets in a folder of their own: notebooks side by side never race for a port.
+        with tempfile.TemporaryDirectory(prefix="i2i-") as sockets:
+            papermill.execute_notebook(
+                str(notebook),
+                str(log),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(runs.root()),
+                progress_bar=False,
+                coalesce_streams=True,
+                start_timeout=180,
+                # A kernel that is told to stop says so as an error; real errors are in the notebook.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
+    except PapermillExecutionError as error:
+        return f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return "its kernel died (DeadKernelError), mostly for want of memory: lower batch_size or image_size"
+    except Exception as error:  # a kernel that never answered, a full disk, ...
+        return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    return None
 
 
 def _unfinished(executed: Any) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 
-class _Watch:
+class Watch:
     """While a notebook runs: print its progress, bound its time, note its memory, and die with the parent."""
 
     def __init__(self, label: str, progress: Path, timeout: float | None) -> None:
@@ -25,9 +25,9 @@ class _Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "Watch":
         # SIGTERM ends the runner as Ctrl-C does: through `finally`, with the kernel stopped.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        self._handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self._thread.start()
         print(f"{self.label}: started", flush=True)
         return self
@@ -36,6 +36,7 @@ class _Watch:
         self._stop.set()
         self._thread.join()
         self._kill()
+        signal.signal(signal.SIGTERM, self._handler)
         print(f"{self.label}: ended after {time.monotonic() - self._started:.0f} s", flush=True)
 
     def _children(self) -> set[psutil.Process]:
@@ -48,8 +49,7 @@ class _Watch:
                 child.kill()
 
     def _watch(self) -> None:
-        said = self._started
-        last = ""
+        last_time, last_line = self._started, ""
         while not self._stop.wait(0.5):
             if os.getppid() != self._parent:
                 self._kill()
@@ -60,13 +60,15 @@ class _Watch:
                 self._kill()
                 return
             self.peak_memory = max(self.peak_memory, sum(map(_memory, self._children())))
-            if now - said >= 5:
-                line = _progress_line(self.progress) or f"running, {now - self._started:.0f} s"
-                # A line that says only that time passes need not come every five seconds.
-                if line != last and ("running" not in line or now - said >= 20):
-                    with suppress(OSError):  # a full disk must not end the watch with its words
-                        print(f"{self.label}: {line}", flush=True)
-                    last, said = line, now
+            if now - last_time < 5:
+                continue
+            line = _progress_line(self.progress)
+            if line is None and now - last_time >= 20:  # that only time passes need not be said every five seconds
+                line = f"running, {now - self._started:.0f} s"
+            if line and line != last_line:
+                with suppress(OSError):  # a full disk must not end the watch with its words
+                    print(f"{self.label}: {line}", flush=True)
+                last_time, last_line = now, line
 
 
 def _progress_line(progress: Path) -> str | None:

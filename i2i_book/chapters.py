@@ -1,0 +1,47 @@
+"""The chapters of the book, as `notebooks/chapters.yml` lists them."""
+
+from dataclasses import dataclass, field
+
+import yaml
+
+from i2i_lib.files import root
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One entry of `notebooks/chapters.yml`, which describes the fields."""
+
+    notebook: str  # its name without suffix, which begins with the chapter's number
+    title: str
+    part: str
+    of: str = "seed"  # "seed", "run", or one seed alone, such as "earth/seed0"
+    families: list[str] = field(default_factory=lambda: ["pix2pix", "cyclegan", "gaugan"])
+    makes: list[str] = field(default_factory=list)
+    variants: str | None = None
+    pages: dict[str, str] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """What the text calls the chapter by."""
+        return int(self.notebook[:2])
+
+
+def chapters() -> dict[str, Chapter]:
+    """Every chapter by the name of its notebook, in the order of the book."""
+    listed = yaml.safe_load((root() / "notebooks" / "chapters.yml").read_text())
+    return {name: Chapter(name, **entry) for name, entry in listed.items()}
+
+
+def made_by(artifact: str) -> str:
+    """The notebook that makes an artifact, such as `teacher` or `student-gcka`. Raises KeyError for an unknown one."""
+    for chapter in chapters().values():
+        if artifact.split("-")[0] in chapter.makes:
+            return chapter.notebook
+    raise KeyError(artifact)
+
+
+def chapter_of(page: str) -> Chapter | None:
+    """The chapter that a page or a run belongs to by its name: `04-distillation` of `04-distillation-mse`."""
+    named = [chapter for chapter in chapters().values() if f"{page}-".startswith(f"{chapter.notebook}-")]
+    return max(named, key=lambda chapter: len(chapter.notebook), default=None)

@@ -1,0 +1,124 @@
+"""The files that a run of the book makes: what the Snakefile asks for, by preset, tasks and seeds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from i2i_book import presets
+from i2i_book.chapters import Chapter, chapters
+from i2i_book.runner.notebook import imported_modules
+from i2i_lib.files import root
+
+# The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
+DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
+SUFFIXES = (".safetensors", ".json")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: its preset, tasks and seeds. Paths are relative to the checkout."""
+
+    preset: str  # its name, or the path of a .yml file
+    task: str = "earth"  # or "all"
+    seeds: int = 1
+    ablate: bool = False  # whether the students of chapter 10 are trained too
+    settings: dict[str, Any] = field(init=False)
+    tasks: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", presets.load_preset(self.preset))
+        object.__setattr__(self, "tasks", presets.tasks(self.task))
+        if self.ablate and not any(self.ablations(task) for task in self.tasks):
+            paired = ", ".join(presets.PAIRED_TASKS)
+            raise ValueError(f"no ablations for {', '.join(self.tasks)}: they are of {paired}")
+
+    @property
+    def folder(self) -> str:
+        """Where the run lies."""
+        return f"runs/{Path(self.preset).stem}"
+
+    def homes(self, task: str) -> list[str]:
+        """The folder of each seed of a task."""
+        return [f"{self.folder}/{task}/seed{seed}" for seed in range(self.seeds)]
+
+    def arms(self, task: str) -> list[str]:
+        """The students of chapters 4 to 6."""
+        return presets.variants(self.settings, task)[0]
+
+    def generators(self, task: str) -> list[str]:
+        """The generators that chapter 2 trains."""
+        return presets.variants(self.settings, task)[1]
+
+    def ablations(self, task: str) -> list[str]:
+        """The students that chapter 10 compares beside them; none unless they were asked for."""
+        return presets.ablations(self.settings, task) if self.ablate else []
+
+    def tasks_of(self, chapter: str) -> list[str]:
+        """Every task of the library whose family is one of the chapter's, whether or not it was asked for."""
+        families = chapters()[chapter].families
+        return [task for task in presets.FAMILIES if presets.family(self.settings, task) in families]
+
+    def pages(self) -> list[str]:
+        """The executed notebooks."""
+        found = []
+        for chapter in chapters().values():
+            if chapter.of == "run":
+                found.append(f"{self.folder}/notebooks/{chapter.notebook}.ipynb")
+            elif chapter.of != "seed":
+                if chapter.of.split("/")[0] in self.tasks:
+                    found.append(f"{self.folder}/{chapter.of}/notebooks/{chapter.notebook}.ipynb")
+            else:
+                for task in self.tasks:
+                    if presets.family(self.settings, task) in chapter.families:
+                        names = self._runs(chapter, task)
+                        found += [f"{home}/notebooks/{name}.ipynb" for home in self.homes(task) for name in names]
+        return found
+
+    def _runs(self, chapter: Chapter, task: str) -> list[str]:
+        """A name for each variant of a notebook that is run for a task."""
+        if chapter.variants == "arm":
+            return [f"{chapter.notebook}-{arm}" for arm in self.arms(task)]
+        if chapter.variants == "generator":
+            others = [name for name in self.generators(task) if name != "inception"]
+            return [chapter.notebook, *(f"{chapter.notebook}-{name}" for name in others)]
+        return [chapter.notebook]
+
+    def artifacts(self) -> list[str]:
+        """What lies between the pages, and the tables of the whole run."""
+        found = []
+        for task in self.tasks:
+            models = ["data", "teacher", "teacher-discriminator", *(f"student-{arm}" for arm in self.arms(task))]
+            models += ["original"] if "resnet" in self.generators(task) else []
+            for home in self.homes(task):
+                found += [f"{home}/{name}{suffix}" for name in models for suffix in SUFFIXES]
+                found += [f"{home}/{name}.json" for name in ("plan", "eval", "scales")]
+        return [*found, f"{self.folder}/results.jsonl", f"{self.folder}/headline.md"]
+
+    def each(self, name: str) -> list[str]:
+        """A file of that name for each task and seed."""
+        return [f"{home}/{name}" for task in self.tasks for home in self.homes(task)]
+
+    def ablated(self) -> list[str]:
+        """The evaluations of the ablations that were asked for."""
+        return [f"{home}/ablations.json" for task in self.tasks if self.ablations(task) for home in self.homes(task)]
+
+    def demos(self) -> list[str]:
+        """The networks of the live demo, for those of its tasks that were asked for."""
+        shown = [task for task in DEMOS if task in self.tasks and "gcka" in self.arms(task)]
+        return [f"{self.folder}/{task}/seed0/demo/demo.json" for task in shown]
+
+    def left(self, name: str, asked: list[str]) -> list[str]:
+        """The files of that name of other tasks and seeds in this run, beside those that were `asked` for."""
+        present = (path.relative_to(root()).as_posix() for path in (root() / self.folder).glob(f"*/seed*/{name}"))
+        return sorted(set(present) - set(asked))
+
+    def parameters(self, notebook: str, task: str = "", variant: str | None = None) -> dict[str, Any]:
+        """What the preset sets for a notebook."""
+        return presets.preset_parameters(self.settings, notebook, task, variant)
+
+
+def sources(notebook: str, task: str | None = None) -> Iterator[str]:
+    """The modules of this checkout that a notebook imports, for data also those that make its `task`."""
+    for path in imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task):
+        yield path.relative_to(root()).as_posix()
