@@ -13,10 +13,9 @@ otherwise every network spends a tenth of its time on pages that it gave back a 
 import argparse
 import ctypes
 import os
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHINDUCTOR_FREEZING", "1")  # with --compile, weights are constants, as after fusing
 
 import pandas as pd
 import torch
@@ -35,7 +33,7 @@ from torch import Tensor, nn
 from i2i_book.runner.provenance import machine
 from i2i_lib.checkpoint import build, save_generator
 from i2i_lib.config import Norm, ResnetConfig, cat_teacher
-from i2i_lib.export.fuse import LANES, fuse
+from i2i_lib.export.fuse import fuse
 from i2i_lib.export.onnx import export_onnx, session
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
@@ -43,16 +41,8 @@ from i2i_lib.prune import prune
 
 BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
 SIZE = 256
-ORT, COMPILED = ", ONNX Runtime", "student, fused, compiled"
+ORT = ", ONNX Runtime"
 GOAL = 0.6  # of the MACs ratio that the fused student's speed-up should reach at a batch of 1
-PARTS = {
-    r"stem": "stem",
-    r"blocks\.\d+\.expand.* k(\d)": r"blocks, first \1 x \1",
-    r"blocks\.\d+\.spatial": "blocks, depthwise",
-    r"blocks\.\d+\.project.* k(\d)": r"blocks, closing \1 x \1",
-    r"up": "up-sampling",
-    r"head": "last 7 x 7",
-}
 
 
 def networks(norm: Norm) -> dict[str, Any]:
@@ -102,57 +92,13 @@ def in_better_layout(net: nn.Module, images: Tensor) -> tuple[Callable[[], Tenso
     return lambda: net(x), name
 
 
-@contextmanager
-def convolutions_timed(net: nn.Module) -> Iterator[list[tuple[str, float, float, float]]]:
-    """Collects (part, seconds, products, products with the outputs rounded up to full registers) of each call."""
-    rows: list[tuple[str, float, float, float]] = []
-    started: dict[nn.Module, float] = {}
-    handles = []
-    for name, conv in net.named_modules():
-        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-            label = f"{name} k{conv.kernel_size[0]}"
-            part = next(re.sub(f"{p}.*", to, label) for p, to in PARTS.items() if re.match(p, label))
-
-            def after(conv: Any, given: Any, made: Tensor, part: str = part) -> None:
-                spent = time.thread_time() - started[conv]
-                grid = given[0] if isinstance(conv, nn.ConvTranspose2d) else made
-                macs = grid[0, 0].numel() * len(made) * conv.weight.numel()
-                rows.append((part, spent, macs, macs * (-(-made.shape[1] // LANES) * LANES / made.shape[1])))
-
-            handles += [conv.register_forward_pre_hook(lambda conv, _: started.__setitem__(conv, time.thread_time()))]
-            handles += [conv.register_forward_hook(after)]
-    yield rows
-    for handle in handles:
-        handle.remove()
-
-
-def where_time_goes(net: nn.Module, call: Callable[[], Any], rate: float, repeats: int = 7) -> pd.DataFrame:
-    """Median milliseconds of each part of one pass, beside what its products take at `rate` (MACs a second)."""
-    passes, totals = [], []
-    with convolutions_timed(net) as rows:
-        for _ in range(repeats):
-            rows.clear()
-            totals.append(seconds(call))
-            passes.append(pd.DataFrame(rows, columns=["part", "ms", "macs", "full"]).groupby("part", sort=False).sum())
-    table = passes[-1].assign(ms=1e3 * pd.concat(passes).groupby("part", sort=False)["ms"].median())
-    rest = 1e3 * median(totals) - table["ms"].sum()
-    table.loc["norms, ReLU, borders, sums, copies, tanh"] = [rest, 0.0, 0.0]
-    table.loc["all"] = table.sum()
-    table["at ResNet's rate"], table["the same, registers full"] = (1e3 * table[c] / rate for c in ("macs", "full"))
-    return table.assign(macs=table["macs"] / 1e6).drop(columns="full").rename(columns={"macs": "M MACs"})
-
-
-def measure(norm: Norm, batch: int, rounds: int, *, compiled: bool) -> None:
+def measure(norm: Norm, batch: int, rounds: int) -> None:
+    """Print the table of one norm and batch size."""
     nets, images = networks(norm), torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
     calls: dict[str, Callable[[], Any]] = {}
     layouts = {}
     for name, net in nets.items():
         calls[name], layouts[name] = in_better_layout(net, images)
-    if compiled:
-        nets[COMPILED], layouts[COMPILED] = nets["student, fused"], "NHWC"
-        network = torch.compile(fuse(nets["student"]).to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
-        calls[COMPILED] = partial(network, images.to(memory_format=torch.channels_last))
-        calls[COMPILED]()
     for name, running in in_onnx_runtime(nets).items():
         calls[f"{name}{ORT}"] = partial(running.run, None, {running.get_inputs()[0].name: images.numpy()})
         layouts[f"{name}{ORT}"] = "its own"
@@ -177,17 +123,12 @@ def measure(norm: Norm, batch: int, rounds: int, *, compiled: bool) -> None:
             share = float(table["share of it"].to_dict()[name])
             verdict = "reached" if share >= GOAL else "missed"
             print(f"goal, {name}: {GOAL:.0%} of the MACs ratio, {verdict} with {share:.0%}")
-        rate = macs["ResNet-9"] / median(times["ResNet-9"])
-        parts = where_time_goes(nets["student, fused"], calls["student, fused"], rate)
-        print(f"\nwhere the fused student's time goes; ResNet-9 computes {rate / 1e9:.0f} G MACs a second")
-        print(parts.to_string(float_format="{:.1f}".format), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--norm", nargs="+", choices=["instance", "batch"], default=["instance"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--compile", action="store_true", help="also torch.compile the fused student: minutes more")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with suppress(OSError, AttributeError):  # another C library than glibc
@@ -200,7 +141,7 @@ def main() -> None:
     with torch.inference_mode():
         for norm in given.norm:
             for batch in given.batch:
-                measure(norm, batch, rounds=5 if batch == 1 else 1, compiled=given.compile)
+                measure(norm, batch, rounds=5 if batch == 1 else 1)
 
 
 if __name__ == "__main__":
