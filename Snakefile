@@ -10,6 +10,7 @@ from pathlib import Path
 from i2i_book.chapters import chapters
 from i2i_book.make import shown
 from i2i_book.plan import Plan, sources
+from i2i_book.presets import preset_parameters
 from i2i_book.runs import ASSEMBLED
 
 PRESET = str(config.get("preset", "cpu"))
@@ -35,7 +36,7 @@ THREADS, GPU, MINUTES = PLAN.settings["threads"], PLAN.settings["gpu"], PLAN.set
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {sys.executable} -m i2i_book.runner --preset {shlex.quote(PRESET)} --run {shlex.quote(Path(PRESET).stem)}"
-    " {input.notebook} {params.fixed} --log {log.notebook} --publish {output.notebook}"
+    " {input.notebook} {params.fixed} --publish {output.notebook}"
 )
 SEEDED = "-p task {task} -p seed {seed}"
 
@@ -59,8 +60,8 @@ def parameters(name, variant=None, task=""):
     """What the preset sets for a notebook: a change reruns it."""
 
     def given(wildcards):
-        set_by_preset = PLAN.parameters(name, wildcards.get("task", task), wildcards.get("arm", variant))
-        return json.dumps(set_by_preset, sort_keys=True)
+        found = preset_parameters(PLAN.settings, name, wildcards.get("task", task), wildcards.get("arm", variant))
+        return json.dumps(found, sort_keys=True)
 
     return given
 
@@ -98,8 +99,6 @@ rule data:
     output:
         notebook=HOME + "/notebooks/01-data.ipynb",
         data=multiext(HOME + "/data", ".safetensors", ".json"),
-    log:
-        notebook=HOME + "/logs/01-data.ipynb",
     params:
         preset=parameters("01-data"),
         fixed=SEEDED + (f" -p path {shlex.quote(DATA)}" if DATA else "") + (f" -p layout {LAYOUT}" if LAYOUT else ""),
@@ -116,8 +115,6 @@ rule search_space:
         teacher=multiext(HOME + "/teacher", ".safetensors", ".json"),
         discriminator=multiext(HOME + "/teacher-discriminator", ".safetensors", ".json"),
         scales=HOME + "/scales.json",
-    log:
-        notebook=HOME + "/logs/02-search-space.ipynb",
     params:
         preset=parameters("02-search-space", "inception"),
         fixed=SEEDED,
@@ -134,8 +131,6 @@ use rule search_space as original with:
     output:
         notebook=HOME + "/notebooks/02-search-space-resnet.ipynb",
         teacher=multiext(HOME + "/original", ".safetensors", ".json"),
-    log:
-        notebook=HOME + "/logs/02-search-space-resnet.ipynb",
     params:
         preset=parameters("02-search-space", "resnet"),
         fixed=SEEDED + " -p generator resnet",
@@ -155,8 +150,6 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
             plan=HOME + "/plan.json",
         wildcard_constraints:
             task="|".join(PLAN.tasks_of(pruning)),
-        log:
-            notebook=HOME + f"/logs/{pruning}.ipynb",
         params:
             preset=parameters(pruning),
             fixed=SEEDED,
@@ -175,8 +168,6 @@ rule distillation:
     output:
         notebook=HOME + "/notebooks/04-distillation-{arm}.ipynb",
         student=multiext(HOME + "/student-{arm}", ".safetensors", ".json"),
-    log:
-        notebook=HOME + "/logs/04-distillation-{arm}.ipynb",
     params:
         preset=parameters("04-distillation"),
         fixed=SEEDED + " -p arm {arm}",
@@ -188,9 +179,9 @@ rule distillation:
         RUNNER
 
 
-def evaluated(arms, original, into):
+def evaluated(wildcards, arms, original, into):
     """The parameters of an evaluation."""
-    return f" -p arms '{json.dumps(arms)}' -p original {original} -p into {into}"
+    return f"-p task {wildcards.task} -p seed {wildcards.seed} -p arms '{json.dumps(arms)}' -p original {original} -p into {into}"
 
 
 rule evaluation:
@@ -203,12 +194,9 @@ rule evaluation:
     output:
         notebook=HOME + "/notebooks/05-evaluation.ipynb",
         results=HOME + "/eval.json",
-    log:
-        notebook=HOME + "/logs/05-evaluation.ipynb",
     params:
         preset=parameters("05-evaluation"),
-        fixed=lambda w: f"-p task {w.task} -p seed {w.seed}"
-        + evaluated(PLAN.arms(w.task), "resnet" in PLAN.generators(w.task), into="eval"),
+        fixed=lambda w: evaluated(w, PLAN.arms(w.task), "resnet" in PLAN.generators(w.task), into="eval"),
     threads: THREADS
     resources:
         gpu=GPU,
@@ -226,11 +214,9 @@ use rule evaluation as ablation with:
     output:
         notebook=HOME + "/notebooks/05-evaluation-ablations.ipynb",
         results=HOME + "/ablations.json",
-    log:
-        notebook=HOME + "/logs/05-evaluation-ablations.ipynb",
     params:
         preset=parameters("05-evaluation"),
-        fixed=lambda w: f"-p task {w.task} -p seed {w.seed}" + evaluated(PLAN.ablations(w.task), False, into="ablations"),
+        fixed=lambda w: evaluated(w, PLAN.ablations(w.task), False, into="ablations"),
 
 
 rule demo:
@@ -290,8 +276,6 @@ for name, chapter in chapters().items():
         output:
             notebook=f"{home}/notebooks/{name}.ipynb",
             made=[f"{home}/{made}" for made in chapter.makes],
-        log:
-            notebook=f"{home}/logs/{name}.ipynb",
         params:
             preset=parameters(name, task=task),
             # What was ablated before is shown too, and only `make ablations` makes it.

@@ -1,9 +1,9 @@
 """How fast training is, choice by choice: `python benchmarks/bench_train.py`, about two minutes of a core.
 
-The baseline is a loop that a competent user would write: float32, channels first, PyTorch's default Adam, features
-caught by hooks, a DataLoader that decodes files, every loss read at every step; the teacher frozen and under `no_grad`.
-Each line changes one thing in it; the last is this library's trainer, which makes all the choices. Networks, batches
-and losses are those that a preset sets for the teacher and the student (by GCKA) of `earth`.
+The baseline is a loop that a competent user would write: float32, channels first, PyTorch's default Adam, a DataLoader
+that decodes files, every loss read at every step; the teacher frozen and under `no_grad`. Each line changes one thing
+in it; the last is this library's trainer, which makes all the choices. Networks, batches and losses are those that a
+preset sets for the teacher and the student (by GCKA) of `earth`.
 
 Every number of a table is from one run. The loops take turns, so that whatever else the machine does hits all, and on
 a CPU what is measured is the thread's own time, without its waiting for a core; on a GPU, that of the clock. A ratio is
@@ -69,10 +69,7 @@ CHOICES = (
     "losses summed on the device",  # and read every 50 steps
     DETERMINISTIC,
 )
-STUDENT_CHOICES = (
-    "features returned",  # by the forward pass, not caught by hooks
-    "teacher's graph recorded",  # the teacher is neither frozen nor under `no_grad`
-)
+TEACHER_GRAPH = "teacher's graph recorded"  # of students: the teacher is neither frozen nor under `no_grad`
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +80,9 @@ class Setting:
     folder: Path  # of the data, the teacher, the plan, and of the training pairs side by side, a file each
     recipe: Recipe
 
-    def build(self, seed: int) -> tuple[Any, Callable[[int], Iterator[Batch]]]:
+    def build(self, seed: int) -> tuple[Any, Any]:
         """The library's trainer and batches."""
-        trainer, batches, _ = build(replace(self.recipe, seed=seed), self.folder, self.task, DEVICE)
-        return trainer, batches
+        return build(replace(self.recipe, seed=seed), self.folder, self.task, DEVICE)[:2]
 
 
 def settings(preset: str, folder: Path) -> dict[str, Setting]:
@@ -162,12 +158,8 @@ class UsualLoop:
         layout = torch.channels_last if "channels last" in self.choices else torch.contiguous_format
         for net in filter(None, (self.generator, self.discriminator, self.teacher)):
             net.to(memory_format=layout)
-        self.caught: dict[nn.Module, list[Tensor]] = {}
         if self.teacher:
-            self.teacher.requires_grad_("teacher's graph recorded" in self.choices)
-            if "features returned" not in self.choices:
-                self._catch(self.generator)
-                self._catch(self.teacher)
+            self.teacher.requires_grad_(TEACHER_GRAPH in self.choices)
         fused = "fused Adam" in self.choices or None
         self.opt_g, self.opt_d = (
             torch.optim.Adam(net.parameters(), self.training.lr, (0.5, 0.999), fused=fused)
@@ -179,30 +171,16 @@ class UsualLoop:
         self.sums: dict[str, Any] = {}
         self.count = 0
 
-    def _catch(self, net: Any) -> None:
-        caught = self.caught[net] = []
-        for tap in (net.stem, *(net.blocks[i - 1] for i in net.config.taps)):
-            tap.register_forward_hook(lambda module, given, made: caught.append(made))
-
-    def _forward(self, net: Any, source: Tensor) -> tuple[Tensor, list[Tensor]]:
-        if "features returned" in self.choices:
-            image, features = net.forward_features(source)
-            return image, list(features)
-        if net not in self.caught:
-            return net(source), []
-        self.caught[net].clear()
-        return net(source), list(self.caught[net])
-
     def step(self) -> None:
         batch = next(self.batches)
         source, target = batch.source, batch.target
         cast = torch.autocast(DEVICE.type, torch.bfloat16) if "bf16" in self.choices else nullcontext()
         with cast:
-            wanted = []
+            wanted = ()
             if self.teacher:
-                with torch.set_grad_enabled("teacher's graph recorded" in self.choices):
-                    wanted = self._forward(self.teacher, source)[1]
-            fake, features = self._forward(self.generator, source)
+                with torch.set_grad_enabled(TEACHER_GRAPH in self.choices):
+                    _, wanted = self.teacher(source, features=True)
+            fake, features = self.generator(source, features=True)
             fake = fake.float()
             self.discriminator.requires_grad_(True)
             real_scores = self.discriminator(torch.cat([source, target], 1))
@@ -278,7 +256,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 def measure(what: str, setting: Setting, rounds: int) -> None:
     """Print the table of one training."""
-    names = [BASELINE, *CHOICES, *(STUDENT_CHOICES if setting.recipe.teacher else ())]
+    names = [BASELINE, *CHOICES, *([TEACHER_GRAPH] if setting.recipe.teacher else [])]
     loops: dict[str, Any] = {name: UsualLoop(setting, name) for name in names}
     loops[LIBRARY] = LibraryLoop(setting)
     times: dict[str, list[float]] = {name: [] for name in loops}
@@ -299,10 +277,9 @@ def measure(what: str, setting: Setting, rounds: int) -> None:
     size = setting.task.test.size
     print(f"\n{what}, batches of {setting.recipe.batch_size} at {size} px, {rounds} rounds of {steps}")
     print(table.to_string(float_format="{:.2f}".format))
-    reached = "reached" if median(ratios[LIBRARY]) >= GOAL else "missed"
-    print(
-        f"goal: {GOAL} times the baseline's images per second, {reached} with {median(ratios[LIBRARY]):.2f}", flush=True
-    )
+    ratio = median(ratios[LIBRARY])
+    reached = "reached" if ratio >= GOAL else "missed"
+    print(f"goal: {GOAL} times the baseline's images per second, {reached} with {ratio:.2f}", flush=True)
 
 
 def final_losses(setting: Setting, steps: int, seeds: int = 3) -> None:
@@ -324,9 +301,7 @@ def final_losses(setting: Setting, steps: int, seeds: int = 3) -> None:
     apart = mean(found[LIBRARY]) - mean(found[BASELINE])
     spread = mean(stdev(values) for values in found.values())
     verdict = "within" if abs(apart) <= spread else "outside"
-    print(
-        f"library minus baseline, mean of {seeds} seeds: {apart:+.4f}, {verdict} one deviation of seeds, {spread:.4f}"
-    )
+    print(f"library minus baseline, mean of {seeds} seeds: {apart:+.4f}, {verdict} one deviation, {spread:.4f}")
 
 
 def memory(setting: Setting, steps: int) -> None:

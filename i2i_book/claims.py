@@ -52,16 +52,9 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     digits = MEASURES[c.measure].digits if digits is None else digits
     label = MEASURES[c.measure].label
     said = f"{c.difference:+.{digits}f}, 95 % interval {c.low:+.{digits}f} to {c.high:+.{digits}f}"
-    if c.seeds == 1:
-        return (
-            f"In {label}, {c.model} differs from {c.against} by {said} over the places of one training; one seed "
-            "supports no claim about another training."
-        )
     if c.seeds < SEEDS_OF_A_CLAIM:
-        return (
-            f"In {label}, {c.model} differs from {c.against} by {said}; two seeds support no claim about another "
-            "training."
-        )
+        few = " over the places of one training; one seed supports" if c.seeds == 1 else "; two seeds support"
+        return f"In {label}, {c.model} differs from {c.against} by {said}{few} no claim about another training."
     places = f"{c.blocks} blocks" if c.blocks else "on these test pictures"
     if c.favours is None:
         verdict = f"no difference between {c.model} and {c.against} is shown"

@@ -1,9 +1,7 @@
 """The files that a run of the book makes: what the Snakefile asks for, by preset, tasks and seeds."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from i2i_book import presets
 from i2i_book.chapters import Chapter, chapters
@@ -15,21 +13,13 @@ DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line 
 SUFFIXES = (".safetensors", ".json")
 
 
-@dataclass(frozen=True)
 class Plan:
-    """One run: its preset, tasks and seeds. Paths are relative to the checkout."""
+    """One run: its preset (a name, or the path of a .yml file), tasks and seeds. Paths are relative to the checkout."""
 
-    preset: str  # its name, or the path of a .yml file
-    task: str = "earth"  # or "all"
-    seeds: int = 1
-    ablate: bool = False  # whether the students of chapter 10 are trained too
-    settings: dict[str, Any] = field(init=False)
-    tasks: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", presets.load_preset(self.preset))
-        object.__setattr__(self, "tasks", presets.tasks(self.task))
-        if self.ablate and not any(self.ablations(task) for task in self.tasks):
+    def __init__(self, preset: str, task: str = "earth", seeds: int = 1, *, ablate: bool = False) -> None:
+        self.preset, self.seeds, self.ablate = preset, seeds, ablate
+        self.settings, self.tasks = presets.load_preset(preset), presets.tasks(task)
+        if ablate and not any(self.ablations(task) for task in self.tasks):
             paired = ", ".join(presets.PAIRED_TASKS)
             raise ValueError(f"no ablations for {', '.join(self.tasks)}: they are of {paired}")
 
@@ -112,10 +102,6 @@ class Plan:
         """The files of that name of other tasks and seeds in this run, beside those that were `asked` for."""
         present = (path.relative_to(root()).as_posix() for path in (root() / self.folder).glob(f"*/seed*/{name}"))
         return sorted(set(present) - set(asked))
-
-    def parameters(self, notebook: str, task: str = "", variant: str | None = None) -> dict[str, Any]:
-        """What the preset sets for a notebook."""
-        return presets.preset_parameters(self.settings, notebook, task, variant)
 
 
 def sources(notebook: str, task: str | None = None) -> Iterator[str]:

@@ -139,22 +139,22 @@ def _box(axis: Axes, x: float, y: float, text: str, colour: str, *, ranked: bool
     axis.text(x, y, text, _SMALL, linespacing=1.1, bbox=frame)
 
 
+def part_costs(config: GeneratorConfig | ResnetConfig, side: int, convention: Convention) -> dict[str, int]:
+    """MACs of a picture of `side` pixels in stem, blocks, up-sampling, head, and norms apart."""
+    names = {"stem": "stem", "blocks": "blocks", "up": "up-sampling", "head": "head"}
+    costs = dict.fromkeys([*names.values(), "norms"], 0)
+    for layer in layers(config):
+        part = "norms" if layer.kind == "norm" else names[layer.name.split(".")[0]]
+        costs[part] += layer_macs(layer, side * side, tracked=config.norm != "instance", convention=convention)
+    return costs
+
+
 def macs_by_part(
     axis: Axes, bars: Mapping[str, tuple[GeneratorConfig | ResnetConfig, int, Convention]], *, share: bool = False
 ) -> None:
-    """Stacked bars of where a generator's MACs go: stem, blocks, up-sampling, head, and norms apart.
-
-    `bars`: label -> (config, side of the picture, convention). `share`: as in `stacked_bars`.
-    """
-    names = {"stem": "stem", "blocks": "blocks", "up": "up-sampling", "head": "head"}
-    costs = {}
-    for label, (config, side, convention) in bars.items():
-        parts = costs[label] = dict.fromkeys([*names.values(), "norms"], 0)
-        for layer in layers(config):
-            part = "norms" if layer.kind == "norm" else names[layer.name.split(".")[0]]
-            parts[part] += layer_macs(layer, side * side, tracked=config.norm != "instance", convention=convention)
+    """Stacked bars of `part_costs`, whose arguments each label of `bars` has. `share`: as in `stacked_bars`."""
     colours = {"stem": SKY, "blocks": BLUE, "up-sampling": ORANGE, "head": PURPLE, "norms": GREY}
-    stacked_bars(axis, costs, colours, share=share)
+    stacked_bars(axis, {label: part_costs(*network) for label, network in bars.items()}, colours, share=share)
 
 
 def stacked_bars(

@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION
 from i2i_lib.config import BlockWidths, PrunableConfig
 from i2i_lib.macs import generator_macs, generator_params
-from i2i_lib.prune import ChannelPlan, Scales
+from i2i_lib.prune import ChannelPlan, Prunable, Scales, prune, random_scales, uniform_scales
 
 Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of that kind
 
@@ -115,6 +115,30 @@ def cost_table(configs: Sequence[PrunableConfig], image_size: int) -> pd.DataFra
     )
 
 
+def evaluated_costs(teacher: Prunable, budget: float, image_size: int) -> list[int]:
+    """The exact MACs of every student that the binary search tries, in order."""
+    evaluated = []
+
+    def noted_cost(student: PrunableConfig) -> int:
+        evaluated.append(generator_macs(student, image_size, "exact"))
+        return evaluated[-1]
+
+    prune(teacher, budget, image_size=image_size, cost=noted_cost)
+    return evaluated
+
+
+def search_facts(
+    channels: pd.DataFrame, evaluated: Sequence[float], plan: ChannelPlan, budget: float, seconds: float
+) -> dict[str, str]:
+    """How short the search was, and what it left of the budget. `seconds`: of the teacher's training."""
+    return {
+        "Different thresholds": f"{channels.scale.nunique() + 1:,}",
+        "Evaluations of the cost": f"{len(evaluated)}",
+        "Budget left": f"{budget - plan.cost:,} MACs ({100 * (1 - plan.cost / budget):.2f} %)",
+        "Training of the teacher": f"{seconds:,.0f} s",
+    }
+
+
 def draw_search(
     thresholds: np.ndarray, costs: pd.DataFrame, evaluated: Sequence[float], budget: float, threshold: float | None
 ) -> Figure:
@@ -200,6 +224,16 @@ def draw_family(
         axis.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), ncols=3, fontsize=9, handlelength=1, columnspacing=1)
         axis.xaxis.set_major_formatter("{x:g}")
     return figure
+
+
+def rival_plans(teacher: Prunable, budget: float, image_size: int, random: int = 20) -> dict[str, ChannelPlan]:
+    """Plans of the same budget by uniform narrowing and by so many random rankings."""
+    rankings = {"uniform": uniform_scales(teacher)}
+    rankings |= {f"random {i}": random_scales(teacher, i) for i in range(random)}
+    return {
+        name: prune(teacher, budget, image_size=image_size, cost="exact", scales=scales)
+        for name, scales in rankings.items()
+    }
 
 
 def kept_shares(plans: Mapping[str, ChannelPlan], scales: Scales, kinds: Kinds) -> pd.DataFrame:

@@ -36,13 +36,7 @@ from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
 
 # Words of the headline, each linked to its place in the glossary where it comes first.
-HEADLINE_TERMS = {
-    "student": "student",
-    "GCKA": "GCKA",
-    "MACs": "MACs",
-    "L1": "L1",
-    "feature distance": "feature distance",
-}
+HEADLINE_TERMS = ("student", "GCKA", "MACs", "L1", "feature distance")
 RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 
@@ -109,8 +103,8 @@ def _headline(preset: str, pages: list[Page], made: Path) -> str:
     label = smoke_label("This book was") if preset == "smoke" else ""
     if made.exists():
         text = made.read_text()
-        for word, term in HEADLINE_TERMS.items():
-            text = text.replace(word, f"{{term}}`{word} <{term}>`", 1)
+        for term in HEADLINE_TERMS:
+            text = text.replace(term, f"{{term}}`{term}`", 1)
         return label + text
     chapter = "{doc}`Chapter 6 </notebooks/06-results>`"
     if any(page.executed for page in pages if page.source.stem == "06-results"):

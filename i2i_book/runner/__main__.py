@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--preset", help="take parameters from presets/PRESET.yml; -p overrides them")
     parser.add_argument("--run", default="lab", help="the run to read and write (default: lab, as when run by hand)")
-    parser.add_argument("--log", type=Path, help="where the executed copy is kept, also if it fails")
+    parser.add_argument("--log", type=Path, help="where the executed copy is kept, also if it fails (default: logs/)")
     parser.add_argument("--publish", type=Path, help="where the executed copy goes if it succeeds")
     options = parser.parse_args(arguments)
     notebook: Path = options.notebook
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     variant = given.get("arm") or given.get("generator")
     given = presets.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
     given["run"] = options.run
-    log: Path = options.log or runs.root() / "runs" / options.run / "logs" / notebook.name
+    home = options.publish.parents[1] if options.publish else runs.root() / "runs" / options.run
+    log: Path = options.log or home / "logs" / (options.publish or notebook).name
     # Two runs of one notebook would write the same copy, progress and list of files.
     with files.exclusive(log.with_name(f".{log.name}.lock"), f"{log}, the executed copy,"):
         run_notebook(
