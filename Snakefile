@@ -31,7 +31,7 @@ HOME = RUN + "/{task}/seed{seed}"
 EVALUATIONS = PLAN.each("eval.json")
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
-# Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which says why.
+# Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which reports why.
 THREADS, GPU, MINUTES = PLAN.settings["threads"], PLAN.settings["gpu"], PLAN.settings["minutes"] + 5
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
@@ -57,7 +57,7 @@ def source(name):
 
 
 def parameters(name, variant=None, task=""):
-    """What the preset sets for a notebook: a change reruns it."""
+    """Parameters that the preset sets for a notebook: a change reruns it."""
 
     def given(wildcards):
         found = preset_parameters(PLAN.settings, name, wildcards.get("task", task), wildcards.get("arm", variant))

@@ -1,4 +1,4 @@
-"""How long one picture takes: `python benchmarks/bench_inference.py`, about two minutes of a core.
+"""Time of one picture: `python benchmarks/bench_inference.py`, about two minutes of a core.
 
 ResNet-9 (the paper's "Original"), a narrow ResNet-9, the teacher, a student of the paper's smallest budget, and that
 student fused, at 256 x 256 on one thread of a CPU, in PyTorch and in ONNX Runtime. Weights are random, since only time

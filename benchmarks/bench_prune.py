@@ -1,4 +1,4 @@
-"""How long pruning the paper's teachers takes: `pytest benchmarks/bench_prune.py`."""
+"""Time to prune the paper's teachers: `pytest benchmarks/bench_prune.py`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How fast training is, choice by choice: `python benchmarks/bench_train.py`, about two minutes of a core.
+"""Speed of training, choice by choice: `python benchmarks/bench_train.py`, about two minutes of a core.
 
 The baseline is a loop that a competent user would write: float32, channels first, PyTorch's default Adam, a DataLoader
 that decodes files, every loss read at every step; the teacher frozen and under `no_grad`. Each line changes one thing
@@ -74,7 +74,7 @@ TEACHER_GRAPH = "teacher's graph recorded"  # of students: the teacher is neithe
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is trained, a teacher or a student of one, and where its files are."""
+    """A training, of a teacher or a student of one, and the place of its files."""
 
     task: Task
     folder: Path  # of the data, the teacher, the plan, and of the training pairs side by side, a file each

@@ -1,1 +1,1 @@
-"""What makes the book: the door to Snakemake, its pages, recorded runs, their verification. No notebook imports it."""
+"""The tooling of the book: the door to Snakemake, figures and tables, pages, recorded runs and their verification."""

@@ -23,7 +23,7 @@ class Chapter:
 
     @property
     def number(self) -> int:
-        """What the text calls the chapter by."""
+        """Number by which the text names the chapter."""
         return int(self.notebook[:2])
 
 

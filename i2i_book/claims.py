@@ -51,16 +51,16 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     """A comparison as a whole sentence with the numbers behind it."""
     digits = MEASURES[c.measure].digits if digits is None else digits
     label = MEASURES[c.measure].label
-    said = f"{c.difference:+.{digits}f}, 95 % interval {c.low:+.{digits}f} to {c.high:+.{digits}f}"
+    found = f"{c.difference:+.{digits}f}, 95 % interval {c.low:+.{digits}f} to {c.high:+.{digits}f}"
     if c.seeds < SEEDS_OF_A_CLAIM:
         few = " over the places of one training; one seed supports" if c.seeds == 1 else "; two seeds support"
-        return f"In {label}, {c.model} differs from {c.against} by {said}{few} no claim about another training."
+        return f"In {label}, {c.model} differs from {c.against} by {found}{few} no claim about another training."
     places = f"{c.blocks} blocks" if c.blocks else "on these test pictures"
     if c.favours is None:
         verdict = f"no difference between {c.model} and {c.against} is shown"
     else:
         verdict = f"{c.model} is {c.verdict} than {c.against}"
-    return f"In {label}, {verdict} ({said}; {c.seeds} seeds, {places})."
+    return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def quality_table(rows: pd.DataFrame) -> pd.DataFrame:
 def answers_table(found: Sequence[tuple[str, Comparison]]) -> pd.DataFrame:
     """`answers` as a table: a row for each question, a column for each measure.
 
-    A cell is the difference, its interval and, in bold, the model for which the interval speaks, if it speaks for one.
+    A cell is the difference, its interval and, in bold, the model that the interval favours, if it favours one.
     """
     table: dict[str, dict[str, str]] = {}
     for question, c in found:
@@ -145,26 +145,26 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     mean: Any = rows.groupby("model").mean(numeric_only=True)
     fewer, faster = (mean[c]["teacher"] / mean[c]["gcka"] for c in ("macs_exact", "latency_ms"))
     seeds = "one seed" if len(evaluations) == 1 else f"{len(evaluations)} seeds"
-    said = (
+    text = (
         f"On `{rows.task.iloc[0]}` ({seeds}), the student distilled by GCKA needs {fewer:.1f} times fewer exact MACs "
         f"than its teacher and is {faster:.1f} times as fast; {_from_teacher(evaluations, mean, 'gcka')}."
     )
     if "inherited" in mean.index:
-        said += (
+        text += (
             " If the same student starts from the teacher's weights in place of random ones, "
             f"{_from_teacher(evaluations, mean, 'inherited')}."
         )
     if "l1" in evaluations[0]["per_image"]:
         levels = {model: f"{mean.l1[model]:.3f}" for model in ("look-up", "teacher", "gcka")}
-        said += (
+        text += (
             f" In L1, a look-up of colours is at {levels['look-up']}, the teacher at {levels['teacher']} and the "
             f"student at {levels['gcka']}."
         )
-    return said
+    return text
 
 
 def _from_teacher(evaluations: Sequence[Mapping[str, Any]], mean: Any, student: str) -> str:
-    """How a student's pictures differ from its teacher's in the task's leading measures."""
+    """In words, how a student's pictures differ from its teacher's in the task's leading measures."""
     if "l1" not in evaluations[0]["per_image"]:
         change = 100 * (mean.kd[student] / mean.kd["teacher"] - 1)
         return f"the KD of its pictures is {abs(change):.1f} % {'higher' if change > 0 else 'lower'}"

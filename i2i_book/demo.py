@@ -1,7 +1,7 @@
-"""What the live demo needs: `python -m i2i_book.demo runs/cpu/earth/seed0` writes it into the folder `demo` there.
+"""Files of the live demo: `python -m i2i_book.demo runs/cpu/earth/seed0` writes them into the folder `demo` there.
 
 A student and its teacher as ONNX files, pictures to choose from, and what PyTorch makes of one of them, so that a
-browser can say by how much it differs.
+browser can show by how much it differs.
 """
 
 import sys
@@ -90,7 +90,7 @@ def _export(source: Path, file: Path, name: str) -> Exported:
 
 
 def _world(task: Task, out: Path) -> dict[str, Any]:
-    """Write the map and the satellite picture between the limits of latitude, and say where things lie on them.
+    """Write the map and the satellite picture between the limits of latitude, and return where things lie on them.
 
     Rows are counted from the upper limit, columns from 180 W, in pixels of the task's raster.
     """

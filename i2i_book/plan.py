@@ -1,4 +1,4 @@
-"""The files that a run of the book makes: what the Snakefile asks for, by preset, tasks and seeds."""
+"""The files that a run of the book makes, for the Snakefile: by preset, tasks and seeds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ class Plan:
 
     @property
     def folder(self) -> str:
-        """Where the run lies."""
+        """Folder of the run."""
         return f"runs/{Path(self.preset).stem}"
 
     def homes(self, task: str) -> list[str]:
@@ -75,7 +75,7 @@ class Plan:
         return [chapter.notebook]
 
     def artifacts(self) -> list[str]:
-        """What lies between the pages, and the tables of the whole run."""
+        """The files between the pages, and the tables of the whole run."""
         found = []
         for task in self.tasks:
             models = ["data", "teacher", "teacher-discriminator", *(f"student-{arm}" for arm in self.arms(task))]

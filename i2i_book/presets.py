@@ -1,4 +1,4 @@
-"""What a preset, a task and a list of arms ask of a run."""
+"""Presets: their files, and what they set for tasks, students and notebooks."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def load_preset(preset: str) -> dict[str, Any]:
     """The preset `presets/<preset>.yml`, or the file itself if a path to one is given.
 
     Raises ValueError naming the entry that is unknown or of another kind. The parameters in a notebook's section are
-    the runner's to check: only their notebook knows their types.
+    the runner's to check: only their notebook declares their types.
     """
     path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"
     if not path.is_file():
@@ -98,7 +98,7 @@ def _expect(right: bool, name: str, value: Any, expected: str) -> None:
 
 
 def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant: str | None = None) -> dict[str, Any]:
-    """What a preset sets for a notebook: its own section, then that of `<task>`, then that of `<variant>`, later wins.
+    """A notebook's parameters by a preset: its own section, then that of `<task>`, then that of `<variant>`; later wins.
 
     A section holds parameters; the sections of a task or a variant are marked by a leading `+`, as in `+openmoji`.
     Where the variant is a student, what sets it apart comes before the preset's section for it.

@@ -1,4 +1,4 @@
-"""Where runs live on disk.
+"""Places of runs on disk.
 
 A run is one preset (`smoke`, `cpu`, ...) or work by hand (`lab`). Everything that a run makes lies under
 `runs/<run>/<task>/seed<k>/`; nothing outside that folder is written by a notebook.

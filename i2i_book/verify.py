@@ -67,18 +67,18 @@ class Number:
         return self.model if self.model in ("teacher", "original") else f"student-{self.model}"
 
 
-def find(preset: str, name: str, *, top: Path | None = None) -> Number:
+def find(preset: str, name: str) -> Number:
     """The number `name` of the run of `preset`, or of its recording if it was not run here.
 
     Raises ValueError naming what was expected, FileNotFoundError naming the command that makes the run.
     """
-    top = top or runs.root()
     parts = name.split("/")
     if len(parts) != 4 or not parts[1].isdigit():
         raise ValueError(f"NUMBER must read task/seed/model/measure, such as earth/0/gcka/l1, got {name!r}")
     task, seed, model, measure = parts[0], int(parts[1]), parts[2], parts[3]
     if measure in TIMED:
         raise ValueError(f"{measure} is a measurement of time or memory, which no rerun repeats: verify another")
+    top = runs.root()
     places = {top / "runs" / preset: False, top / "book" / "recorded" / preset: True}
     found = [place for place in places if (place / task / f"seed{seed}" / "eval.json").exists()]
     if not found:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,16 +10,19 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 
-from i2i_book.figures.style import _LINE, _SMALL, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeBlockWidths
 from i2i_lib.macs import Convention, layer_macs, layers
+
+_SMALL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
+_LINE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
 
 
 def inception_block(
     axis: Axes,
     width: int,
     block: BlockWidths,
-    kernel_sizes: Sequence[int] = (1, 3, 5),
+    kernel_sizes: Sequence[int],
     *,
     of: BlockWidths | None = None,
 ) -> None:
@@ -61,7 +64,7 @@ def spade_block(
     inputs: int,
     block: SpadeBlockWidths,
     labels: int,
-    kernel_sizes: Sequence[int] = (1, 3, 5),
+    kernel_sizes: Sequence[int],
     *,
     of: SpadeBlockWidths | None = None,
 ) -> None:

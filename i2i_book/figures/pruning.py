@@ -130,7 +130,7 @@ def evaluated_costs(teacher: Prunable, budget: float, image_size: int) -> list[i
 def search_facts(
     channels: pd.DataFrame, evaluated: Sequence[float], plan: ChannelPlan, budget: float, seconds: float
 ) -> dict[str, str]:
-    """How short the search was, and what it left of the budget. `seconds`: of the teacher's training."""
+    """Facts about one search: its length, and the rest of the budget. `seconds`: of the teacher's training."""
     return {
         "Different thresholds": f"{channels.scale.nunique() + 1:,}",
         "Evaluations of the cost": f"{len(evaluated)}",
@@ -269,7 +269,7 @@ def draw_rankings(ranked: pd.Series, uniform: pd.Series, random: pd.DataFrame) -
 
 
 def chance_facts(ranked: pd.Series, random: pd.DataFrame) -> dict[str, str]:
-    """How far a plan's shares are from the mean of random ones, beside how far these are from each other."""
+    """Distance of a plan's shares from the mean of random ones, beside the distances among these."""
     average = random.mean(axis=1)
     outside = (ranked < random.min(axis=1)) | (ranked > random.max(axis=1))
     largest = (ranked - average).abs().idxmax()

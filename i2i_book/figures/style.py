@@ -4,7 +4,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -19,18 +18,8 @@ from torchvision.utils import make_grid
 
 from i2i_lib.metrics.pairs import quantise
 
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#7A7A7A",
-)
-COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
-_SMALL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
-_LINE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A7A7A")
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = COLOURS
 
 
 def style() -> None:
@@ -56,16 +45,16 @@ def facts(values: Mapping[str, str]) -> Markdown:
     return Markdown("\n".join(f"- {name}: **{value}**" for name, value in values.items()))
 
 
-def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mapping[int, str] | None = None) -> Figure:
+def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1) -> Figure:
     """Rows of images with the row's name at the left, pixels shown as they are.
 
-    `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. `side`: inches per image. `columns`: titles.
+    `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. `side`: inches per image.
     """
     count = len(next(iter(rows.values())))
     figure, axes = plt.subplots(
         len(rows),
         count,
-        figsize=(side * count + 0.9, side * len(rows) + (0.3 if columns else 0.1)),
+        figsize=(side * count + 0.9, side * len(rows) + 0.1),
         squeeze=False,
         gridspec_kw={"wspace": 0.04, "hspace": 0.04},
         layout="constrained",
@@ -76,12 +65,10 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1, columns: Mappin
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for index, title in (columns or {}).items():
-        axes[0][index].set_title(title, fontsize=9)
     return figure
 
 
-def divider(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
+def divider(layers: Mapping[str, Tensor]) -> HTML:
     """Pictures of the same places, as one mosaic for each name; in the book a divider moves between any two of them.
 
     `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
@@ -89,7 +76,7 @@ def divider(layers: Mapping[str, Tensor], *, columns: int = 4) -> HTML:
     shown = []
     for name, images in layers.items():
         file = BytesIO()
-        mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
+        mosaic = make_grid(quantise(images).cpu(), nrow=4, padding=0).permute(1, 2, 0).numpy()
         Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
         data = b64encode(file.getvalue()).decode()
         alt = escape(f"{len(images)} places: {name}")

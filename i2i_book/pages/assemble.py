@@ -44,8 +44,8 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     """Wipe and refill the generated pages below `book` from `runs`/`preset`; returns the pages in reading order.
 
     A notebook that is missing there is taken from `book`/recorded, which has the same layout as `runs`: it holds what
-    other machines ran. Raises ValueError for an executed notebook that did not end well, which is no page, and for a
-    recording that does not match its manifest.
+    other machines ran. Raises ValueError for an executed notebook that failed, and for a recording that does not
+    match its manifest.
     """
     for folder in (book / "notebooks", book / "tasks"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,7 +75,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
 
 
 def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs: Path) -> list[Shown]:
-    """Write every page, a stub where nothing ran; return what the status page says of it and of runs without a page."""
+    """Write every page, a stub where nothing ran; return the lines of the status page, also for runs without a page."""
     sources, kept = book.parent / "notebooks", book / "recorded"
     docnames = {page.docname for page in pages}
     shown = []
@@ -99,7 +99,7 @@ def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs
 
 
 def _headline(preset: str, pages: list[Page], made: Path) -> str:
-    """What the introduction includes, which so states no number that this book's own run did not make."""
+    """Headline for the introduction: no number but those of this book's own run."""
     label = smoke_label("This book was") if preset == "smoke" else ""
     if made.exists():
         text = made.read_text()
@@ -157,7 +157,7 @@ def _demos(preset: str, book: Path, runs: Path) -> str:
 
 
 def _stress(record: Path) -> str:
-    """What `make stress` last found: included by the page on errors."""
+    """Results of the last `make stress`: included by the page on errors."""
     if not record.exists():
         return "`make stress` has not been run yet.\n"
     found = json.loads(record.read_text())
@@ -190,7 +190,7 @@ def _in_bfloat16(half: Any) -> str:
 
 
 def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
-    """What other machines measured, each run under its hardware and date: included by the page on recorded results."""
+    """Results of other machines, each run under its hardware and date: included by the page on recorded results."""
     parts = []
     for folder in recordings(kept):
         made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]

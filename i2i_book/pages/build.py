@@ -74,7 +74,7 @@ def _version(package: Path) -> str | None:
 
 
 class _Links(HTMLParser):
-    """What one page offers (ids), links to, and loads; and its pictures' alt texts."""
+    """Ids, links and loaded files of one page, and its pictures without alt text."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which pages the book has, their titles and their order."""
+"""Pages of the book: their titles and their order."""
 
 import json
 import re

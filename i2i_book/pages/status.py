@@ -34,7 +34,7 @@ class Shown:
         return [self.name, self.run["task"] or "", str(self.run["seed"]), preset, self.status, *made]
 
     def origin(self) -> str:
-        """Where it comes from: the part of the page that its run line links to."""
+        """Its provenance: the part of the page that its run line links to."""
         head = f"### {self.name}, {self.run['task']}, seed {self.run['seed']}"
         if self.page:
             head = f"({self.page.label})=\n### {self.page.docname.split('/', 1)[1]}"
@@ -42,7 +42,7 @@ class Shown:
 
 
 def status_of(run: Any, recorded: bool, digest: Digest, sources: Path, runs: Path) -> str:
-    """fresh or stale by comparing the digests of code and of files; smoke and recorded are said first."""
+    """fresh or stale by comparing the digests of code and of files, after smoke or recorded."""
     source = sources / f"{run['notebook']}.ipynb"
     current = source.exists() and digest(source, run["task"]) == (run["source_sha256"], run["modules_sha256"])
     if not recorded:  # a recording comes without the bulk of its files, and was checked against its own manifest
@@ -117,8 +117,8 @@ def _provenance(run: Any) -> str:
         "Commit": as_code(run["git"]) if run["git"] else "none",
     }
     for verb, files in run.get("files", {}).items():
-        said = "<br>".join(f"{as_code(name)} {as_code(digest[:16])}" for name, digest in files.items())
-        facts[f"Files {verb} (start of SHA-256)"] = said or "none"
+        listed = "<br>".join(f"{as_code(name)} {as_code(digest[:16])}" for name, digest in files.items())
+        facts[f"Files {verb} (start of SHA-256)"] = listed or "none"
     return markdown_table("Fact, Value", facts.items())
 
 

@@ -101,7 +101,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def facts_of(manifest: dict[str, Any], place: str) -> dict[str, dict[str, Any]]:
-    """What the notebooks of one task and seed, such as `earth/seed0`, noted when they ran, by the name of the run."""
+    """Name of the run -> facts that it noted, for one task and seed, such as `earth/seed0`."""
     runs = manifest["runs"].items()
     return {name.removeprefix(f"{place}/"): facts for name, facts in runs if name.startswith(f"{place}/")}
 
@@ -156,12 +156,12 @@ def _check_shown(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def run_name(folder: Path, notebook: Path) -> str:
-    """What the manifest calls an executed notebook: `earth/seed0/notebooks/01-data.ipynb` is `earth/seed0/01-data`."""
+    """Name of an executed notebook in the manifest: `earth/seed0/notebooks/01-data.ipynb` is `earth/seed0/01-data`."""
     return (notebook.parent.parent.relative_to(folder) / notebook.stem).as_posix()
 
 
 def _page_texts(path: Path, notebook: Any) -> Iterator[str]:
-    """What a page shows as it is. Code and plain text are escaped, so they are not among it."""
+    """Texts that a page shows unescaped: all but code and plain text."""
     yield from _strings(notebook.metadata)
     for cell in notebook.cells:
         if cell.cell_type != "code":

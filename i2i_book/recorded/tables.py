@@ -15,7 +15,7 @@ def recordings(recorded: Path) -> list[Path]:
 
 
 def tables(folder: Path) -> str:
-    """What a recording measured, in Markdown: per task its models' quality and, from three seeds on, its claims."""
+    """Results of a recording in Markdown: per task its models' quality and, from three seeds on, its claims."""
     table, evaluations = load_table(folder / "results.jsonl"), load_evaluations(folder / "results.jsonl")
     parts = []
     for task, found in sorted(evaluations.items()):

@@ -1,4 +1,4 @@
-"""What a notebook depends on, and the parameters that it takes."""
+"""Dependencies and parameters of a notebook."""
 
 import ast
 import hashlib
@@ -94,7 +94,7 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The given parameters, whole numbers as float where the notebook says so.
+    """The given parameters, whole numbers as float where the notebook declares one.
 
     Raises NotebookError for a name that the notebook does not have and for a value that is not of the annotated type:
     a quoted "false" of a preset, for instance, or its `1e-4`, which YAML reads as text.
@@ -104,7 +104,7 @@ def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_parameters(notebook: Path, texts: dict[str, str]) -> dict[str, Any]:
-    """What the command line says, each text read as the annotated type: `1e-4` is a float, `[gcka, none]` a list.
+    """Parameters from the command line, each text read as the annotated type: `1e-4` is a float, `[gcka, none]` a list.
 
     Raises NotebookError as `check_parameters` does.
     """

