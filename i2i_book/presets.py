@@ -98,7 +98,7 @@ def _expect(right: bool, name: str, value: Any, expected: str) -> None:
 
 
 def preset_parameters(preset: dict[str, Any], notebook: str, task: str, variant: str | None = None) -> dict[str, Any]:
-    """A notebook's parameters by a preset: its own section, then that of `<task>`, then that of `<variant>`; later wins.
+    """A notebook's parameters by a preset: its own section, then that of `<task>` and that of `<variant>`; later wins.
 
     A section holds parameters; the sections of a task or a variant are marked by a leading `+`, as in `+openmoji`.
     Where the variant is a student, what sets it apart comes before the preset's section for it.

@@ -1,9 +1,12 @@
 """The book's figure style, and what several chapters show. Colours: Okabe and Ito's palette."""
 
+import inspect
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
+from textwrap import dedent
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -43,6 +46,11 @@ def style() -> None:
 def facts(values: Mapping[str, str]) -> Markdown:
     """Numbers of this run as a list, one line each."""
     return Markdown("\n".join(f"- {name}: **{value}**" for name, value in values.items()))
+
+
+def source_code(*functions: Callable[..., Any]) -> Markdown:
+    """The source of functions, as the library has it."""
+    return Markdown("\n".join(f"```python\n{dedent(inspect.getsource(function))}```" for function in functions))
 
 
 def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1) -> Figure:
