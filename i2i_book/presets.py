@@ -65,18 +65,13 @@ def _check_entries(content: dict[str, Any]) -> None:
         elif name in LISTS:
             _expect(_is_list_of_names(value), name, value, "a list of names")
         elif name == "notebooks":
-            _check_notebooks(value)
+            for notebook, parameters in _section("notebooks", value).items():
+                for key, part in _section(f"notebooks, {notebook}", parameters).items():
+                    if key.startswith("+"):
+                        _section(f"notebooks, {notebook}, {key}", part)
         else:
             for inner, part in _section(name, value).items():
                 _expect(_is_list_of_names(part), f"{name}, {inner}", part, "a list of names")
-
-
-def _check_notebooks(notebooks: Any) -> None:
-    for notebook, parameters in _section("notebooks", notebooks).items():
-        name = f"notebooks, {notebook}"
-        for key, value in _section(name, parameters).items():
-            if key.startswith("+"):
-                _section(f"{name}, {key}", value)
 
 
 def _section(name: str, value: Any) -> dict[str, Any]:

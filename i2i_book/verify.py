@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
-from i2i_book.recorded.check import check, facts_of, read_manifest
+from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
 from i2i_book.runner.run import run_notebook
@@ -78,14 +78,13 @@ def find(preset: str, name: str) -> Number:
     task, seed, model, measure = parts[0], int(parts[1]), parts[2], parts[3]
     if measure in TIMED:
         raise ValueError(f"{measure} is a measurement of time or memory, which no rerun repeats: verify another")
-    top = runs.root()
-    places = {top / "runs" / preset: False, top / "book" / "recorded" / preset: True}
-    found = [place for place in places if (place / task / f"seed{seed}" / "eval.json").exists()]
-    if not found:
+    place = f"{task}/seed{seed}"
+    run, recording = runs.root() / "runs" / preset, runs.root() / "book" / "recorded" / preset
+    recorded = not (run / place / "eval.json").exists()
+    home = (recording if recorded else run) / place
+    if not (home / "eval.json").exists():
         raise FileNotFoundError(f"{task} with seed {seed} has no evaluation: `make book PRESET={preset}` makes it")
-    if places[found[0]]:
-        check(found[0])
-    home = found[0] / task / f"seed{seed}"
+    pages = facts_of(check(recording), place) if recorded else {}
     evaluations = [path for name in ("ablations", "eval") if (path := home / f"{name}.json").exists()]
     rows = {row.model: row for path in evaluations for row in load_evaluation(path)["results"]}
     if model not in rows:
@@ -94,13 +93,10 @@ def find(preset: str, name: str) -> Number:
     if not isinstance(value, int | float):
         known = [key for key, found in asdict(rows[model]).items() if isinstance(found, float) and key not in TIMED]
         raise ValueError(f"{model} has no number {measure!r}: it has {', '.join(known)}")
-    pages = {}
-    if places[found[0]]:
-        pages = facts_of(read_manifest(found[0]), f"{task}/seed{seed}")
     for path in sorted((home / "notebooks").glob("*.ipynb")):
         notebook: Any = nbformat.read(path, as_version=4)
         pages[path.stem] = notebook.metadata["i2i"]
-    return Number(name, task, seed, model, measure, float(value), home, places[found[0]], pages)
+    return Number(name, task, seed, model, measure, float(value), home, recorded, pages)
 
 
 def rerun(number: Number, start: str) -> float:

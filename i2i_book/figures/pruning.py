@@ -1,6 +1,7 @@
 """Tables and figures that both pruning chapters show: the threshold, the search, the widths, rival rankings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -234,6 +235,31 @@ def rival_plans(teacher: Prunable, budget: float, image_size: int, random: int =
         name: prune(teacher, budget, image_size=image_size, cost="exact", scales=scales)
         for name, scales in rankings.items()
     }
+
+
+def variations(
+    teacher: Prunable,
+    image_size: int,
+    asked: Mapping[str, Mapping[str, Any]],
+    widths: Callable[[Any], Mapping[str, Any]],
+) -> Styler:
+    """A row for each search of `asked` (name -> arguments of `prune`): its student, or why there is none.
+
+    `widths`: the columns to show of a student's config.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, arguments in asked.items():
+        try:
+            plan = prune(teacher, image_size=image_size, **arguments)
+        except ValueError as error:
+            rows[name] = {"threshold": str(error)}
+            continue
+        sizes = [generator_macs(plan.config, image_size, "exact") / 1e6, plan.macs / 1e6, generator_params(plan.config)]
+        row = dict(zip(["exact (M)", "paper (M)", "parameters"], sizes, strict=True))
+        rows[name] = {"threshold": plan.threshold, **row, **widths(plan.config)}
+    table = pd.DataFrame(rows).T.style
+    table.format(precision=3, thousands=",")
+    return table
 
 
 def kept_shares(plans: Mapping[str, ChannelPlan], scales: Scales, kinds: Kinds) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     variant = given.get("arm") or given.get("generator")
     given = presets.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
     given["run"] = options.run
-    home = options.publish.parents[1] if options.publish else runs.root() / "runs" / options.run
+    home = options.publish.parent.parent if options.publish else runs.root() / "runs" / options.run
     log: Path = options.log or home / "logs" / (options.publish or notebook).name
     # Two runs of one notebook would write the same copy, progress and list of files.
     with files.exclusive(log.with_name(f".{log.name}.lock"), f"{log}, the executed copy,"):

@@ -30,14 +30,9 @@ def imported_modules(notebook: Path, task: str | None = None) -> list[Path]:
     except SyntaxError as error:
         raise _not_python(notebook, error) from error
     if task and "i2i_lib.data.tasks import" in code:
-        own = set(library_modules(f"import {loader_module(task)}"))
-        found = found - _adapters() | own
+        adapters = {root() / f"{loader_module(name).replace('.', '/')}.py" for name in LOADERS}
+        found = found - adapters | set(library_modules(f"import {loader_module(task)}"))
     return sorted(found)
-
-
-def _adapters() -> set[Path]:
-    modules = {loader_module(task) for task in LOADERS}
-    return {root() / f"{module.replace('.', '/')}.py" for module in modules}
 
 
 def _not_python(notebook: Path, error: SyntaxError) -> NotebookError:
