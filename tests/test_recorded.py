@@ -354,7 +354,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
     twice = shutil.copy(archive, tmp_path / "twice.zip")
     with zipfile.ZipFile(twice, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.write(copy / "results.jsonl", "results.jsonl")
-    with pytest.raises(ValueError, match=r"results\.jsonl twice"):
+    with pytest.raises(ValueError, match=r"results\.jsonl' twice"):
         import_recording(Path(twice), tmp_path / "recorded")
     (tmp_path / "no.zip").write_bytes(archive.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"no\.zip is damaged or cut short"):
