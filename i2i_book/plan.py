@@ -1,7 +1,7 @@
 """The files that a run of the book makes: what the Snakefile asks for, by preset, tasks and seeds."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ class Plan:
         return presets.preset_parameters(self.settings, notebook, task, variant)
 
 
-def sources(notebook: str, task: str | None = None) -> Iterator[str]:
-    """The modules of this checkout that a notebook imports, for data also those that make its `task`."""
-    for path in imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task):
-        yield path.relative_to(root()).as_posix()
+@cache
+def sources(notebook: str, task: str | None = None) -> list[str]:
+    """The modules of this checkout that a notebook imports or that the library picks for its task."""
+    modules = imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task)
+    return [path.relative_to(root()).as_posix() for path in modules]
