@@ -3,7 +3,6 @@
 A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -147,15 +146,14 @@ class UnpairedTrainer:
     def check(self) -> None:
         """Nothing: no loss here can be undefined."""
 
-    def result(self, batches: Batches, count: int = 50, *, reverse: bool = False) -> Any:
-        """Return the generator from sources to targets in eval mode, or with `reverse` the one back.
+    def result(self, batches: Batches, count: int = 50) -> Any:
+        """Return the generator from sources to targets in eval mode.
 
         `batches` are those of the training. Batch-norm statistics are always gathered again, over `count` of them: in
-        training each generator also met fakes and, for the identity loss, images of the domain that it translates to.
+        training the generator also met fakes and, for the identity loss, images of the domain that it translates to.
         """
-        side = self.ba if reverse else self.ab
-        latest = side.average.module if side.average else side.generator
-        return with_fresh_bn_statistics(latest, swapped(batches) if reverse else batches, count, self.config)
+        latest = self.ab.average.module if self.ab.average else self.ab.generator
+        return with_fresh_bn_statistics(latest, batches, count, self.config)
 
 
 class UnpairedDistiller(Distiller):
@@ -194,15 +192,6 @@ class UnpairedDistiller(Distiller):
         descend(total(losses), self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})
-
-
-def swapped(batches: Batches) -> Batches:
-    """The same batches in the other direction: sources become targets."""
-
-    def other(first: int) -> Iterator[Batch]:
-        return (Batch(batch.target, batch.source) for batch in batches(first))
-
-    return other
 
 
 def _check_reads_images(config: DiscriminatorConfig) -> None:

@@ -1,12 +1,13 @@
 """Shared by all distillers: the feature loss, the frozen teacher and its outputs."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2i_lib.config import check_choice
 from i2i_lib.distributed import default_group, parallel
 from i2i_lib.losses import unchecked_alignment
 from i2i_lib.train.adversarial import GanState, TrainConfig, autocast, frozen
@@ -30,8 +31,7 @@ class FeatureLoss(nn.Module):
 
     def __init__(self, kind: Distillation, student: Any, teacher: Any, config: TrainConfig) -> None:
         super().__init__()
-        if kind not in (*ALIGNMENTS, "mse", "none"):
-            raise ValueError(f"unknown distillation {kind!r}: expected {', '.join(ALIGNMENTS)}, mse or none")
+        check_choice("distillation", kind, get_args(Distillation))
         self.kind, self.config = kind, config
         self.adaptors = nn.ModuleList()
         if kind == "mse":  # only the MSE needs the student's channels to be as many as the teacher's

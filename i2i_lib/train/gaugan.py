@@ -32,13 +32,14 @@ LabelGenerator = InceptionSpadeGenerator | SpadeGenerator
 class SpadeTrainer(GanState):
     """SPADE (Park et al. 2019): a conditional discriminator at several scales, whose features are matched too.
 
-    `feature_matching` weighs the L1 distance between the discriminator's layers for a fake and for the target,
-    `perceptual_weight` that between the features `perceptual`, where they are given. `config.recon` has no part here.
+    `feature_matching` weighs the L1 distance between the discriminator's layers for a fake and for the target. Where
+    features `perceptual` are given, they are matched too. `config.recon` has no part here.
     """
 
     # Two time scales (Heusel et al. 2017): the discriminator learns four times as fast, without momentum.
     rates = (0.5, 2.0)
     betas = (0.0, 0.9)
+    perceptual_weight = 10.0
 
     def __init__(
         self,
@@ -49,11 +50,9 @@ class SpadeTrainer(GanState):
         feature_loss: FeatureLoss | None = None,
         feature_matching: float = 10.0,
         perceptual: Vgg19Features | None = None,
-        perceptual_weight: float = 10.0,
     ) -> None:
         super().__init__(generator, discriminator, config, feature_loss=feature_loss)
-        self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
-        self.perceptual = perceptual
+        self.feature_matching, self.perceptual = feature_matching, perceptual
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator; return the detached losses by name."""
