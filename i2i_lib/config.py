@@ -374,8 +374,9 @@ def _check_kernels(kernel_sizes: tuple[int, ...], blocks: Sequence[BlockWidths])
 
 def _check_blocks(n_blocks: int) -> None:
     if not 3 <= n_blocks <= MOST_BLOCKS:
-        why = "features are read after each third of them"
-        raise ValueError(f"expected at least 3 and at most {MOST_BLOCKS} blocks, got {n_blocks}: {why}")
+        raise ValueError(
+            f"expected 3 to {MOST_BLOCKS} blocks, got {n_blocks}: features are read after each third of them"
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

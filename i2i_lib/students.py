@@ -1,6 +1,6 @@
 """From a plan to a student: random, inherited or with the teacher's scales."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -27,7 +27,7 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
     """
     _check_ranks_all(teacher)
     student = _like(teacher, plan).train(teacher.training)
-    _copy(teacher, student, plan, lambda name: True)
+    _copy(teacher, student, plan)
     return cast(InceptionGenerator, student)
 
 
@@ -54,8 +54,7 @@ def start_student(
     student = _like(teacher, plan)
     init_weights(student, **drawn)
     if start == "scales":
-        closing = {f"blocks.{i}.norm" for i in range(len(plan.config.blocks))}
-        _copy(teacher, student, plan, lambda name: name.endswith(".norm") and name not in closing, statistics=False)
+        _copy(teacher, student, plan, scales_only=True)
     return student
 
 
@@ -95,25 +94,20 @@ def _like(teacher: P, plan: ChannelPlan) -> P:
     return type(teacher)(cast(Any, plan.config)).to(reference.device, reference.dtype)
 
 
-def _copy(
-    teacher: Prunable,
-    student: nn.Module,
-    plan: ChannelPlan,
-    copied: Callable[[str], bool],
-    *,
-    statistics: bool = True,
-) -> None:
-    """Fill the student's modules of `copied` names with the teacher's kept channels, by default with statistics too."""
+def _copy(teacher: Prunable, student: nn.Module, plan: ChannelPlan, *, scales_only: bool = False) -> None:
+    """Fill the student with the teacher's kept channels, or only its norms' scales and shifts but the closing ones."""
     widths = {name: len(channels) for name, channels in plan.keep.items()}
     if teacher.config.ranked_widths.keys() != widths.keys() or teacher.config.narrowed(widths) != plan.config:
         raise ValueError("the plan is not of this teacher: its layers or widths differ")
     with torch.no_grad():
         for name, outputs, inputs in _channels(plan):
-            if not copied(name):
+            closing = is_branch(name) and name.count(".") == 2  # blocks.0.norm
+            if scales_only and (closing or not name.endswith(".norm")):
                 continue
             whole, kept = teacher.get_submodule(name), student.get_submodule(name).state_dict()
             axes = (inputs, outputs) if isinstance(whole, nn.ConvTranspose2d) else (outputs, inputs)
-            for key, value in (whole.state_dict() if statistics else dict(whole.named_parameters())).items():
+            values = dict(whole.named_parameters()) if scales_only else whole.state_dict()
+            for key, value in values.items():
                 chosen = axes if value.ndim == 4 else (outputs,) * value.ndim  # statistics count batches in a scalar
                 for axis, channels in enumerate(chosen):
                     if channels is not None:
