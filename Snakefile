@@ -51,9 +51,10 @@ def glob(*patterns):
     return sorted(str(path) for pattern in patterns for path in Path().glob(pattern) if path.is_file())
 
 
-def source(name):
+def source(name, task=None):
     """A notebook and what it imports. A change of either runs it again; `fit` repeats a training only if it concerns it."""
-    return {"notebook": f"notebooks/{name}.ipynb", "modules": list(sources(name))}
+    modules = lambda wildcards: sources(name, wildcards.get("task", task))
+    return {"notebook": f"notebooks/{name}.ipynb", "modules": modules}
 
 
 def parameters(name, variant=None, task=""):
@@ -93,8 +94,7 @@ rule book:
 
 rule data:
     input:
-        notebook="notebooks/01-data.ipynb",
-        modules=lambda wildcards: list(sources("01-data", wildcards.task)),
+        **source("01-data"),
         texts="notebooks/tasks.yml",
     output:
         notebook=HOME + "/notebooks/01-data.ipynb",
@@ -271,7 +271,7 @@ for name, chapter in chapters().items():
         name:
             name[3:].replace("-", "_")
         input:
-            **source(name),
+            **source(name, task or None),
             read=read,
         output:
             notebook=f"{home}/notebooks/{name}.ipynb",

@@ -1,6 +1,6 @@
 """The files that a run of the book makes, for the Snakefile: by preset, tasks and seeds."""
 
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from i2i_book import presets
@@ -104,7 +104,8 @@ class Plan:
         return sorted(set(present) - set(asked))
 
 
-def sources(notebook: str, task: str | None = None) -> Iterator[str]:
-    """The modules of this checkout that a notebook imports, for data also those that make its `task`."""
-    for path in imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task):
-        yield path.relative_to(root()).as_posix()
+@cache
+def sources(notebook: str, task: str | None = None) -> list[str]:
+    """The modules of this checkout that a notebook imports or that the library picks for its task."""
+    modules = imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task)
+    return [path.relative_to(root()).as_posix() for path in modules]

@@ -151,19 +151,20 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]
 
     `net` is on the device "meta" and comes to the CPU.
     """
+    values = {}
     for name, own in net.state_dict().items():
         expected, given = tuple(own.shape), names[name]
         if given not in tensors:
             raise ValueError(f"{given!r} is missing from {where}: expected shape {expected}")
-        if tuple(tensors[given].shape) != expected:
-            raise ValueError(f"{given!r} in {where} has shape {tuple(tensors[given].shape)}: expected {expected}")
-        if tensors[given].is_complex() or tensors[given].is_floating_point() < own.is_floating_point():
+        value = tensors[given]
+        if tuple(value.shape) != expected:
+            raise ValueError(f"{given!r} in {where} has shape {tuple(value.shape)}: expected {expected}")
+        if value.is_complex() or value.is_floating_point() < own.is_floating_point():
             wanted = "floating-point numbers" if own.is_floating_point() else "integers"
-            raise ValueError(f"{given!r} in {where} is of {tensors[given].dtype}: expected {wanted}")
+            raise ValueError(f"{given!r} in {where} is of {value.dtype}: expected {wanted}")
+        values[name] = value.to("cpu", own.dtype, copy=True).contiguous()
     known = set(names.values())
     foreign = next((name for name in tensors if name not in known), None)
     if foreign is not None:
         raise ValueError(f"{foreign!r} in {where} is foreign: expected no such tensor in a {type(net).__name__}")
-    own = net.state_dict()
-    values = {name: tensors[given].to("cpu", own[name].dtype, copy=True).contiguous() for name, given in names.items()}
     net.load_state_dict(values, strict=True, assign=True)

@@ -1,6 +1,6 @@
 """Widths of all layers. Plain data: no tensors, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any, Literal, TypeVar, get_args
@@ -43,6 +43,13 @@ class BlockWidths:
     def any_branch(self) -> bool:
         """Whether a branch is left."""
         return any(self.conv) or any(self.depthwise)
+
+    def branches(self, kernel_sizes: tuple[int, ...]) -> Iterator[tuple[str, int, int]]:
+        """Kind ("conv" or "depthwise"), kernel size and width of each branch that is left."""
+        for kind, widths in (("conv", self.conv), ("depthwise", self.depthwise)):
+            for kernel, width in zip(kernel_sizes, widths, strict=True):
+                if width:
+                    yield kind, kernel, width
 
 
 class _OneTrunk:
@@ -366,10 +373,10 @@ def _check_kernels(kernel_sizes: tuple[int, ...], blocks: Sequence[BlockWidths])
 
 
 def _check_blocks(n_blocks: int) -> None:
-    if n_blocks < 3:
-        raise ValueError(f"expected at least 3 blocks, got {n_blocks}: features are read after each third of them")
-    if n_blocks > MOST_BLOCKS:
-        raise ValueError(f"expected at most {MOST_BLOCKS} blocks, got {n_blocks}")
+    if not 3 <= n_blocks <= MOST_BLOCKS:
+        raise ValueError(
+            f"expected 3 to {MOST_BLOCKS} blocks, got {n_blocks}: features are read after each third of them"
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -388,12 +395,7 @@ def is_branch(layer: str) -> bool:
 
 
 def _ranked_branches(name: str, hidden: BlockWidths, kernel_sizes: tuple[int, ...]) -> dict[str, int]:
-    widths = {}
-    for kind, branches in (("conv", hidden.conv), ("depthwise", hidden.depthwise)):
-        for kernel, width in zip(kernel_sizes, branches, strict=True):
-            if width:
-                widths[f"{name}.{kind}.k{kernel}"] = width
-    return widths
+    return {f"{name}.{kind}.k{kernel}": width for kind, kernel, width in hidden.branches(kernel_sizes)}
 
 
 def _narrowed_branches(name: str, widths: Mapping[str, int], kernel_sizes: tuple[int, ...]) -> BlockWidths:

@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
                 nn.Identity() if config.norm == "none" else norm_layer(config.norm, width),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
-        parts.append(nn.Conv2d(width, 1, kernel, 1, padding, bias=bias if not config.n_layers else True))
+        parts.append(nn.Conv2d(width, 1, kernel, 1, padding, bias=bias or config.n_layers > 0))
         self.model = nn.Sequential(*parts)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Generators as pure functions of a config: images in [-1, 1] to images in [-1, 1]."""
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, check_image_size
-from i2i_lib.layers import ReflectConv, norm_layer, with_norm_relu
+from i2i_lib.layers import ReflectConv, norm_layer, sequence, with_norm_relu
 
 
 class Branches(nn.Module):
@@ -35,23 +34,14 @@ class Branches(nn.Module):
         # Keyed by kernel size, so that a missing branch does not rename the others.
         self.conv = nn.ModuleDict()
         self.depthwise = nn.ModuleDict()
-        for kernel, c in zip(kernel_sizes, hidden.conv, strict=True):
-            if c:
-                self.conv[f"k{kernel}"] = nn.Sequential(
-                    OrderedDict(
-                        expand=with_norm_relu(convolution(inputs, c, kernel), c, norm),
-                        project=convolution(c, outputs, kernel),
-                    )
-                )
-        for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
-            if c:
-                self.depthwise[f"k{kernel}"] = nn.Sequential(
-                    OrderedDict(
-                        expand=with_norm_relu(convolution(inputs, c, 1), c, norm),
-                        spatial=with_norm_relu(convolution(c, c, kernel, groups=c), c, norm, affine=spatial_affine),
-                        project=convolution(c, outputs, 1),
-                    )
-                )
+        for kind, kernel, c in hidden.branches(kernel_sizes):
+            outer = kernel if kind == "conv" else 1
+            parts: dict[str, nn.Module] = {"expand": with_norm_relu(convolution(inputs, c, outer), c, norm)}
+            if kind == "depthwise":
+                spatial = convolution(c, c, kernel, groups=c)
+                parts["spatial"] = with_norm_relu(spatial, c, norm, affine=spatial_affine)
+            parts["project"] = convolution(c, outputs, outer)
+            getattr(self, kind)[f"k{kernel}"] = sequence(**parts)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, inputs, H, W] -> [N, outputs, H, W]
         first, *others = (*self.conv.values(), *self.depthwise.values())
@@ -101,7 +91,7 @@ class ResnetBlock(nn.Module):
 
         self.body = nn.Sequential(
             with_norm_relu(convolution(), width, norm),
-            nn.Sequential(OrderedDict(conv=convolution(), norm=norm_layer(norm, width))),
+            sequence(conv=convolution(), norm=norm_layer(norm, width)),
         )
 
     def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
@@ -111,7 +101,7 @@ class ResnetBlock(nn.Module):
 class _Generator(nn.Module):
     """Shared by both families: a stem that quarters the grid, residual blocks, and the way back up."""
 
-    def __init__(self, config: GeneratorConfig | ResnetConfig, blocks: list[nn.Module]) -> None:
+    def __init__(self, config: GeneratorConfig | ResnetConfig, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         self.config = config
         norm, bias = config.norm, config.norm == "instance"
@@ -166,8 +156,8 @@ class ResnetGenerator(_Generator):
 
     def __init__(self, config: ResnetConfig) -> None:
         width = config.stem[-1]
-        blocks = [ResnetBlock(width, config.norm, separable=config.separable) for _ in range(config.n_blocks)]
-        super().__init__(config, [*blocks])
+        blocks = (ResnetBlock(width, config.norm, separable=config.separable) for _ in range(config.n_blocks))
+        super().__init__(config, blocks)
 
 
 class _ResizeConv(ReflectConv):
@@ -183,9 +173,8 @@ def _upsample(inputs: int, outputs: int, norm: Norm, upsample: Upsample) -> nn.S
     The second leaves no checkerboard (Odena et al. 2016), at four times the exact MACs of the first.
     """
     bias = norm == "instance"
-    layer = (
-        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)
-        if upsample == "transpose"
-        else _ResizeConv(inputs, outputs, 3, bias=bias)
-    )
+    if upsample == "transpose":
+        layer = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)
+    else:
+        layer = _ResizeConv(inputs, outputs, 3, bias=bias)
     return with_norm_relu(layer, outputs, norm)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from i2i_lib.config import Norm
+from i2i_lib.config import Norm, check_choice
 
 
 def norm_layer(norm: Norm, channels: int, *, affine: bool = True) -> nn.Module:
@@ -38,11 +38,14 @@ def _pad(x: Tensor, border: tuple[int, ...]) -> Tensor:
     return F.pad(x, border, mode="reflect")
 
 
+def sequence(**parts: nn.Module) -> nn.Sequential:
+    """The parts one after another, under their names."""
+    return nn.Sequential(OrderedDict(parts))
+
+
 def with_norm_relu(conv: nn.Module, channels: int, norm: Norm, *, affine: bool = True) -> nn.Sequential:
     """Convolution, norm, ReLU."""
-    return nn.Sequential(
-        OrderedDict(conv=conv, norm=norm_layer(norm, channels, affine=affine), relu=nn.ReLU(inplace=True))
-    )
+    return sequence(conv=conv, norm=norm_layer(norm, channels, affine=affine), relu=nn.ReLU(inplace=True))
 
 
 def init_weights(
@@ -64,10 +67,8 @@ def init_weights(
 
     The same `seed` gives the same weights on every device. Running statistics are reset, spectral norms estimated anew.
     """
-    if norm_start not in ("one", "normal"):
-        raise ValueError(f"norm_start is 'one' or 'normal', got {norm_start!r}")
-    if scheme not in ("normal", "xavier"):
-        raise ValueError(f"scheme is 'normal' or 'xavier', got {scheme!r}")
+    check_choice("norm_start", norm_start, ("one", "normal"))
+    check_choice("scheme", scheme, ("normal", "xavier"))
     generator = torch.Generator().manual_seed(seed)
 
     def draw(like: Tensor, mean: float, spread: float = gain) -> Tensor:
@@ -85,10 +86,10 @@ def init_weights(
                     part.weight.copy_(weight)
             elif isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm):
                 part.reset_running_stats()
-                if part.affine:
-                    part.weight.copy_(
-                        draw(part.weight, 1.0) if norm_start == "normal" else torch.ones(part.weight.shape)
-                    )
+                if part.affine and norm_start == "normal":
+                    part.weight.copy_(draw(part.weight, 1.0))
+                elif part.affine:
+                    part.weight.fill_(1.0)
             elif isinstance(part, nn.InstanceNorm2d) and part.affine:
                 part.weight.fill_(1.0)
             else:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
+
+from i2i_lib.config import check_choice
 
 
 def lsgan(logits: Tensor, real: bool) -> Tensor:
@@ -51,25 +54,19 @@ def kernel_alignment(
     """
     value, constant = unchecked_alignment(x, y, rows=rows, centered=centered, group=group)
     if constant.any():
-        names = [name for name, is_constant in zip(("x", "y"), constant.tolist(), strict=True) if is_constant]
+        names = compress(("x", "y"), constant.tolist())
         raise ValueError(f"alignment is undefined: the features {' and '.join(names)} do not vary (or are all zero)")
     return value
 
 
 def unchecked_alignment(
-    x: Tensor,
-    y: Tensor,
-    *,
-    rows: Literal["pixels", "samples"] = "pixels",
-    centered: bool = True,
-    group: "dist.ProcessGroup | None" = None,
+    x: Tensor, y: Tensor, *, rows: str, centered: bool, group: "dist.ProcessGroup | None"
 ) -> tuple[Tensor, Tensor]:
     """Return `kernel_alignment` and, as bool [2], whether x and y do not vary, which leaves it undefined.
 
     For training steps: reading whether they vary makes a GPU wait for the host, which may be done once in many steps.
     """
-    if rows not in ("pixels", "samples"):
-        raise ValueError(f"rows is 'pixels' or 'samples', got {rows!r}")
+    check_choice("rows", rows, ("pixels", "samples"))
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"the maps are of different batches: {x.shape[0]} and {y.shape[0]} samples")
     if rows == "pixels" and x.shape[2:] != y.shape[2:]:

@@ -8,9 +8,17 @@ Biases, activations, padding and resizing count for nothing in either.
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from i2i_lib.config import BlockWidths, Config, GeneratorConfig, SpadeConfig, SpadeResnetConfig, check_image_size
+from i2i_lib.config import (
+    BlockWidths,
+    Config,
+    GeneratorConfig,
+    SpadeConfig,
+    SpadeResnetConfig,
+    check_choice,
+    check_image_size,
+)
 
 Convention = Literal["paper", "exact"]
 
@@ -66,20 +74,15 @@ def _branches(
     bias: bool = True,
     spatial_affine: bool = True,
 ) -> Iterator[Layer]:
-    for kernel, c in zip(kernel_sizes, hidden.conv, strict=True):
-        if c:
-            branch = f"{name}.conv.k{kernel}"
-            yield Layer(f"{branch}.expand.conv", "conv", inputs, c, kernel, shrink, bias=bias)
-            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, shrink)
-            yield Layer(f"{branch}.project", "conv", c, outputs, kernel, shrink, bias=bias)
-    for kernel, c in zip(kernel_sizes, hidden.depthwise, strict=True):
-        if c:
-            branch = f"{name}.depthwise.k{kernel}"
-            yield Layer(f"{branch}.expand.conv", "conv", inputs, c, 1, shrink, bias=bias)
-            yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, shrink)
+    for kind, kernel, c in hidden.branches(kernel_sizes):
+        branch = f"{name}.{kind}.k{kernel}"
+        outer = kernel if kind == "conv" else 1
+        yield Layer(f"{branch}.expand.conv", "conv", inputs, c, outer, shrink, bias=bias)
+        yield Layer(f"{branch}.expand.norm", "norm", c, c, 1, shrink)
+        if kind == "depthwise":
             yield Layer(f"{branch}.spatial.conv", "conv", c, c, kernel, shrink, groups=c, bias=bias)
             yield Layer(f"{branch}.spatial.norm", "norm", c, c, 1, shrink, bias=spatial_affine)
-            yield Layer(f"{branch}.project", "conv", c, outputs, 1, shrink, bias=bias)
+        yield Layer(f"{branch}.project", "conv", c, outputs, outer, shrink, bias=bias)
 
 
 def _resnet_block(name: str, width: int, separable: bool, *, bias: bool) -> Iterator[Layer]:
@@ -138,8 +141,7 @@ def generator_macs(config: Config, image_size: int | tuple[int, int], convention
 
     `image_size` is a side, or height and width, for which `check_image_size` holds.
     """
-    if convention not in ("paper", "exact"):
-        raise ValueError(f"convention is 'paper' or 'exact', got {convention!r}")
+    check_choice("convention", convention, get_args(Convention))
     height, width = check_image_size(image_size, config)
     tracked = config.norm != "instance"
     return sum(layer_macs(x, height * width, tracked=tracked, convention=convention) for x in layers(config))
@@ -149,7 +151,8 @@ def generator_params(config: Config) -> int:
     """Trained parameters: weights, biases, norm scales and shifts."""
     count = 0
     for layer in layers(config):
-        if layer.kind != "norm":
-            count += layer.inputs // layer.groups * layer.outputs * layer.kernel**2
-        count += layer.outputs * layer.bias * (2 if layer.kind == "norm" else 1)
+        if layer.kind == "norm":
+            count += 2 * layer.outputs * layer.bias
+        else:
+            count += layer.outputs * (layer.inputs // layer.groups * layer.kernel**2 + layer.bias)
     return count

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from i2i_lib.artifacts import artifact_file
 from i2i_lib.files import write_json
 from i2i_lib.prune import Prunable, norm_scales
 
@@ -48,12 +49,12 @@ class ScaleNotes:
 
 def save_scales(history: list[ScaleNote], path: Path) -> None:
     """Write `path`.json."""
-    write_json(path.with_name(f"{path.name}.json"), [asdict(note) for note in history])
+    write_json(artifact_file(path, "json"), [asdict(note) for note in history])
 
 
 def load_scales(path: Path) -> list[ScaleNote]:
     """Read what `save_scales` wrote at `path` (no suffix); ValueError where the file holds something else."""
-    file = path.with_name(f"{path.name}.json")
+    file = artifact_file(path, "json")
     try:
         return [ScaleNote(**note) for note in json.loads(file.read_text())]
     except (TypeError, ValueError) as error:

@@ -3,8 +3,8 @@
 Labels do not enter at the front alone: SPADE, a spatially adaptive norm, reads them at every grid (Park et al. 2019).
 """
 
-from collections import OrderedDict
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import pairwise, repeat
 from typing import Any
 
 import torch
@@ -14,15 +14,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from i2i_lib.config import SpadeBlockWidths, SpadeConfig, SpadeResnetConfig, check_image_size
 from i2i_lib.generators import Branches
-from i2i_lib.layers import norm_layer
+from i2i_lib.layers import norm_layer, sequence
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, groups: int = 1, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
-
-
-def _sequence(**parts: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(parts))
 
 
 def _modulate(x: Tensor, scale_shift: Tensor) -> Tensor:
@@ -47,7 +43,7 @@ class InceptionSpadeBlock(nn.Module):
                 self.spade = Branches(config.label_channels, widths.spade, 2 * inputs, kernels, norm, _convolution)
             self.body = Branches(inputs, widths.body, outputs, kernels, norm, _convolution, spatial_affine=False)
         if inputs != outputs:
-            self.shortcut = _sequence(norm=norm_layer(norm, inputs), conv=_convolution(inputs, outputs, 1, bias=False))
+            self.shortcut = sequence(norm=norm_layer(norm, inputs), conv=_convolution(inputs, outputs, 1, bias=False))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # [N, inputs, h, w] -> [N, outputs, h, w]
         skipped = x if self.shortcut is None else self.shortcut(x)
@@ -64,18 +60,16 @@ class _SpadeConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, config: SpadeResnetConfig) -> None:
         super().__init__()
-        self.spade = nn.ModuleDict(
-            {
-                "norm": norm_layer(config.norm, inputs, affine=False),
-                "shared": _convolution(config.label_channels, config.hidden, 3),
-                "scale_shift": _convolution(config.hidden, 2 * inputs, 3),
-            }
+        self.spade = sequence(
+            norm=norm_layer(config.norm, inputs, affine=False),
+            shared=_convolution(config.label_channels, config.hidden, 3),
+            scale_shift=_convolution(config.hidden, 2 * inputs, 3),
         )
         self.conv = spectral_norm(_convolution(inputs, outputs, kernel, bias=kernel > 1))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        scale_shift = self.spade["scale_shift"](F.relu(self.spade["shared"](labels)))
-        x = _modulate(self.spade["norm"](x), scale_shift)
+        norm, shared, scale_shift = self.spade
+        x = _modulate(norm(x), scale_shift(F.relu(shared(labels))))
         return self.conv(x if self.conv.kernel_size == (1, 1) else F.leaky_relu(x, 0.2))
 
 
@@ -98,7 +92,7 @@ class SpadeResnetBlock(nn.Module):
 class _LabelGenerator(nn.Module):
     """Shared by both families: a stem on shrunken labels, and blocks that read labels on a grid that doubles."""
 
-    def __init__(self, config: SpadeConfig | SpadeResnetConfig, stem: nn.Module, blocks: list[nn.Module]) -> None:
+    def __init__(self, config: SpadeConfig | SpadeResnetConfig, stem: nn.Module, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         self.config = config
         self.stem = stem
@@ -138,12 +132,9 @@ class InceptionSpadeGenerator(_LabelGenerator):
     def __init__(self, config: SpadeConfig) -> None:
         # A norm that the original lacks: its scales are what lets the widths be pruned.
         conv = _convolution(config.label_channels, config.stem, 3)
-        stem = _sequence(conv=conv, norm=norm_layer(config.norm, config.stem))
-        blocks = [
-            InceptionSpadeBlock(inputs, widths, config)
-            for inputs, widths in zip(config.widths, config.blocks, strict=False)
-        ]
-        super().__init__(config, stem, [*blocks])
+        stem = sequence(conv=conv, norm=norm_layer(config.norm, config.stem))
+        blocks = map(InceptionSpadeBlock, config.widths, config.blocks, repeat(config))
+        super().__init__(config, stem, blocks)
 
 
 class SpadeGenerator(_LabelGenerator):
@@ -152,9 +143,9 @@ class SpadeGenerator(_LabelGenerator):
     config: SpadeResnetConfig
 
     def __init__(self, config: SpadeResnetConfig) -> None:
-        stem = _sequence(conv=_convolution(config.label_channels, config.widths[0], 3))
-        blocks = [SpadeResnetBlock(inputs, outputs, config) for inputs, outputs in pairwise(config.widths)]
-        super().__init__(config, stem, [*blocks])
+        stem = sequence(conv=_convolution(config.label_channels, config.widths[0], 3))
+        blocks = (SpadeResnetBlock(inputs, outputs, config) for inputs, outputs in pairwise(config.widths))
+        super().__init__(config, stem, blocks)
 
 
 def _shrink(labels: Tensor, factor: int) -> Tensor:

@@ -1,12 +1,12 @@
 """From a plan to a student: random, inherited or with the teacher's scales."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from i2i_lib.config import is_branch
+from i2i_lib.config import GeneratorConfig, check_choice, is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
 from i2i_lib.prune import ChannelPlan, Channels, Prunable
@@ -27,7 +27,7 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
     """
     _check_ranks_all(teacher)
     student = _like(teacher, plan).train(teacher.training)
-    _copy(teacher, student, plan, lambda name: True)
+    _copy(teacher, student, plan)
     return cast(InceptionGenerator, student)
 
 
@@ -35,32 +35,26 @@ def start_student(
     teacher: P,
     plan: ChannelPlan,
     start: Literal["random", "inherited", "scales"] = "random",
-    *,
-    seed: int,
-    gain: float = 0.02,
-    norm_start: Literal["one", "normal"] = "one",
-    scheme: Literal["normal", "xavier"] = "normal",
+    **drawn: Any,
 ) -> P:
     """A student to train, in one of three states.
 
-    - "random": fresh weights, as published (section 3.3), by `init_weights` with `seed` and the further options;
+    - "random": fresh weights, as published (section 3.3), by `init_weights` with the options `drawn`, such as `seed`;
     - "inherited": see `inherit`;
     - "scales": fresh weights but the teacher's norm scales and shifts at the kept channels, closing norms excepted.
       The official code does this, unsaid, wherever it uses instance norm.
 
     Students of SPADE teachers start from random weights; another start is a ValueError.
     """
-    if start not in ("random", "inherited", "scales"):
-        raise ValueError(f"start is 'random', 'inherited' or 'scales', got {start!r}")
+    check_choice("start", start, ("random", "inherited", "scales"))
     if start != "random":
         _check_ranks_all(teacher)
     if start == "inherited":
         return cast(P, inherit(teacher, plan).train())
     student = _like(teacher, plan)
-    init_weights(student, seed=seed, gain=gain, norm_start=norm_start, scheme=scheme)
+    init_weights(student, **drawn)
     if start == "scales":
-        closing = {f"blocks.{i}.norm" for i in range(len(plan.config.blocks))}
-        _copy(teacher, student, plan, lambda name: name.endswith(".norm") and name not in closing, statistics=False)
+        _copy(teacher, student, plan, scales_only=True)
     return student
 
 
@@ -74,14 +68,12 @@ def _check_ranks_all(teacher: Prunable) -> None:
 
 def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channels | None]]:
     """For each module of the student, the teacher's output and input channels that it keeps; None for all."""
-    keep = plan.keep
-    trunk = keep["stem.2"]
-    inputs = None
-    for name in ("stem.0", "stem.1", "stem.2"):
-        yield f"{name}.conv", keep[name], inputs
-        yield f"{name}.norm", keep[name], None
-        inputs = keep[name]
-    closing = set()
+    keep, trunk = plan.keep, plan.keep["stem.2"]
+    for layers, inputs in ((("stem.0", "stem.1", "stem.2"), None), (("up.0", "up.1"), trunk)):
+        for name in layers:
+            yield f"{name}.conv", keep[name], inputs
+            yield f"{name}.norm", keep[name], None
+            inputs = keep[name]
     for branch, hidden in keep.items():
         if is_branch(branch) and hidden:
             yield f"{branch}.expand.conv", hidden, trunk
@@ -90,16 +82,10 @@ def _channels(plan: ChannelPlan) -> Iterator[tuple[str, Channels | None, Channel
                 yield f"{branch}.spatial.conv", hidden, None
                 yield f"{branch}.spatial.norm", hidden, None
             yield f"{branch}.project", trunk, hidden
-            _, block, *_ = branch.split(".")
-            closing.add(f"blocks.{block}.norm")
-    for norm in sorted(closing):
-        yield norm, trunk, None
-    inputs = trunk
-    for name in ("up.0", "up.1"):
-        yield f"{name}.conv", keep[name], inputs
-        yield f"{name}.norm", keep[name], None
-        inputs = keep[name]
-    yield "head", None, inputs
+    for i, block in enumerate(cast(GeneratorConfig, plan.config).blocks):
+        if block.any_branch:
+            yield f"blocks.{i}.norm", trunk, None
+    yield "head", None, keep["up.1"]
 
 
 def _like(teacher: P, plan: ChannelPlan) -> P:
@@ -108,33 +94,22 @@ def _like(teacher: P, plan: ChannelPlan) -> P:
     return type(teacher)(cast(Any, plan.config)).to(reference.device, reference.dtype)
 
 
-def _copy(
-    teacher: Prunable,
-    student: nn.Module,
-    plan: ChannelPlan,
-    copied: Callable[[str], bool],
-    *,
-    statistics: bool = True,
-) -> None:
-    """Fill the student's modules of `copied` names with the teacher's kept channels, by default with statistics too."""
+def _copy(teacher: Prunable, student: nn.Module, plan: ChannelPlan, *, scales_only: bool = False) -> None:
+    """Fill the student with the teacher's kept channels, or only its norms' scales and shifts but the closing ones."""
     widths = {name: len(channels) for name, channels in plan.keep.items()}
     if teacher.config.ranked_widths.keys() != widths.keys() or teacher.config.narrowed(widths) != plan.config:
         raise ValueError("the plan is not of this teacher: its layers or widths differ")
     with torch.no_grad():
         for name, outputs, inputs in _channels(plan):
-            if not copied(name):
+            closing = is_branch(name) and name.count(".") == 2  # blocks.0.norm
+            if scales_only and (closing or not name.endswith(".norm")):
                 continue
             whole, kept = teacher.get_submodule(name), student.get_submodule(name).state_dict()
-            first, second = (inputs, outputs) if isinstance(whole, nn.ConvTranspose2d) else (outputs, inputs)
-            for key, value in (whole.state_dict() if statistics else dict(whole.named_parameters())).items():
-                if value.ndim == 1:
-                    value = _select(value, 0, outputs)
-                elif value.ndim == 4:
-                    value = _select(_select(value, 0, first), 1, second)
+            axes = (inputs, outputs) if isinstance(whole, nn.ConvTranspose2d) else (outputs, inputs)
+            values = dict(whole.named_parameters()) if scales_only else whole.state_dict()
+            for key, value in values.items():
+                chosen = axes if value.ndim == 4 else (outputs,) * value.ndim  # statistics count batches in a scalar
+                for axis, channels in enumerate(chosen):
+                    if channels is not None:
+                        value = value.index_select(axis, torch.tensor(channels, device=value.device))
                 kept[key].copy_(value)
-
-
-def _select(value: Tensor, axis: int, channels: Channels | None) -> Tensor:
-    if channels is None:
-        return value
-    return value.index_select(axis, torch.tensor(channels, device=value.device))

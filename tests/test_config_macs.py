@@ -135,7 +135,7 @@ def test_image_sizes_that_do_not_fit_are_refused(size):
 
 
 def test_an_unknown_convention_is_refused():
-    with pytest.raises(ValueError, match="'paper' or 'exact'"):
+    with pytest.raises(ValueError, match="convention is one of paper, exact, got 'flops'"):
         generator_macs(STUDENT, 32, "flops")  # pyright: ignore[reportArgumentType]
 
 
@@ -152,7 +152,7 @@ def test_a_config_survives_json(config):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cat_teacher(n_blocks=2), "at least 3 blocks, got 2"),
+        (lambda: cat_teacher(n_blocks=2), "expected 3 to 999 blocks, got 2"),
         (lambda: ResnetConfig(norm="layer"), "got 'layer'"),  # pyright: ignore[reportArgumentType]
         (lambda: replace(STUDENT, upsample="bilinear"), "got 'bilinear'"),
         (lambda: replace(STUDENT, stem=(0, 7, 6)), "at least 1"),

@@ -184,7 +184,7 @@ COMMON = {
     ("trainer", "code"),
     [
         (PairedTrainer, COMMON),
-        (UnpairedDistiller, COMMON | {"train.cyclegan"}),
+        (UnpairedDistiller, COMMON - {"train.pix2pix"} | {"train.cyclegan"}),
         (SpadeTrainer, COMMON - {"train.pix2pix"} | {"spade", "train.gaugan", "train.vgg"}),
     ],
 )

@@ -105,6 +105,8 @@ NOTHING = {"book"}  # its reference shows every docstring
         ("i2i_lib/metrics/sets.py", AFTER_05),
         ("i2i_lib/data/earth.py", ALL),  # it makes the task
         ("i2i_lib/data/openmoji.py", NOTHING),  # it makes another
+        ("i2i_lib/train/pix2pix.py", {"search_space", "pruning"} | AFTER_04),
+        ("i2i_lib/train/cyclegan.py", NOTHING),
         ("i2i_lib/data/downloads.py", NOTHING),
         ("i2i_lib/archives.py", NOTHING),
         ("i2i_lib/data/__init__.py", NOTHING),
@@ -129,6 +131,17 @@ def test_data_depend_on_the_adapter_of_their_own_task():
     adapters = {f"{loader_module(task).rsplit('.', 1)[1]}.py" for task in FAMILIES}
     for notebook in ("02-search-space", "03-pruning", "04-distillation", "06-results"):
         assert not adapters & {Path(name).name for name in sources(notebook)}, notebook
+
+
+def test_trainings_depend_on_their_own_family_alone():
+    trainers = {"pix2pix.py", "cyclegan.py", "gaugan.py"}
+    for notebook in ("02-search-space", "04-distillation"):
+        for task, family in FAMILIES.items():
+            found = {Path(name).name for name in sources(notebook, task)}
+            own = trainers if task in ("folder", "cityscapes") else {f"{family}.py"}
+            assert found & trainers == own and ("vgg.py" in found) == ("gaugan.py" in own), (notebook, task)
+            assert ("picture_cache.py" in found) == loader_module(task).endswith("folders"), (notebook, task)
+    assert trainers < {Path(name).name for name in sources("04-distillation")}, "of whatever task it is"
 
 
 def test_a_new_chapter_is_its_notebook_and_an_entry(quick):

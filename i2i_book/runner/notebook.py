@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import yaml
 
+from i2i_book.presets import FAMILIES
 from i2i_lib.data.adapters import LOADERS, loader_module
 from i2i_lib.files import library_modules, root
 
@@ -19,7 +20,7 @@ class NotebookError(RuntimeError):
 def imported_modules(notebook: Path, task: str | None = None) -> list[Path]:
     """The files of this checkout that a notebook imports, directly or through another, sorted. Read, not executed.
 
-    Of the adapters of data sets, which `load_task` picks by name, it is that of `task` alone.
+    Of what the library picks by name while it runs, only what it picks for `task`; without a task, all of it.
     """
     cells = [cell["source"] for cell in _cells(notebook) if cell["cell_type"] == "code"]
     # IPython's `%magic` and `!shell` lines are not Python.
@@ -29,10 +30,27 @@ def imported_modules(notebook: Path, task: str | None = None) -> list[Path]:
         found = set(library_modules(code))
     except SyntaxError as error:
         raise _not_python(notebook, error) from error
+    adapter = _closure(loader_module(task)) if task and task in LOADERS else set()
     if task and "i2i_lib.data.tasks import" in code:
-        adapters = {root() / f"{loader_module(name).replace('.', '/')}.py" for name in LOADERS}
-        found = found - adapters | set(library_modules(f"import {loader_module(task)}"))
+        found -= {_file(loader_module(other)) for other in LOADERS}
+        found |= adapter
+    if _file("i2i_lib.data.store") in found:
+        cache = "i2i_lib.data.picture_cache"
+        if not task or _file(cache) in adapter:  # only such a task keeps its pictures in files
+            found |= _closure(cache)
+    if _file("i2i_lib.train.recipe") in found:
+        known = task in FAMILIES and task not in ("folder", "cityscapes")  # whose options choose their family
+        for family in [FAMILIES[task]] if known else set(FAMILIES.values()):
+            found |= _closure(f"i2i_lib.train.{family}")
     return sorted(found)
+
+
+def _file(module: str) -> Path:
+    return root() / f"{module.replace('.', '/')}.py"
+
+
+def _closure(module: str) -> set[Path]:
+    return set(library_modules(f"import {module}"))
 
 
 def _not_python(notebook: Path, error: SyntaxError) -> NotebookError:

@@ -5,14 +5,13 @@ import hashlib
 import json
 import shutil
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from i2i_lib.artifacts import artifact_file, read_record, read_tensors, tensor_bytes, write_artifact
-from i2i_lib.data.picture_cache import FileImages
-from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Task, Tiles
 
 _TENSORS = ("source", "target", "block", "box", "target_box")  # fields of `Tiles`; the others are plain JSON
@@ -27,7 +26,7 @@ def save_task(task: Task, path: str | Path) -> None:
     record = artifact_file(path, "json")
     for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):
         shutil.rmtree(stale)
-    images = {name: value for name, value in _named_fields(task).items() if isinstance(value, FileImages)}
+    images = {name: value for name, value in _named_fields(task).items() if not isinstance(value, Tensor)}
     described = {
         "name": task.name,
         "family": task.family,
@@ -53,6 +52,8 @@ def load_saved_task(path: str | Path) -> Task:
         if tensor_file.exists():
             return _saved_task(record, read_tensors(path, record), path)
         info, recorded = record["info"], record["sha256"]
+        # Imported by name, as tasks are: one that keeps its tensors depends on no code that makes tasks.
+        load_task = import_module("i2i_lib.data.tasks").load_task
         task = load_task(record["name"], image_size=info["image_size"], direction=info["direction"], **info["options"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not a task record ({error!r}): delete it and make the data again") from error
@@ -64,8 +65,9 @@ def load_saved_task(path: str | Path) -> Task:
 def _saved_task(record: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> Task:
     found: dict[str, Any] = dict(tensors)
     for name, files in record["files"].items():
+        file_images = import_module("i2i_lib.data.picture_cache").FileImages  # which few tasks depend on
         key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
-        found[name] = FileImages(**files, cache=artifact_file(path, f"{key}.tiles"))
+        found[name] = file_images(**files, cache=artifact_file(path, f"{key}.tiles"))
     parts = {}
     for part in ("train", "test"):
         parts[part] = Tiles(**{field: found[f"{part}.{field}"] for field in _TENSORS}, **record[part])
@@ -82,6 +84,6 @@ def _task_tensors(task: Task) -> dict[str, Tensor]:
     return {name: value.contiguous().clone() for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _named_fields(task: Task) -> dict[str, Tensor | FileImages]:
+def _named_fields(task: Task) -> dict[str, Any]:
     parts = {"train": task.train, "test": task.test}
     return {f"{part}.{field}": getattr(tiles, field) for part, tiles in parts.items() for field in _TENSORS}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from i2i_lib.config import check_choice
-from i2i_lib.data.tiles import Batch, Family
+from i2i_lib.data.tiles import Batch
 from i2i_lib.distributed import parallel
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
 
@@ -18,8 +18,6 @@ Batches = Callable[[int], Iterator[Batch]]
 Gan = Literal["hinge", "lsgan"]
 Precision = Literal["bf16", "fp32"]
 Network = TypeVar("Network", bound=nn.Module)
-
-PUBLISHED_GAN: dict[Family, Gan] = {"pix2pix": "hinge", "cyclegan": "lsgan", "gaugan": "hinge"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class TrainConfig:
     steps: int
     lr: float = 2e-4
     decay_from: float = 0.5  # share of the steps after which the learning rate falls linearly to 0
-    gan: Gan | None = None  # None: the family's own, `PUBLISHED_GAN`
+    gan: Gan | None = None  # None: the family's own
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
@@ -46,31 +44,33 @@ class TrainConfig:
 class GanState:
     """A generator and its discriminator in training: optimisers, learning rates, running average, state on disk.
 
-    `rates` multiply the learning rates of generator and discriminator, and `betas` are Adam's. A student's
-    `feature_loss` (see `distill.FeatureLoss`) may have parameters, which learn with the generator's.
+    A student's `feature_loss` (see `distill.FeatureLoss`) may have parameters, which learn with the generator's.
     """
+
+    # A family's own: its published loss, the factors of generator's and discriminator's learning rate, Adam's betas.
+    gan: Gan = "hinge"
+    rates = (1.0, 1.0)
+    betas = (0.5, 0.999)
 
     def __init__(
         self,
         generator: nn.Module,
         discriminator: nn.Module,
         config: TrainConfig,
-        family: Family,
         *,
         feature_loss: Any = None,
-        rates: tuple[float, float] = (1.0, 1.0),
-        betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
-        self.config = replace(config, gan=config.gan or PUBLISHED_GAN[family])
+        self.config = replace(config, gan=config.gan or self.gan)
         self.generator: Any = channels_last(generator.train())
         self.discriminator: Any = channels_last(discriminator.train())
         self.feature_loss = feature_loss
         self.count = 0
 
-        rate_g, rate_d = rates
+        rate_g, rate_d = self.rates
         learning = [*self.generator.parameters(), *(feature_loss.parameters() if feature_loss else ())]
-        self.opt_g = torch.optim.Adam(learning, lr=config.lr * rate_g, betas=betas, fused=True)
-        self.opt_d = torch.optim.Adam(self.discriminator.parameters(), lr=config.lr * rate_d, betas=betas, fused=True)
+        self.opt_g = torch.optim.Adam(learning, lr=config.lr * rate_g, betas=self.betas, fused=True)
+        judging = self.discriminator.parameters()
+        self.opt_d = torch.optim.Adam(judging, lr=config.lr * rate_d, betas=self.betas, fused=True)
 
         # Initialised after step 1; that start decays by `average` per step.
         decay = get_ema_multi_avg_fn(config.average)
@@ -84,13 +84,8 @@ class GanState:
 
     def parts(self) -> dict[str, Any]:
         """All that changes in training, by name."""
-        parts: dict[str, Any] = {"generator": self.generator, "discriminator": self.discriminator}
-        parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
-        if self.average:
-            parts["average"] = self.average
-        if self.feature_loss:
-            parts["feature_loss"] = self.feature_loss
-        return parts
+        names = ("generator", "discriminator", "opt_g", "opt_d", "average", "feature_loss")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts().items()} | {"count": self.count}
@@ -156,6 +151,17 @@ def discriminator_loss(gan: Gan | None, real: Tensor, fake: Tensor) -> Tensor:
 def generator_gan_loss(gan: Gan | None, fake: Tensor) -> Tensor:
     """The generator's adversarial loss from the discriminator's logits: fake up."""
     return lsgan(fake, real=True) if gan == "lsgan" else hinge_g(fake)
+
+
+def update_discriminator(side: GanState, real: Tensor, fake: Tensor) -> Tensor:
+    """One step of the discriminator, which is then frozen; return its loss."""
+    side.discriminator.requires_grad_(True)
+    with autocast(real, side.config):
+        real_logits, fake_logits = side.discriminator_ddp(real), side.discriminator_ddp(fake)
+    loss = discriminator_loss(side.config.gan, real_logits, fake_logits)
+    descend(loss, side.opt_d)
+    side.discriminator.requires_grad_(False)
+    return loss.detach()
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
 """
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from i2i_lib.config import DiscriminatorConfig
 from i2i_lib.data.tiles import Batch
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.distributed import gather, local_slice
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.train.adversarial import (
     Batches,
     GanState,
@@ -22,14 +23,14 @@ from i2i_lib.train.adversarial import (
     autocast,
     descend,
     detached,
-    discriminator_loss,
-    frozen,
     generator_gan_loss,
     total,
+    update_discriminator,
     with_fresh_bn_statistics,
 )
-from i2i_lib.train.distill import Distillation, FeatureLoss, teacher_outputs
-from i2i_lib.train.pix2pix import ImageGenerator
+from i2i_lib.train.distill import Distiller, teacher_outputs
+
+ImageGenerator = InceptionGenerator | ResnetGenerator
 
 
 class ImagePool:
@@ -87,9 +88,10 @@ class UnpairedTrainer:
     ) -> None:
         _check_reads_images(discriminator_a.config)
         _check_reads_images(discriminator_b.config)
-        self.ab = GanState(generator_ab, discriminator_b, config, "cyclegan")
-        self.ba = GanState(generator_ba, discriminator_a, config, "cyclegan")
-        self.config, self.cycle, self.identity = self.ab.config, cycle, identity
+        self.config = replace(config, gan=config.gan or "lsgan")
+        self.ab = GanState(generator_ab, discriminator_b, self.config)
+        self.ba = GanState(generator_ba, discriminator_a, self.config)
+        self.cycle, self.identity = cycle, identity
         self.pool_a, self.pool_b = ImagePool(pool, 0), ImagePool(pool, 1)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -102,8 +104,8 @@ class UnpairedTrainer:
 
         # Discriminators: real up, fake down, half of the fakes from earlier steps.
         losses_d = {
-            "d_a": _update_discriminator(ba, a, self.pool_a.exchange(fake_a, self.count)),
-            "d_b": _update_discriminator(ab, b, self.pool_b.exchange(fake_b, self.count)),
+            "d_a": update_discriminator(ba, a, self.pool_a.exchange(fake_a, self.count)),
+            "d_b": update_discriminator(ab, b, self.pool_b.exchange(fake_b, self.count)),
         }
 
         # Generators: fool the frozen discriminators, ...
@@ -144,36 +146,30 @@ class UnpairedTrainer:
     def check(self) -> None:
         """Nothing: no loss here can be undefined."""
 
-    def result(self, batches: Batches, count: int = 50, *, reverse: bool = False) -> Any:
-        """Return the generator from sources to targets in eval mode, or with `reverse` the one back.
+    def result(self, batches: Batches, count: int = 50) -> Any:
+        """Return the generator from sources to targets in eval mode.
 
         `batches` are those of the training. Batch-norm statistics are always gathered again, over `count` of them: in
-        training each generator also met fakes and, for the identity loss, images of the domain that it translates to.
+        training the generator also met fakes and, for the identity loss, images of the domain that it translates to.
         """
-        side = self.ba if reverse else self.ab
-        latest = side.average.module if side.average else side.generator
-        return with_fresh_bn_statistics(latest, swapped(batches) if reverse else batches, count, self.config)
+        latest = self.ab.average.module if self.ab.average else self.ab.generator
+        return with_fresh_bn_statistics(latest, batches, count, self.config)
 
 
-class UnpairedDistiller(GanState):
+class UnpairedDistiller(Distiller):
     """Distils a student of one direction from the teacher's images and features and from the discriminator.
 
     There is no paired target, so the L1 distance is that to the teacher's image (paper section 3.4). `discriminator`
     is that of the targets' domain. See `FeatureLoss`.
     """
 
+    gan = "lsgan"
+
     def __init__(
-        self,
-        student: ImageGenerator,
-        teacher: ImageGenerator,
-        discriminator: PatchDiscriminator,
-        config: TrainConfig,
-        kind: Distillation = "gcka",
+        self, student: ImageGenerator, teacher: ImageGenerator, discriminator: PatchDiscriminator, *settings: Any
     ) -> None:
         _check_reads_images(discriminator.config)
-        feature_loss = FeatureLoss(kind, student, teacher, config)
-        super().__init__(student, discriminator, config, "cyclegan", feature_loss=feature_loss)
-        self.teacher = frozen(teacher)
+        super().__init__(student, teacher, discriminator, *settings)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5 and section 3.4)."""
@@ -185,7 +181,7 @@ class UnpairedDistiller(GanState):
         fake = fake.float()
 
         # Discriminator: real up, fake down.
-        loss_d = _update_discriminator(self, batch.target, fake.detach())
+        loss_d = update_discriminator(self, batch.target, fake.detach())
 
         # Student: fool the frozen discriminator, be near the teacher's image, and see as the teacher does.
         with autocast(source, c):
@@ -196,26 +192,6 @@ class UnpairedDistiller(GanState):
         descend(total(losses), self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})
-
-
-def _update_discriminator(side: GanState, real: Tensor, fake: Tensor) -> Tensor:
-    """One step of the discriminator, which is then frozen; returns its loss."""
-    side.discriminator.requires_grad_(True)
-    with autocast(real, side.config):
-        real_logits, fake_logits = side.discriminator_ddp(real), side.discriminator_ddp(fake)
-    loss = discriminator_loss(side.config.gan, real_logits, fake_logits)
-    descend(loss, side.opt_d)
-    side.discriminator.requires_grad_(False)
-    return loss.detach()
-
-
-def swapped(batches: Batches) -> Batches:
-    """The same batches in the other direction: sources become targets."""
-
-    def other(first: int) -> Iterator[Batch]:
-        return (Batch(batch.target, batch.source) for batch in batches(first))
-
-    return other
 
 
 def _check_reads_images(config: DiscriminatorConfig) -> None:

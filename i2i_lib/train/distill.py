@@ -1,15 +1,16 @@
-"""Shared by all distillers: the frozen teacher's outputs and the feature loss."""
+"""Shared by all distillers: the feature loss, the frozen teacher and its outputs."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2i_lib.config import check_choice
 from i2i_lib.distributed import default_group, parallel
 from i2i_lib.losses import unchecked_alignment
-from i2i_lib.train.adversarial import TrainConfig, autocast
+from i2i_lib.train.adversarial import GanState, TrainConfig, autocast, frozen
 
 Distillation = Literal["gcka", "gka", "cka", "ka", "mse", "none"]
 # Kernel alignments by what they compare and whether they centre it. G, "global": every pixel is a row, not every
@@ -30,8 +31,7 @@ class FeatureLoss(nn.Module):
 
     def __init__(self, kind: Distillation, student: Any, teacher: Any, config: TrainConfig) -> None:
         super().__init__()
-        if kind not in (*ALIGNMENTS, "mse", "none"):
-            raise ValueError(f"unknown distillation {kind!r}: expected {', '.join(ALIGNMENTS)}, mse or none")
+        check_choice("distillation", kind, get_args(Distillation))
         self.kind, self.config = kind, config
         self.adaptors = nn.ModuleList()
         if kind == "mse":  # only the MSE needs the student's channels to be as many as the teacher's
@@ -82,6 +82,21 @@ class FeatureLoss(nn.Module):
                     f"the alignment of layer {layer} is undefined: the features of {whose} do not vary (or are all"
                     " zero): lower the learning rate, or widen the student"
                 )
+
+
+class Distiller(GanState):
+    """A student in training, beside its frozen teacher; `kind` is that of its `FeatureLoss`."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        discriminator: nn.Module,
+        config: TrainConfig,
+        kind: Distillation = "gcka",
+    ) -> None:
+        super().__init__(student, discriminator, config, feature_loss=FeatureLoss(kind, student, teacher, config))
+        self.teacher: Any = frozen(teacher)
 
 
 def teacher_outputs(teacher: Any, source: Tensor, *, needed: bool) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -27,16 +27,19 @@ from i2i_lib.train.distill import Distillation, FeatureLoss, teacher_outputs
 from i2i_lib.train.vgg import Vgg19Features
 
 LabelGenerator = InceptionSpadeGenerator | SpadeGenerator
-# Two time scales (Heusel et al. 2017): the discriminator learns four times as fast as the generator, without momentum.
-TWO_TIME_SCALES: dict[str, Any] = {"rates": (0.5, 2.0), "betas": (0.0, 0.9)}
 
 
 class SpadeTrainer(GanState):
     """SPADE (Park et al. 2019): a conditional discriminator at several scales, whose features are matched too.
 
-    `feature_matching` weighs the L1 distance between the discriminator's layers for a fake and for the target,
-    `perceptual_weight` that between the features `perceptual`, where they are given. `config.recon` has no part here.
+    `feature_matching` weighs the L1 distance between the discriminator's layers for a fake and for the target. Where
+    features `perceptual` are given, they are matched too. `config.recon` has no part here.
     """
+
+    # Two time scales (Heusel et al. 2017): the discriminator learns four times as fast, without momentum.
+    rates = (0.5, 2.0)
+    betas = (0.0, 0.9)
+    perceptual_weight = 10.0
 
     def __init__(
         self,
@@ -44,27 +47,61 @@ class SpadeTrainer(GanState):
         discriminator: MultiscaleDiscriminator,
         config: TrainConfig,
         *,
+        feature_loss: FeatureLoss | None = None,
         feature_matching: float = 10.0,
         perceptual: Vgg19Features | None = None,
-        perceptual_weight: float = 10.0,
     ) -> None:
-        super().__init__(generator, discriminator, config, "gaugan", **TWO_TIME_SCALES)
-        self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
-        self.perceptual = perceptual
+        super().__init__(generator, discriminator, config, feature_loss=feature_loss)
+        self.feature_matching, self.perceptual = feature_matching, perceptual
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator; return the detached losses by name."""
         self.decay()
         with autocast(batch.source, self.config):
             fake = self.generator_ddp(batch.source).float()
-        loss_d, losses = supervised_losses(self, batch, fake)
+        loss_d, losses = self.supervised_losses(batch, fake)
         descend(total(losses), self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses})
 
+    def supervised_losses(self, batch: Batch, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Update the discriminator; return its loss, and the generator's weighted losses by name.
 
-class SpadeDistiller(GanState):
-    """Distils a student: `SpadeTrainer`'s losses plus the teacher's features at head_0, G_middle_1 and up_1."""
+        The discriminator returns a list of feature maps for each of its scales, logits last; losses are means
+        over scales.
+        """
+        c, source, target = self.config, batch.source, batch.target
+        real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
+
+        # Discriminator: real up, fake down.
+        self.discriminator.requires_grad_(True)
+        with autocast(source, c):
+            real_scales, fake_scales = self.discriminator_ddp(real_pair), self.discriminator_ddp(fake_pair.detach())
+        scales = zip(real_scales, fake_scales, strict=True)
+        loss_d = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
+        descend(loss_d, self.opt_d)
+
+        # Generator: fool the frozen discriminator, and look like the target to each of its layers but the logits.
+        self.discriminator.requires_grad_(False)
+        with autocast(source, c):
+            fake_scales = self.discriminator(fake_pair)
+            with torch.no_grad():
+                real_scales = self.discriminator(real_pair)
+        gan = torch.stack([generator_gan_loss(c.gan, scale[-1]) for scale in fake_scales]).mean()
+        scales = zip(fake_scales, real_scales, strict=True)
+        matching = torch.stack([sum_of_l1(fake[:-1], real[:-1]) for fake, real in scales]).mean()
+        losses = {"gan": gan, "features": self.feature_matching * matching}
+        if self.perceptual:
+            with autocast(source, c):
+                losses["perceptual"] = self.perceptual_weight * self.perceptual.distance(fake, target)
+        return loss_d, losses
+
+
+class SpadeDistiller(SpadeTrainer):
+    """Distils a student: `SpadeTrainer`'s losses plus the teacher's features at head_0, G_middle_1 and up_1.
+
+    `options` are those of `SpadeTrainer`.
+    """
 
     def __init__(
         self,
@@ -73,16 +110,11 @@ class SpadeDistiller(GanState):
         discriminator: MultiscaleDiscriminator,
         config: TrainConfig,
         kind: Distillation = "gcka",
-        *,
-        feature_matching: float = 10.0,
-        perceptual: Vgg19Features | None = None,
-        perceptual_weight: float = 10.0,
+        **options: Any,
     ) -> None:
         feature_loss = FeatureLoss(kind, student, teacher, config)
-        super().__init__(student, discriminator, config, "gaugan", feature_loss=feature_loss, **TWO_TIME_SCALES)
+        super().__init__(student, discriminator, config, feature_loss=feature_loss, **options)
         self.teacher = frozen(teacher)
-        self.feature_matching, self.perceptual_weight = feature_matching, perceptual_weight
-        self.perceptual = perceptual
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5)."""
@@ -92,43 +124,9 @@ class SpadeDistiller(GanState):
             needed = self.feature_loss.kind != "none"
             _, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
             fake, features = self.generator_ddp(source, features=True)
-        loss_d, losses = supervised_losses(self, batch, fake.float())
+        loss_d, losses = self.supervised_losses(batch, fake.float())
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
         losses |= distilled
         descend(total(losses), self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})
-
-
-def supervised_losses(
-    side: SpadeTrainer | SpadeDistiller, batch: Batch, fake: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Update the discriminator; return its loss, and the generator's weighted losses by name.
-
-    The discriminator returns a list of feature maps for each of its scales, logits last; losses are means over scales.
-    """
-    c, source, target = side.config, batch.source, batch.target
-    real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
-
-    # Discriminator: real up, fake down.
-    side.discriminator.requires_grad_(True)
-    with autocast(source, c):
-        real_scales, fake_scales = side.discriminator_ddp(real_pair), side.discriminator_ddp(fake_pair.detach())
-    scales = zip(real_scales, fake_scales, strict=True)
-    loss_d = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
-    descend(loss_d, side.opt_d)
-
-    # Generator: fool the frozen discriminator, and look like the target to each of its layers but the logits.
-    side.discriminator.requires_grad_(False)
-    with autocast(source, c):
-        fake_scales = side.discriminator(fake_pair)
-        with torch.no_grad():
-            real_scales = side.discriminator(real_pair)
-    gan = torch.stack([generator_gan_loss(c.gan, scale[-1]) for scale in fake_scales]).mean()
-    scales = zip(fake_scales, real_scales, strict=True)
-    matching = torch.stack([sum_of_l1(fake[:-1], real[:-1]) for fake, real in scales]).mean()
-    losses = {"gan": gan, "features": side.feature_matching * matching}
-    if side.perceptual:
-        with autocast(source, c):
-            losses["perceptual"] = side.perceptual_weight * side.perceptual.distance(fake, target)
-    return loss_d, losses

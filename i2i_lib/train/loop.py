@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from i2i_lib.data.tiles import Batch
 from i2i_lib.distributed import default_group, mean, rank, rank_zero_first
-from i2i_lib.files import atomic_write, exclusive, library_modules, root, sha256, write_json
+from i2i_lib.files import atomic_write, exclusive, library_modules, root, sha256
+from i2i_lib.progress import Progress
 from i2i_lib.train.adversarial import Batches
 from i2i_lib.train.nonfinite import explain_out_of_memory, first_bad, not_finite
 
@@ -100,7 +100,7 @@ def _train(
     with (
         # Line by line, so that a killed run leaves at most one torn line behind.
         open(run.folder / "losses.jsonl" if rank() == 0 else os.devnull, "a", buffering=1) as log,
-        _Progress(run, steps, done) as report,
+        Progress(run.what, steps, done, silent=rank() > 0) as report,
         ThreadPoolExecutor(1) as disk,  # training does not wait for it
     ):
         for index, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
@@ -150,13 +150,13 @@ def _train(
     return rows
 
 
-# A training is the same as long as this code is: the trainer's module with all that it imports, and what starts its
+# A training is the same as long as this code is: the trainer's module with all that it imports, and what makes its
 # networks, draws its batches and calls its steps; but not what only stores, reports or explains.
 _ALWAYS = (
-    "data/batches.py", "data/tiles.py", "distributed.py", "layers.py", "students.py", "train/loop.py",
-    "train/recipe.py",
+    "config.py", "data/batches.py", "data/tiles.py", "discriminators.py", "distributed.py", "generators.py",
+    "layers.py", "students.py", "train/loop.py", "train/recipe.py",
 )  # fmt: skip
-_NEVER = ("commands.py", "facade.py", "files.py", "__init__.py", "train/nonfinite.py")
+_NEVER = ("commands.py", "facade.py", "files.py", "progress.py", "__init__.py", "train/nonfinite.py")
 
 
 def training_code(trainer: Any) -> list[Path]:
@@ -215,25 +215,3 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
     if rank() == 0:
         atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return done, rows
-
-
-class _Progress:
-    """Show the progress of a training: in the file that the runner reads, or else as a bar."""
-
-    def __init__(self, run: TrainingRun, steps: int, done: int) -> None:
-        self.what, self.steps, self.done = run.what, steps, done
-        self.path = "" if rank() else os.environ.get("I2I_PROGRESS", "")
-        self.started = time.monotonic()
-        self.bar = tqdm(total=steps, initial=done, desc=run.what, disable=bool(self.path or rank()))
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._report
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def _report(self, step: int) -> None:
-        self.bar.update(step - self.bar.n)
-        if self.path:
-            rate = (step - self.done) / (time.monotonic() - self.started)
-            write_json(Path(self.path), {"what": self.what, "step": step, "steps": self.steps, "rate": rate})

@@ -9,29 +9,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.data.tiles import Batch
-from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.train.adversarial import (
     GanState,
-    TrainConfig,
     autocast,
     descend,
     detached,
-    discriminator_loss,
-    frozen,
     generator_gan_loss,
     total,
+    update_discriminator,
 )
-from i2i_lib.train.distill import Distillation, FeatureLoss, teacher_outputs
-
-ImageGenerator = InceptionGenerator | ResnetGenerator
+from i2i_lib.train.distill import Distiller, teacher_outputs
 
 
 class PairedTrainer(GanState):
     """pix2pix (Isola et al. 2017): a conditional discriminator and an L1 distance to the paired target."""
-
-    def __init__(self, generator: ImageGenerator, discriminator: PatchDiscriminator, config: TrainConfig) -> None:
-        super().__init__(generator, discriminator, config, "pix2pix")
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator; return the detached losses by name."""
@@ -42,15 +33,9 @@ class PairedTrainer(GanState):
         real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
 
         # Discriminator: real up, fake down.
-        self.discriminator.requires_grad_(True)
-        with autocast(source, c):
-            real_logits = self.discriminator_ddp(real_pair)
-            fake_logits = self.discriminator_ddp(fake_pair.detach())
-        loss_d = discriminator_loss(c.gan, real_logits, fake_logits)
-        descend(loss_d, self.opt_d)
+        loss_d = update_discriminator(self, real_pair, fake_pair.detach())
 
         # Generator: fool the frozen discriminator, and be near the target.
-        self.discriminator.requires_grad_(False)
         with autocast(source, c):
             logits = self.discriminator(fake_pair)
         losses = {"gan": generator_gan_loss(c.gan, logits), "recon": c.recon * F.l1_loss(fake, target)}
@@ -59,23 +44,11 @@ class PairedTrainer(GanState):
         return detached({"d": loss_d, **losses})
 
 
-class PairedDistiller(GanState):
+class PairedDistiller(Distiller):
     """A student of the targets, the conditional discriminator and the teacher's features: see `FeatureLoss`.
 
     With `config.imitate` it also learns the teacher's pictures, as in distillation at several depths (Ren et al. 2021).
     """
-
-    def __init__(
-        self,
-        student: ImageGenerator,
-        teacher: ImageGenerator,
-        discriminator: PatchDiscriminator,
-        config: TrainConfig,
-        kind: Distillation = "gcka",
-    ) -> None:
-        feature_loss = FeatureLoss(kind, student, teacher, config)
-        super().__init__(student, discriminator, config, "pix2pix", feature_loss=feature_loss)
-        self.teacher = frozen(teacher)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the student (paper, equation 5)."""
@@ -89,15 +62,9 @@ class PairedDistiller(GanState):
         real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
 
         # Discriminator: real up, fake down.
-        self.discriminator.requires_grad_(True)
-        with autocast(source, c):
-            real_logits = self.discriminator_ddp(real_pair)
-            fake_logits = self.discriminator_ddp(fake_pair.detach())
-        loss_d = discriminator_loss(c.gan, real_logits, fake_logits)
-        descend(loss_d, self.opt_d)
+        loss_d = update_discriminator(self, real_pair, fake_pair.detach())
 
         # Student: fool the frozen discriminator, be near the target, and see as the teacher does.
-        self.discriminator.requires_grad_(False)
         with autocast(source, c):
             logits = self.discriminator(fake_pair)
         losses = {"gan": generator_gan_loss(c.gan, logits)}

@@ -7,6 +7,7 @@ However many processes share it, a training is the same up to rounding, and one 
 import json
 import os
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,15 +34,18 @@ from i2i_lib.files import sha256, write_json
 from i2i_lib.layers import init_weights
 from i2i_lib.students import start_student
 from i2i_lib.train.adversarial import Batches, TrainConfig
-from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.device import set_up
 from i2i_lib.train.distill import Distillation
-from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
 from i2i_lib.train.loop import TrainingRun, fit
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
-from i2i_lib.train.vgg import Vgg19Features
 
 Start = Literal["random", "inherited", "scales", "noisy"]
+# What trains a family's teachers and its students, in the module beside this one of the family's name. Only that of the
+# task is imported, so that its trainings depend on no other family's code.
+TRAINERS = {
+    "pix2pix": ("PairedTrainer", "PairedDistiller"),
+    "cyclegan": ("UnpairedTrainer", "UnpairedDistiller"),
+    "gaugan": ("SpadeTrainer", "SpadeDistiller"),
+}
 _CONFIGS = {kind: config for kind, (config, _) in (GENERATORS | DISCRIMINATORS).items()}
 _NETWORKS = ("generator", "discriminator", "discriminator_back")
 # What each path points to, by the suffix of the file that its content is recognised by.
@@ -73,9 +77,7 @@ class Recipe:
     distillation: Distillation = "gcka"
 
     # A CycleGAN teacher's (see `UnpairedTrainer`).
-    discriminator_back: Any = (
-        None  # of the sources' domain; None: a new one like `discriminator`, which then is a config
-    )
+    discriminator_back: Any = None  # of the sources' domain; None: a new one like `discriminator`, then a config
     cycle: float = 10.0
     identity: float = 0.5
     pool: int = 50
@@ -129,90 +131,65 @@ def build(
     `folder` is the training's, `task` the one that the recipe names, loaded. `what` names the training in progress and
     errors, by default as its folder.
     """
+    module = import_module(f"i2i_lib.train.{task.family}")
+    teacher_trainer, distiller = (getattr(module, name) for name in TRAINERS[task.family])
+    options, inputs = {}, _inputs(recipe, folder)
+    if task.family == "gaugan":
+        options["feature_matching"] = recipe.matching
+        if weights := module.Vgg19Features.find():  # no Python package carries them
+            options["perceptual"] = module.Vgg19Features(weights).to(device)
+            inputs["perceptual"] = sha256(weights)
+    elif task.family == "cyclegan" and not recipe.teacher:
+        options = {"cycle": recipe.cycle, "identity": recipe.identity, "pool": recipe.pool}
+
+    networks = _networks(recipe, folder, task, device)
     if recipe.teacher:
-        trainer = _distiller(recipe, folder, task, device)
+        trainer = distiller(*networks, recipe.training, recipe.distillation, **options)
     else:
-        trainer = _teacher_trainer(recipe, folder, task, device)
+        trainer = teacher_trainer(*networks, recipe.training, **options)
     draw = paired_batches if task.train.paired else unpaired_batches
     seed = recipe.seed + (1000 if recipe.teacher else 0)
     batches = draw(task.train, image_size=task.test.size, batch_size=recipe.batch_size, seed=seed, device=device)
-    run = TrainingRun(folder, trainer, _inputs(recipe, folder, task), what or folder.name, recipe.log_every)
-    return trainer, batches, run
+    return trainer, batches, TrainingRun(folder, trainer, inputs, what or folder.name, recipe.log_every)
 
 
-def _teacher_trainer(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> Any:
-    seed, initial = 2 * recipe.seed, _initial(task)
+def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> tuple[Any, ...]:
+    """The networks of a training, in the order of its trainer's arguments."""
+    scheme: dict[str, Any] = {"scheme": "xavier", "gain": 1.0} if task.family == "gaugan" else {}
+    start: dict[str, Any] = scheme | ({"norm_start": "normal"} if recipe.start == "noisy" else {})
 
-    def generator(number: int) -> Any:
-        return _new(recipe.generator, device, seed=seed + number, **initial, **_norm_start(recipe))
+    def generator(seed: int) -> Any:
+        return _new(recipe.generator, device, seed=seed, **start)
 
-    if task.family == "cyclegan":
-        back = recipe.discriminator_back
-        if back is None and isinstance(recipe.discriminator, str):
-            raise ValueError("discriminator is a path: give the one of the sources' domain, too, as discriminator_back")
-        return UnpairedTrainer(
-            generator(0),
-            generator(1000),
-            _discriminator(back or recipe.discriminator, folder, device, seed=seed + 1001),
-            _discriminator(recipe.discriminator, folder, device, seed=seed + 1),
-            recipe.training,
-            cycle=recipe.cycle,
-            identity=recipe.identity,
-            pool=recipe.pool,
-        )
-    networks = generator(0), _discriminator(recipe.discriminator, folder, device, seed=seed + 1, **initial)
-    if task.family == "gaugan":
-        perceptual = _perceptual(device)
-        return SpadeTrainer(*networks, recipe.training, feature_matching=recipe.matching, perceptual=perceptual)
-    return PairedTrainer(*networks, recipe.training)
+    def discriminator(given: Any, seed: int) -> Any:
+        if isinstance(given, str):
+            return _sync_batch_norm(load_discriminator(folder / given).to(device))
+        return _new(given, device, seed=seed, **scheme)
 
+    if recipe.teacher:
+        teacher, seed = load_generator(folder / recipe.teacher), 1000 + recipe.seed
+        if isinstance(recipe.generator, str):
+            plan = load_plan(folder / recipe.generator)
+            kind = "random" if recipe.start == "noisy" else recipe.start
+            student = _sync_batch_norm(start_student(teacher, plan, kind, seed=seed, **start).to(device))
+        else:
+            student = generator(seed)
+        return student, teacher.to(device), discriminator(recipe.discriminator, 1000 + seed)
 
-def _distiller(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> Any:
-    initial = _initial(task)
-    drawn = {"seed": 1000 + recipe.seed, **initial, **_norm_start(recipe)}
-    teacher = load_generator(folder / str(recipe.teacher))
-    if isinstance(recipe.generator, str):
-        plan = load_plan(folder / recipe.generator)
-        kind = "random" if recipe.start == "noisy" else recipe.start
-        student = start_student(teacher, plan, kind, **drawn)
-        student = _sync_batch_norm(student.to(device))
-    else:
-        student = _new(recipe.generator, device, **drawn)
-    discriminator = _discriminator(recipe.discriminator, folder, device, seed=2000 + recipe.seed, **initial)
-    networks = student, teacher.to(device), discriminator
-    if task.family == "gaugan":
-        options: dict[str, Any] = {"feature_matching": recipe.matching, "perceptual": _perceptual(device)}
-        return SpadeDistiller(*networks, recipe.training, recipe.distillation, **options)
-    distiller = UnpairedDistiller if task.family == "cyclegan" else PairedDistiller
-    return distiller(*networks, recipe.training, recipe.distillation)
-
-
-def _initial(task: Task) -> dict[str, Any]:
-    """Options of `init_weights` for every network of the task's family."""
-    return {"scheme": "xavier", "gain": 1.0} if task.family == "gaugan" else {}
-
-
-def _norm_start(recipe: Recipe) -> dict[str, Any]:
-    return {"norm_start": "normal"} if recipe.start == "noisy" else {}
+    seed = 2 * recipe.seed
+    own = discriminator(recipe.discriminator, seed + 1)
+    if task.family != "cyclegan":
+        return generator(seed), own
+    back = recipe.discriminator_back
+    if back is None and isinstance(recipe.discriminator, str):
+        raise ValueError("discriminator is a path: give the one of the sources' domain, too, as discriminator_back")
+    return generator(seed), generator(seed + 1000), discriminator(back or recipe.discriminator, seed + 1001), own
 
 
 def _new(config: Any, device: torch.device, **options: Any) -> Any:
     network = build_network(config)
     init_weights(network, **options)
     return _sync_batch_norm(network.to(device))
-
-
-def _discriminator(config: Any, folder: Path, device: torch.device, **options: Any) -> Any:
-    """The discriminator of a config with fresh weights, or the saved one that a path names."""
-    if isinstance(config, str):
-        return _sync_batch_norm(load_discriminator(folder / config).to(device))
-    return _new(config, device, **options)
-
-
-def _perceptual(device: torch.device) -> Vgg19Features | None:
-    """VGG-19's features, if its weights are found: no Python package carries them."""
-    path = Vgg19Features.find()
-    return Vgg19Features(path).to(device) if path else None
 
 
 def _sync_batch_norm(network: Any) -> Any:
@@ -227,7 +204,7 @@ def _sync_batch_norm(network: Any) -> Any:
     return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
-def _inputs(recipe: Recipe, folder: Path, task: Task) -> dict[str, Any]:
+def _inputs(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe as it tells trainings apart: in place of each path the hash of the file's content."""
     values = asdict(recipe)
     for name in ("threads", "log_every", "result"):
@@ -235,8 +212,7 @@ def _inputs(recipe: Recipe, folder: Path, task: Task) -> dict[str, Any]:
     for name, suffix in _FILES.items():
         if isinstance(path := getattr(recipe, name), str):
             values[name] = sha256(folder / f"{path}.{suffix}")
-    vgg = Vgg19Features.find() if task.family == "gaugan" else None
-    return values | {"perceptual": sha256(vgg) if vgg else None}
+    return values
 
 
 def launch(path: Path) -> None:
@@ -252,10 +228,9 @@ def launch(path: Path) -> None:
         provenance = {"seconds": rows[-1]["seconds"], "task": task.name, "seed": recipe.seed}
         provenance |= {"processes": state.num_processes, "training": asdict(recipe.training)}
         save_generator(generator, folder / recipe.result, provenance=provenance)
-        two_ways = isinstance(trainer, UnpairedTrainer)
-        side = trainer.ab if two_ways else trainer
-        save_discriminator(side.discriminator, folder / f"{recipe.result}-discriminator", provenance=provenance)
-        if two_ways:
-            back = folder / f"{recipe.result}-discriminator-back"
-            save_discriminator(trainer.ba.discriminator, back, provenance=provenance)
+        sides = {"-discriminator": trainer}
+        if task.family == "cyclegan" and not recipe.teacher:
+            sides = {"-discriminator": trainer.ab, "-discriminator-back": trainer.ba}
+        for suffix, side in sides.items():
+            save_discriminator(side.discriminator, folder / f"{recipe.result}{suffix}", provenance=provenance)
     state.destroy_process_group()
