@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.data.earth import EARTH_FILES, EARTH_SIZE, HEIGHT, SATELLITE, cut, earth_land, earth_picture, earth_places
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.tiles import Task, source_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,8 @@ def earth_labels(scale: int = 1) -> Tensor:
 
 def earth_label_overview(width: int = 1350) -> Tensor:
     """The world's labels in the colours of their classes, uint8 [3, width / 2, width], to be drawn as a map."""
-    palette = torch.tensor([list(bytes.fromhex(kind.colour[1:])) for kind in CLASSES], dtype=torch.uint8)
-    labels = F.interpolate(earth_labels(2)[None], (width // 2, width), mode="nearest")[0, 0]
-    return palette[labels.long()].permute(2, 0, 1)
+    labels = F.interpolate(earth_labels(2)[None], (width // 2, width), mode="nearest")
+    return source_pictures(labels, {"classes": [{"colour": kind.colour} for kind in CLASSES]})[0]
 
 
 @cache

@@ -6,24 +6,20 @@ from torch import Tensor
 from i2i_lib.metrics.intervals import Estimate, number_blocks, percentile_interval, resample_blocks
 
 
-def iou_bootstrap(
-    confusion: Tensor, blocks: Tensor, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
+def iou_bootstrap(confusion: Tensor, blocks: Tensor, *, resamples: int = 10_000) -> Estimate:
     """`mean_iou` of per-image confusion matrices [N, C, C] with its bootstrap interval.
 
-    The mean IoU is no mean over images: whole blocks [N] are drawn with replacement, and each draw's matrices are
-    summed before anything is divided. A class that is absent from a draw is left out of that draw's mean.
+    Whole blocks [N] are drawn with replacement, and each draw's matrices are summed before anything is divided. A
+    class that is absent from a draw is left out of that draw's mean.
     """
     if confusion.ndim != 3:
         raise ValueError(f"need one confusion matrix per image, got {[*confusion.shape]}")
     units, numbers = number_blocks(blocks, len(confusion))
-    weights = resample_blocks(units, resamples, seed)
+    weights = resample_blocks(units, resamples)
     counts = confusion.cpu()
     total = torch.zeros(units, *counts.shape[1:], dtype=torch.float64).index_add_(0, numbers, counts.double())
     drawn = (weights @ total.flatten(1)).unflatten(1, counts.shape[1:])
-    value = mean_iou(counts.sum(0))
-    low, high = percentile_interval(value, class_iou(drawn).nanmean(1), units, confidence)
-    return Estimate(value, low, high, len(confusion), units)
+    return percentile_interval(mean_iou(counts.sum(0)), class_iou(drawn).nanmean(1), units)
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int, *, ignore: int = 255) -> Tensor:
