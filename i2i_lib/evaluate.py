@@ -33,7 +33,7 @@ from i2i_lib.metrics.networks.literature import (
 from i2i_lib.metrics.networks.segmenter import segmenter_confusion, train_segmenter
 from i2i_lib.metrics.pairs import feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
-from i2i_lib.results import EvalResult
+from i2i_lib.results import PAIRED, EvalResult
 
 YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
 LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
@@ -53,9 +53,9 @@ class Evaluated:
 class Evaluator:
     """The test pictures of a task, and the networks and statistics that every model is measured with.
 
-    Attributes: `task`; `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures, as many of the one as
-    of the other; `blocks` [N], their independent units; `protocol`, the id within which numbers compare;
-    `labels_missing`, a sentence where labels cannot be read back for want of weights.
+    Attributes: `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures; `blocks` [N], their
+    independent units; `protocol`, the id within which numbers compare; `labels_missing`, a sentence where labels cannot
+    be read back for want of weights.
     """
 
     def __init__(
@@ -121,8 +121,7 @@ class Evaluator:
         features = self._extract(made)
         registered = registered and self.task.test.paired
 
-        per_image = {}
-        miou = None
+        per_image, miou = {}, None
         if registered:
             per_image["l1"] = l1(made, self.target)
             per_image["ssim"] = ssim(made, self.target)
@@ -131,7 +130,7 @@ class Evaluator:
 
         kd = kernel_distance_interval(self._real.pooled, features.pooled, self.blocks, paired=registered)
         stats = FeatureStats.from_batches([features.narrow(len(self.target))])
-        means = {measure: values.mean().item() for measure, values in per_image.items()}
+        means = {measure: per_image[measure].mean().item() if registered else None for measure in PAIRED}
         result = EvalResult(
             task=self.task.name,
             seed=self.seed,
@@ -139,9 +138,7 @@ class Evaluator:
             protocol=self.protocol,
             images=len(self.target),
             blocks=len(self.blocks.unique()),
-            l1=means.get("l1"),
-            ssim=means.get("ssim"),
-            feature_distance=means.get("feature_distance"),
+            **means,
             kd=1000 * kd.value,
             kd_low=1000 * kd.low,
             kd_high=1000 * kd.high,
@@ -161,21 +158,16 @@ class Evaluator:
 
     def literature(self, models: Iterable[Evaluated]) -> tuple[list[SetDistance], list[str]]:
         """FID, KID and their kin of each model, and a sentence for each extractor whose weights are missing."""
-        evaluated = {found.result.model: found for found in models}
+        task, evaluated = self.task, list(models)
         extractors, missing = available_extractors(self.device)
+        images = len(task.train.target) + len(task.test.target)
+        all_split = f"{task.name} all {images} training and test tiles of {size_text(task.test.shape)} px"
         distances = []
         for extractor in extractors:
-            everything = None
-            if not self.task.train.paired:
-                images = len(self.task.train.target) + len(self.task.test.target)
-                size = size_text(self.task.test.shape)
-                everything = (
-                    real_targets(self.task),
-                    f"{self.task.name} all {images} training and test tiles of {size} px",
-                )
             down = extractor.rounding == "down"
-            pictures = {name: found.rounded_down if down else found.pictures for name, found in evaluated.items()}
-            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=everything)
+            pictures = {found.result.model: found.rounded_down if down else found.pictures for found in evaluated}
+            all_real = None if task.train.paired else (real_targets(task), all_split)
+            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=all_real)
         return distances, missing
 
 
@@ -214,7 +206,7 @@ def _colour_look_up(task: Task, source: Tensor) -> Tensor:
 
 
 def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tensor], Tensor] | None:
-    """A function from pictures to confusion matrices [N, classes, classes], None where sources are no labels."""
+    """A function from pictures to confusion matrices [N, classes, classes]; None where sources are not labels."""
     task, device = evaluator.task, evaluator.device
     if task.name == "cityscapes":
         network = drn_d_105(device=device)

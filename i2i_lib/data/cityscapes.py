@@ -38,9 +38,8 @@ def load_cityscapes(
     label map with an instance-edge channel, and tiles are `image_size` high, twice as wide and never cropped: the
     paper's are 256 x 512.
 
-    `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes in this repository. All tiles are
-    in memory: 1.5 GB at the paper's sizes. Each test scene is its own block. `info["test_scenes"]` names the test
-    tiles in their order, for `train_ids`.
+    `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes. All tiles are in memory: 1.5 GB at
+    the paper's sizes. Each test scene is its own block; `info["test_scenes"]` names them in order, for `train_ids`.
 
     Raises FileNotFoundError without the data set, ValueError naming the file for a scene without its counterpart, a
     damaged file or a label that is not in the table.
@@ -81,16 +80,13 @@ def cityscapes_folder(path: str | None = None) -> Path:
 
 def list_scenes(folder: Path, split: str, *, instances: bool) -> list[str]:
     """The scenes of a split, such as val/lindau/lindau_000000_000019, sorted; ValueError if one lacks a file."""
-    kinds = [_PHOTO, _LABEL_MAP, *([_INSTANCES] if instances else [])]
-    found = []
-    for kind in kinds:
+    found = {}
+    for kind in [_PHOTO, _LABEL_MAP, *([_INSTANCES] if instances else [])]:
         start, end = kind.split("{}")
         files = (folder / start / split).glob(f"*/*{end}")
-        found.append({file.relative_to(folder / start).as_posix().removesuffix(end) for file in files})
-    scenes = sorted(set().union(*found))
-    missing = [
-        kind.format(scene) for scene in scenes for kind, has in zip(kinds, found, strict=True) if scene not in has
-    ]
+        found[kind] = {file.relative_to(folder / start).as_posix().removesuffix(end) for file in files}
+    scenes = sorted(set().union(*found.values()))
+    missing = [kind.format(scene) for scene in scenes for kind, has in found.items() if scene not in has]
     if missing:
         raise ValueError(
             f"{folder} lacks {missing[0]}, the counterpart of a file it has ({len(missing)} missing in all)"
@@ -182,10 +178,6 @@ def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _edges(instances: np.ndarray) -> np.ndarray:
     """1 on both sides of every border between instances, up, down, left and right; [H, W], uint8."""
-    edges = np.zeros(instances.shape, bool)
-    down, right = instances[1:] != instances[:-1], instances[:, 1:] != instances[:, :-1]
-    edges[1:] |= down
-    edges[:-1] |= down
-    edges[:, 1:] |= right
-    edges[:, :-1] |= right
-    return edges.astype(np.uint8)
+    around = np.pad(instances, 1, mode="edge")
+    neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+    return np.any([instances != neighbour for neighbour in neighbours], 0).astype(np.uint8)

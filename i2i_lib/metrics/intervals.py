@@ -77,10 +77,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The `direction` if there are at least 3 seeds, the number that a claim about other trainings needs."""
-        if self.seeds == 1:
-            return "one seed: no claim about another training"
         if self.seeds < SEEDS_OF_A_CLAIM:
-            return "two seeds: no claim about another training"
+            return f"{'one seed' if self.seeds == 1 else 'two seeds'}: no claim about another training"
         return self.direction
 
 
