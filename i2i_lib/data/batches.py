@@ -1,6 +1,7 @@
 """Batches drawn from tiles: shuffled, cropped and mirrored, as a function of seed and step."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def paired_batches(
         index, crop = _draw(len(tiles), source.shape[-2:], image_size, batch_size, (seed,), step)
         return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
 
-    return lambda first_step: _endless(batch, first_step)
+    return lambda first_step: map(batch, count(first_step))
 
 
 def unpaired_batches(
@@ -46,7 +47,7 @@ def unpaired_batches(
             chosen.append(encode(crop(images[index])))
         return Batch(*chosen)
 
-    return lambda first_step: _endless(batch, first_step)
+    return lambda first_step: map(batch, count(first_step))
 
 
 def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
@@ -58,13 +59,6 @@ def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     local_slice(batch_size)
-
-
-def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
-    step = first_step
-    while True:
-        yield batch(step)
-        step += 1
 
 
 def _draw(

@@ -63,9 +63,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
 
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
     Without test folders a tenth of the pictures, at most 500, are held out: those whose names have the lowest hash.
-    Of a test folder, `_MAX_TEST` pictures are taken, evenly.
-
-    Each folder is listed once and no training picture is read yet (see `FileImages`).
+    Of a test folder, 2,000 pictures are taken at most, evenly. Training pictures stay in their files (`FileImages`).
     """
     if not path:
         raise ValueError("the task folder needs path: the folder that holds trainA and trainB, or train")

@@ -96,15 +96,11 @@ def _merge(parts: Sequence[_Weights]) -> _Weights:
     return _Weights(weight, torch.cat(biases) if biases else None, norm)
 
 
-class _InstanceNorm(nn.Module):
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
-        self.eps = 1e-5  # as nn.InstanceNorm2d
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Groups of one channel are the same thing, and several times faster in channels-last on a CPU.
-        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+def _instance_norm(scale: Tensor, shift: Tensor) -> nn.Module:
+    # Groups of one channel are the same thing, and several times faster in channels-last on a CPU.
+    norm = nn.GroupNorm(len(scale), len(scale))
+    norm.weight, norm.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
+    return norm
 
 
 class _Layer(nn.Module):
@@ -126,21 +122,19 @@ class _Layer(nn.Module):
         weight, bias, norm = weights
         outputs, inputs, kernel, _ = weight.shape
         self.border, self.mode, self.relu = (border,) * 4, mode, relu
+        has_bias = bias is not None
         if transposed:
             # With an even kernel the grid exactly doubles; an odd one falls short by a row and a column.
-            extra = kernel % 2
             self.conv: nn.Module = nn.ConvTranspose2d(
-                inputs, outputs, kernel, stride, padding, output_padding=extra, bias=bias is not None
+                inputs, outputs, kernel, stride, padding, kernel % 2, bias=has_bias
             )
             weight = weight.transpose(0, 1)
         else:
-            self.conv = nn.Conv2d(
-                inputs * groups, outputs, kernel, stride, padding, groups=groups, bias=bias is not None
-            )
+            self.conv = nn.Conv2d(inputs * groups, outputs, kernel, stride, padding, groups=groups, bias=has_bias)
         self.conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
         if bias is not None:
             self.conv.bias = nn.Parameter(bias.detach().clone())
-        self.norm = _InstanceNorm(*norm) if norm else None
+        self.norm = _instance_norm(*norm) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.border):
@@ -199,7 +193,7 @@ class _Block(nn.Module):
             closing.append(parts[0]._replace(weight=torch.cat([part.weight for part in parts], 1)))
         for kernel in kernels:
             closing.append(_read(wide[kernel].project, block.norm))
-        self.norm = _InstanceNorm(*closing[0].norm) if closing[0].norm else None
+        self.norm = _instance_norm(*closing[0].norm) if closing[0].norm else None
         self.project = nn.ModuleList()
         for i, part in enumerate(closing):
             # The closing norm scales every summand, but its shift is added once.

@@ -18,6 +18,7 @@ from torch import Tensor
 from i2i_lib.results import MEASURES
 
 SEEDS_OF_A_CLAIM = 3
+UPPER = 0.975  # quantile at the upper end of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def compare(
     half = 0.0
     if variance > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-        half = float(student_t.ppf(0.975, freedom)) * variance**0.5
+        half = float(student_t.ppf(UPPER, freedom)) * variance**0.5
     return Comparison(measure, model, against, float(mean), mean - half, mean + half, seeds, images, len(units))
 
 
@@ -157,7 +158,7 @@ def compare_sets(evaluations: Sequence[Mapping[str, Any]], measure: str, model: 
     if any(found.get(name) is None for found in by_name for name in (model, against)):
         raise ValueError(f"no {measure} of both {model} and {against} for every seed")
     d = np.asarray([found[model] - found[against] for found in by_name], dtype=np.float64)
-    half = float(student_t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
+    half = float(student_t.ppf(UPPER, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
     mean, images = float(d.mean()), evaluations[0]["results"][0].images
     return Comparison(measure, model, against, mean, mean - half, mean + half, len(d), images, blocks=0)
 
@@ -206,7 +207,7 @@ def percentile_interval(value: float, replicates: Tensor, blocks: int) -> Estima
     95 (Hesterberg 2015). Its distances from `value` are stretched by both factors; for 50 blocks that is 4 %.
     Replicates that are not finite are left out.
     """
-    stretch = float(student_t.ppf(0.975, blocks - 1) / norm.ppf(0.975)) * (blocks / (blocks - 1)) ** 0.5
+    stretch = float(student_t.ppf(UPPER, blocks - 1) / norm.ppf(UPPER)) * (blocks / (blocks - 1)) ** 0.5
     finite = replicates[replicates.isfinite()]
-    low, high = finite.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = finite.quantile(torch.tensor([1 - UPPER, UPPER], dtype=torch.float64)).tolist()
     return Estimate(value, value + (low - value) * stretch, value + (high - value) * stretch)
