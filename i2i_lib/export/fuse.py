@@ -122,15 +122,13 @@ class _Layer(nn.Module):
         weight, bias, norm = weights
         outputs, inputs, kernel, _ = weight.shape
         self.border, self.mode, self.relu = (border,) * 4, mode, relu
-        has_bias = bias is not None
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups, "bias": bias is not None}
         if transposed:
             # With an even kernel the grid exactly doubles; an odd one falls short by a row and a column.
-            self.conv: nn.Module = nn.ConvTranspose2d(
-                inputs, outputs, kernel, stride, padding, kernel % 2, bias=has_bias
-            )
+            self.conv: nn.Module = nn.ConvTranspose2d(inputs, outputs, kernel, output_padding=kernel % 2, **options)
             weight = weight.transpose(0, 1)
         else:
-            self.conv = nn.Conv2d(inputs * groups, outputs, kernel, stride, padding, groups=groups, bias=has_bias)
+            self.conv = nn.Conv2d(inputs * groups, outputs, kernel, **options)
         self.conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
         if bias is not None:
             self.conv.bias = nn.Parameter(bias.detach().clone())
