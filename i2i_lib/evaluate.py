@@ -69,8 +69,7 @@ class Evaluator:
     ) -> None:
         """`seed` of the trainings and `data`, the SHA-256 of the tiles, are noted in every row of results.
 
-        `segmenter_steps` is the training time of the network that reads labels back from pictures, for tasks whose
-        sources are label maps.
+        `segmenter_steps` trains the network that reads labels back from pictures, where sources are label maps.
         """
         test = task.test
         self.task, self.seed, self.data, self.device = task, seed, data, device
@@ -114,8 +113,8 @@ class Evaluator:
     def measure(self, name: str, pictures: Tensor, *, registered: bool = True, **price: Any) -> Evaluated:
         """Measure pictures [N, 3, H, W], float in [-1, 1] or uint8, against the targets.
 
-        `registered`: each picture shows the place of its target, so that they can be compared one by one (never where
-        the test has no pairs). `price` goes into the row of results.
+        `registered` pictures show the place of their targets and, if the test has pairs, are compared with them one by
+        one. `price` goes into the row of results.
         """
         made = quantise(pictures)
         features = self._extract(made)
@@ -186,7 +185,7 @@ def size_text(shape: tuple[int, int]) -> str:
 
 
 def _spread(images: Tensor, count: int) -> Tensor:
-    """`count` images, spread evenly over all."""
+    """As many images, evenly spaced over all."""
     return images[torch.linspace(0, len(images) - 1, count).long()]
 
 

@@ -32,7 +32,7 @@ _GAP = 16  # beside a test band: wider than a JPEG block and a resampling filter
 _FIRST_BAND = 440  # a comb of nine bands whose test tiles are coloured much like the training tiles
 _TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
 _MARGIN = 1.5  # a training tile's side over image_size
-_SEA_BLUE = 8  # grey levels
+_SEA_BLUE = 8  # grey levels, by which blue exceeds red and green in the sea
 _MIN_LAND = 0.5
 _MIN_LAND_UNPAIRED = 0.2  # of a training tile; with tiles of half land, where sea is rare, seas were painted as sand
 
@@ -164,9 +164,8 @@ def earth_places(
 def earth_land(satellite: Tensor) -> np.ndarray:
     """Mask of land in the satellite picture, bool [H, W].
 
-    Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
-    8 grey levels. Inland waters are near black and count as land. The coastline data of the same package agree on
-    99.3 % of the pixels between the two limits of latitude.
+    Blue Marble paints the sea in pure blues: blue exceeds both other channels there. Inland waters are near black and
+    count as land. The coastline data of the same package agree on 99.3 % of the pixels between the limits of latitude.
     """
     red, green, blue = satellite.short().unbind()
     return (blue - torch.maximum(red, green) <= _SEA_BLUE).numpy()

@@ -54,9 +54,9 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
     """Surface classes to satellite picture, on the tiles of `i2i_lib.data.earth.load_earth`.
 
     `source` is a map of labels [N, 1, S, S]; `info["classes"]` lists name, colour and share of the training pixels of
-    each. The labels do not simply quantise the target: a class per pixel would hand the picture's own texture to
-    the generator, and painting each label in its mean colour would solve the task. As in a land-cover map, a label
-    covers a place some 70 km across, and leaves relief, rivers and fields to be made up.
+    each. A class per pixel would hand the picture's own texture to the generator, and painting each label in its mean
+    colour would solve the task. As in a land-cover map, a label covers a place some 70 km across, and leaves relief,
+    rivers and fields to be made up.
     """
     labels = earth_labels(scale)
     satellite = earth_picture(SATELLITE, EARTH_SIZE[1] // scale)

@@ -104,10 +104,7 @@ class Emoji:
 
 
 def all_emoji() -> list[Emoji]:
-    """Every emoji that has a flat drawing and a 3-D picture, sorted by code.
-
-    Raises the errors of `Package.files`.
-    """
+    """Every emoji that has a flat drawing and a 3-D picture, sorted by code."""
     names, flat = _drawings(FLAT)
     _, black = _drawings(BLACK)
     # Of the two emoji that have a file under either name, the one without the selector comes last and is taken.
@@ -137,10 +134,7 @@ def _svg(icon: dict[str, Any]) -> str:
 
 
 def group_key(code: str) -> str:
-    """The drawing that an emoji is a variant of ("1f469-1f3fd-200d-1f680": "1f9d1-200d-1f680").
-
-    Skin tones and genders share a key.
-    """
+    """Key of an emoji, shared by all skin tones and genders ("1f469-1f3fd-200d-1f680": "1f9d1-200d-1f680")."""
     plain = re.sub("-1f3f[b-f]|-200d-264[02]", "", code)
     return "-".join(_SAME.get(point, point) for point in plain.split("-"))
 

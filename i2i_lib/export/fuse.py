@@ -29,14 +29,14 @@ class FusedGenerator(nn.Module):
     def __init__(self, generator: InceptionGenerator) -> None:
         super().__init__()
         self.config: GeneratorConfig = generator.config
-        first, *halving = _layers(generator.stem)
-        self.stem = nn.Sequential(_Layer(_read(first.conv, first.norm), border=3))
-        for layer in halving:
+        stem: list[Any] = list(generator.stem)
+        self.stem = nn.Sequential(_Layer(_read(stem[0].conv, stem[0].norm), border=3))
+        for layer in stem[1:]:
             self.stem.append(_Layer(_read(layer.conv, layer.norm), stride=2, padding=1))
         # A block without branches is the identity.
         blocks = [block for block in generator.blocks if isinstance(block, InceptionBlock) and block.norm is not None]
         self.blocks = nn.Sequential(*(_Block(block) for block in blocks))
-        self.up = nn.Sequential(*(_upsample(layer) for layer in _layers(generator.up)))
+        self.up = nn.Sequential(*(_upsample(layer) for layer in generator.up))
         self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,10 +65,6 @@ class _Weights(NamedTuple):
     weight: Tensor  # [outputs, inputs per group, k, k]
     bias: Tensor | None
     norm: tuple[Tensor, Tensor] | None = None  # scale and shift of an instance norm
-
-
-def _layers(stage: Any) -> list[Any]:
-    return list(stage)  # no type checker can see which modules their attributes are
 
 
 def _read(conv: Any, norm: Any) -> _Weights:

@@ -63,8 +63,8 @@ def export_onnx(
     fixes N = 1 and H = W. "int8" quantises convolutions, except the first and the last, per channel, by their
     inputs on training tiles of the task saved at `calibrate`, by default `data` beside the student.
 
-    Raises ValueError where the student is of another kind, or where the file does not compute what PyTorch does;
-    nothing is then written. FileNotFoundError without a task to calibrate on.
+    Raises ValueError where the student is of another kind or the file does not compute what PyTorch does, and
+    FileNotFoundError without a task to calibrate on. Nothing is then written.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")

@@ -53,12 +53,17 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"statistics differ in dimension: {len(a.mean)} and {len(b.mean)}")
-    values, vectors = torch.linalg.eigh(a.cov)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    root = matrix_sqrt(a.cov)
     # tr sqrt(A B) = tr sqrt(A^1/2 B A^1/2), whose eigenvalues are real and at least 0 up to rounding.
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
     return max(0.0, distance.item())
+
+
+def matrix_sqrt(matrix: Tensor) -> Tensor:
+    """Square root of a symmetric matrix whose eigenvalues are at least 0, up to rounding."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.mT
 
 
 def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -> float:

@@ -2,8 +2,7 @@
 FD-DINOv2 and KD-DINOv2.
 
 Their weights come with no package. Where they are not found an extractor raises `WeightsMissing`, whose message names
-the way to get them, and the book goes on without. Nothing is downloaded unless asked for, by
-`python -m i2i_lib.metrics`.
+the way to get them. Only `python -m i2i_lib.metrics` downloads anything.
 """
 
 import io
@@ -97,8 +96,8 @@ class Extractor(ABC):
 class Inception(Extractor):
     """FID and KID by clean-fid's own protocol.
 
-    The weights are the file `weights`, or the one that the variable I2I_INCEPTION names, or what torch-fidelity or
-    pytorch-fid have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
+    The weights are the file `weights`, else the one that I2I_INCEPTION names, else what torch-fidelity or pytorch-fid
+    have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
     """
 
     frechet, kernel = "FID (clean)", "KID (clean)"

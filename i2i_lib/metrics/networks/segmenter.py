@@ -1,9 +1,8 @@
 """A small segmenter of pictures, to measure how well generated ones follow their labels.
 
-It is trained on real training tiles, from the picture to its labels, and shares neither code nor weights with the
-features of the other measures; it never enters a loss. Its score on real test tiles is the ceiling. A generated
-picture scores high where this network reads the labels back from it: that measures obedience to the labels, not
-realism; it can score above the ceiling by showing each class more plainly than nature does.
+It is trained on real training tiles, from the picture to its labels, and never enters a loss. A generated picture
+scores high where this network reads the labels back from it: that measures obedience to the labels, not realism. Real
+test tiles set the ceiling, which a generator exceeds by showing each class more plainly than nature does.
 """
 
 import torch
