@@ -50,13 +50,7 @@ def unpack(
     try:
         with closing(members(archive)) as found:
             for number, member in enumerate(tqdm(found, desc=f"unpacking {archive.name}", unit=" files")):
-                unsafe = f"{archive} is not safe to unpack: its member {member.name!r}"
-                if member.kind not in ("file", "folder"):
-                    raise ValueError(f"{unsafe} is a {member.kind}")
-                parts = PurePosixPath(member.name).parts
-                # Windows reads names with \ and : as paths.
-                if member.name.startswith("/") or ".." in parts or any(sign in member.name for sign in "\\:\0"):
-                    raise ValueError(f"{unsafe} leads outside the folder")
+                _check(archive, member)
                 total += member.size
                 if number >= MAX_FILES or total > max_bytes:
                     raise ValueError(
@@ -86,6 +80,17 @@ def unpack(
         raise
     except DAMAGED as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): fetch it again") from error
+
+
+def _check(archive: Path, member: _Member) -> None:
+    """Raise ValueError unless the member is a file or folder inside. Windows reads names with \\ and : as paths."""
+    name, problem = member.name, None
+    if member.kind not in ("file", "folder"):
+        problem = f"is a {member.kind}"
+    elif name.startswith("/") or ".." in PurePosixPath(name).parts or any(sign in name for sign in "\\:\0"):
+        problem = "leads outside the folder"
+    if problem:
+        raise ValueError(f"{archive} is not safe to unpack: its member {name!r} {problem}")
 
 
 def _zip_members(archive: Path) -> Generator[_Member, None, None]:

@@ -103,10 +103,10 @@ def _download(source: Source, folder: Path, name: str) -> Path:
     known = source.sha256
     if known is None and record.exists():
         trust = "delete it, to trust the next download"
-        try:
-            known = str(read_json(record, trust)["sha256"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{record} holds no checksum: {trust}") from error
+        found = read_json(record, trust)
+        if not isinstance(found, dict) or not isinstance(found.get("sha256"), str):
+            raise ValueError(f"{record} holds no checksum: {trust}")
+        known = found["sha256"]
     archive = folder / Path(source.url).name
     try:
         pooch.get_logger().setLevel("ERROR")
