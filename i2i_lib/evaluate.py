@@ -33,7 +33,7 @@ from i2i_lib.metrics.networks.literature import (
 from i2i_lib.metrics.networks.segmenter import segmenter_confusion, train_segmenter
 from i2i_lib.metrics.pairs import feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
-from i2i_lib.results import EvalResult
+from i2i_lib.results import PAIRED, EvalResult
 
 YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
 LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
@@ -53,9 +53,9 @@ class Evaluated:
 class Evaluator:
     """The test pictures of a task, and the networks and statistics that every model is measured with.
 
-    Attributes: `task`; `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures, as many of the one as
-    of the other; `blocks` [N], their independent units; `protocol`, the id within which numbers compare;
-    `labels_missing`, a sentence where labels cannot be read back for want of weights.
+    Attributes: `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures; `blocks` [N], their
+    independent units; `protocol`, the id within which numbers compare; `labels_missing`, a sentence where labels cannot
+    be read back for want of weights.
     """
 
     def __init__(
@@ -69,8 +69,7 @@ class Evaluator:
     ) -> None:
         """`seed` of the trainings and `data`, the SHA-256 of the tiles, are noted in every row of results.
 
-        `segmenter_steps` is the training time of the network that reads labels back from pictures, for tasks whose
-        sources are label maps.
+        `segmenter_steps` trains the network that reads labels back from pictures, where sources are label maps.
         """
         test = task.test
         self.task, self.seed, self.data, self.device = task, seed, data, device
@@ -114,15 +113,14 @@ class Evaluator:
     def measure(self, name: str, pictures: Tensor, *, registered: bool = True, **price: Any) -> Evaluated:
         """Measure pictures [N, 3, H, W], float in [-1, 1] or uint8, against the targets.
 
-        `registered`: each picture shows the place of its target, so that they can be compared one by one (never where
-        the test has no pairs). `price` goes into the row of results.
+        `registered` pictures show the place of their targets and, if the test has pairs, are compared with them one by
+        one. `price` goes into the row of results.
         """
         made = quantise(pictures)
         features = self._extract(made)
         registered = registered and self.task.test.paired
 
-        per_image = {}
-        miou = None
+        per_image, miou = {}, None
         if registered:
             per_image["l1"] = l1(made, self.target)
             per_image["ssim"] = ssim(made, self.target)
@@ -131,7 +129,7 @@ class Evaluator:
 
         kd = kernel_distance_interval(self._real.pooled, features.pooled, self.blocks, paired=registered)
         stats = FeatureStats.from_batches([features.narrow(len(self.target))])
-        means = {measure: values.mean().item() for measure, values in per_image.items()}
+        means = {measure: per_image[measure].mean().item() if registered else None for measure in PAIRED}
         result = EvalResult(
             task=self.task.name,
             seed=self.seed,
@@ -139,9 +137,7 @@ class Evaluator:
             protocol=self.protocol,
             images=len(self.target),
             blocks=len(self.blocks.unique()),
-            l1=means.get("l1"),
-            ssim=means.get("ssim"),
-            feature_distance=means.get("feature_distance"),
+            **means,
             kd=1000 * kd.value,
             kd_low=1000 * kd.low,
             kd_high=1000 * kd.high,
@@ -161,21 +157,16 @@ class Evaluator:
 
     def literature(self, models: Iterable[Evaluated]) -> tuple[list[SetDistance], list[str]]:
         """FID, KID and their kin of each model, and a sentence for each extractor whose weights are missing."""
-        evaluated = {found.result.model: found for found in models}
+        task, evaluated = self.task, list(models)
         extractors, missing = available_extractors(self.device)
+        images = len(task.train.target) + len(task.test.target)
+        all_split = f"{task.name} all {images} training and test tiles of {size_text(task.test.shape)} px"
         distances = []
         for extractor in extractors:
-            everything = None
-            if not self.task.train.paired:
-                images = len(self.task.train.target) + len(self.task.test.target)
-                size = size_text(self.task.test.shape)
-                everything = (
-                    real_targets(self.task),
-                    f"{self.task.name} all {images} training and test tiles of {size} px",
-                )
             down = extractor.rounding == "down"
-            pictures = {name: found.rounded_down if down else found.pictures for name, found in evaluated.items()}
-            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=everything)
+            pictures = {found.result.model: found.rounded_down if down else found.pictures for found in evaluated}
+            all_real = None if task.train.paired else (real_targets(task), all_split)
+            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=all_real)
         return distances, missing
 
 
@@ -194,7 +185,7 @@ def size_text(shape: tuple[int, int]) -> str:
 
 
 def _spread(images: Tensor, count: int) -> Tensor:
-    """`count` images, spread evenly over all."""
+    """As many images, evenly spaced over all."""
     return images[torch.linspace(0, len(images) - 1, count).long()]
 
 
@@ -214,7 +205,7 @@ def _colour_look_up(task: Task, source: Tensor) -> Tensor:
 
 
 def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tensor], Tensor] | None:
-    """A function from pictures to confusion matrices [N, classes, classes], None where sources are no labels."""
+    """A function from pictures to confusion matrices [N, classes, classes]; None where sources are not labels."""
     task, device = evaluator.task, evaluator.device
     if task.name == "cityscapes":
         network = drn_d_105(device=device)

@@ -67,9 +67,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[int]:
-    """Hold the lock file `path` while the block runs. The system frees it when the process dies, however it dies.
-
-    Yields the open file descriptor that holds the lock.
+    """Hold the lock file `path` while the block runs; yields its descriptor. The system frees it when the process dies.
 
     Raises RuntimeError at once, naming `what` and the process that holds it, if another process does.
     """
@@ -104,10 +102,7 @@ def place_folder(new: Path, target: Path) -> None:
 
 
 def record_file(verb: str, path: Path) -> Path:
-    """Return `path`, an artifact without suffix or a file, after telling the runner that it is "read" or "wrote".
-
-    The runner puts the hashes of the files behind it into the run's manifest; without a runner nothing happens.
-    """
+    """Return `path`, an artifact without suffix or a file, after noting for the runner's manifest "read" or "wrote"."""
     if listing := os.environ.get("I2I_FILES"):
         with open(listing, "a") as file:
             file.write(f"{verb} {path}\n")

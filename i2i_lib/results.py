@@ -94,10 +94,7 @@ PRICES = ("macs_exact", "macs_paper", "params", "latency_ms", "latency_p95_ms", 
 def save_evaluation(
     path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
 ) -> None:
-    """Write `eval.json`: the rows, and the values per image {measure: {model: [N]}} that paired tests need.
-
-    Values per image are kept to 6 digits behind the point.
-    """
+    """Write `eval.json`: the rows, and the values per image {measure: {model: [N]}}, with 6 digits behind the point."""
     rounded = {
         measure: {model: [round(value, 6) for value in values] for model, values in models.items()}
         for measure, models in per_image.items()
@@ -136,8 +133,7 @@ def collect(paths: Iterable[Path]) -> str:
 def load_table(path: Path) -> pd.DataFrame:
     """`results.jsonl` as a table, one row per task, seed and model.
 
-    Raises ValueError if the rows of a task were measured by more than one protocol or on more than one set of tiles:
-    such numbers do not compare.
+    Raises ValueError if the rows of a task do not compare: several protocols, or several sets of tiles.
     """
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     table = pd.DataFrame(rows, columns=[field.name for field in fields(EvalResult)])

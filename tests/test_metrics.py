@@ -215,8 +215,8 @@ def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(random, blocks)
     for trial in range(400):
         values = 0.5 + torch.randn(blocks, generator=random, dtype=torch.float64)
         weights = resample_blocks(blocks, 500, seed=trial)
-        low, high = percentile_interval(values.mean().item(), weights @ values / blocks, blocks)
-        held += low < 0.5 < high
+        interval = percentile_interval(values.mean().item(), weights @ values / blocks, blocks)
+        held += interval.low < 0.5 < interval.high
     assert 0.92 < held / 400 < 0.985
 
 

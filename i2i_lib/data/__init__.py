@@ -2,16 +2,5 @@
 
 from i2i_lib.facade import lazy
 
-EXPORTS = {
-    "Batch": "tiles",
-    "Task": "tiles",
-    "Tiles": "tiles",
-    "encode": "tiles",
-    "to_batch": "tiles",
-    "paired_batches": "batches",
-    "unpaired_batches": "batches",
-    "load_task": "tasks",
-    "load_saved_task": "store",
-    "save_task": "store",
-}
+EXPORTS = {"Batch": "tiles", "load_task": "tasks", "save_task": "store", "load_saved_task": "store"}
 __getattr__ = lazy(__name__, EXPORTS)

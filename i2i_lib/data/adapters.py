@@ -1,7 +1,7 @@
-"""Which module makes which task. Nothing heavy is imported here, so that whoever plans a run can look it up."""
+"""Which module makes which task. Light, so that the planner of a run can look it up."""
 
-# Where each task is made: the module beside this one, and the function there. Only the one asked for is imported, so
-# that a task depends on its own source alone.
+# The module beside this one, and the function there. Only the one needed is imported, so that a task depends on its own
+# source alone.
 LOADERS = {
     "earth": ("earth", "load_earth"),
     "earth-labels": ("earth_labels", "load_earth_labels"),

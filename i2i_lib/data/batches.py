@@ -1,6 +1,7 @@
 """Batches drawn from tiles: shuffled, cropped and mirrored, as a function of seed and step."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,9 +18,8 @@ def paired_batches(
 
     Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
     half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
-    batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. The
-    tiles are moved to `device` once (those still in files, when they are drawn) and augmented there. Of several
-    processes that train together, each gets its slice of the batch.
+    batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. Tiles are
+    augmented on `device`. Of several processes that train together, each gets its slice of the batch.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
@@ -30,7 +30,7 @@ def paired_batches(
         index, crop = _draw(len(tiles), source.shape[-2:], image_size, batch_size, (seed,), step)
         return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
 
-    return lambda first_step: _endless(batch, first_step)
+    return lambda first_step: map(batch, count(first_step))
 
 
 def unpaired_batches(
@@ -47,7 +47,7 @@ def unpaired_batches(
             chosen.append(encode(crop(images[index])))
         return Batch(*chosen)
 
-    return lambda first_step: _endless(batch, first_step)
+    return lambda first_step: map(batch, count(first_step))
 
 
 def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
@@ -61,23 +61,15 @@ def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:
     local_slice(batch_size)
 
 
-def _endless(batch: Callable[[int], Batch], first_step: int) -> Iterator[Batch]:
-    step = first_step
-    while True:
-        yield batch(step)
-        step += 1
-
-
 def _draw(
     n: int, shape: Sequence[int], image_size: int, batch_size: int, stream: tuple[int, ...], step: int
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Indices of the images of step `step`, out of `n` of `shape` [height, width], and a function that crops them."""
     crop_width = image_size * shape[1] // shape[0]
     places = np.arange(step * batch_size, (step + 1) * batch_size)  # in the endless concatenation of epochs
-    orders = {
-        epoch: np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in np.unique(places // n).tolist()
-    }
-    index = np.array([orders[p // n][p % n] for p in places.tolist()])
+    epochs = range(places[0] // n, places[-1] // n + 1)
+    orders = [np.random.default_rng((*stream, 0, epoch)).permutation(n) for epoch in epochs]
+    index = np.concatenate(orders)[places - epochs.start * n]
 
     rng = np.random.default_rng((*stream, 1, step))
     free = np.array([shape[0] - image_size, shape[1] - crop_width])
@@ -90,11 +82,9 @@ def _draw(
     index, rows, columns = index[own], rows[own], columns[own]
 
     def crop(images: Tensor) -> Tensor:
-        i, r, c = (
-            torch.from_numpy(a).to(images.device)
-            for a in (np.arange(len(index))[:, None, None], rows[:, :, None], columns[:, None])
-        )
+        image = torch.arange(len(index), device=images.device)[:, None, None]
+        row, column = (torch.from_numpy(a).to(images.device) for a in (rows[:, :, None], columns[:, None]))
         # Indices on both sides of the channel axis put it last: [N, h, w, C].
-        return images[i, :, r, c].permute(0, 3, 1, 2).contiguous()
+        return images[image, :, row, column].permute(0, 3, 1, 2).contiguous()
 
     return torch.from_numpy(index), crop

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_lib.data.pictures import to_tensor
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
 from i2i_lib.files import root
 
 _PHOTO = "leftImg8bit/{}_leftImg8bit.png"
@@ -28,22 +29,17 @@ for _label in LABELS:
 
 
 def load_cityscapes(
-    image_size: int,
-    *,
-    path: str | None = None,
-    family: Literal["pix2pix", "gaugan"] = "pix2pix",
-    load_size: int | None = None,
+    image_size: int, *, path: str | None = None, family: Literal["pix2pix", "gaugan"] = "pix2pix"
 ) -> Task:
     """From labels to photographs: `train` to learn from, `val` to test on, as the paper's two uses of the data set.
 
     With `family="pix2pix"` the source is the picture of the labels' colours, and a scene is squashed to a square of
-    `image_size`; training squares have the side `load_size`, by default 286 / 256 of it, and are cropped. With
-    `family="gaugan"` the source is a label map with an instance-edge channel, and tiles are `image_size` high, twice
-    as wide and never cropped: the paper's are 256 x 512.
+    `image_size`; training squares have 286 / 256 of its side and are cropped. With `family="gaugan"` the source is a
+    label map with an instance-edge channel, and tiles are `image_size` high, twice as wide and never cropped: the
+    paper's are 256 x 512.
 
-    `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes in this repository. All tiles are
-    in memory: 1.5 GB at the paper's sizes. Each test scene is its own block. `info["test_scenes"]` names the test
-    tiles in their order, for `train_ids`.
+    `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes. All tiles are in memory: 1.5 GB at
+    the paper's sizes. Each test scene is its own block; `info["test_scenes"]` names them in order, for `train_ids`.
 
     Raises FileNotFoundError without the data set, ValueError naming the file for a scene without its counterpart, a
     damaged file or a label that is not in the table.
@@ -51,15 +47,14 @@ def load_cityscapes(
     if family not in ("pix2pix", "gaugan"):
         raise ValueError(f"family must be 'pix2pix' or 'gaugan', got {family!r}")
     folder = cityscapes_folder(path)
-    if load_size is None:
-        load_size = image_size * 286 // 256 if family == "pix2pix" else image_size
+    train_size = image_size * 286 // 256 if family == "pix2pix" else image_size
     scenes = {split: list_scenes(folder, split, instances=family == "gaugan") for split in ("train", "val")}
-    train = _tiles(folder, scenes["train"], load_size, family)
+    train = _tiles(folder, scenes["train"], train_size, family)
     test = _tiles(folder, scenes["val"], image_size, family)
-    train.block.fill_(-1)
+    test = replace(test, block=torch.arange(len(test)))
     info = {
         "domains": ["labels", "photograph"],
-        "train_size": load_size,
+        "train_size": train_size,
         "train_scenes": len(train),
         "test_scenes": scenes["val"],
     }
@@ -85,16 +80,13 @@ def cityscapes_folder(path: str | None = None) -> Path:
 
 def list_scenes(folder: Path, split: str, *, instances: bool) -> list[str]:
     """The scenes of a split, such as val/lindau/lindau_000000_000019, sorted; ValueError if one lacks a file."""
-    kinds = [_PHOTO, _LABEL_MAP, *([_INSTANCES] if instances else [])]
-    found = []
-    for kind in kinds:
+    found = {}
+    for kind in [_PHOTO, _LABEL_MAP, *([_INSTANCES] if instances else [])]:
         start, end = kind.split("{}")
         files = (folder / start / split).glob(f"*/*{end}")
-        found.append({file.relative_to(folder / start).as_posix().removesuffix(end) for file in files})
-    scenes = sorted(set().union(*found))
-    missing = [
-        kind.format(scene) for scene in scenes for kind, has in zip(kinds, found, strict=True) if scene not in has
-    ]
+        found[kind] = {file.relative_to(folder / start).as_posix().removesuffix(end) for file in files}
+    scenes = sorted(set().union(*found.values()))
+    missing = [kind.format(scene) for scene in scenes for kind, has in found.items() if scene not in has]
     if missing:
         raise ValueError(
             f"{folder} lacks {missing[0]}, the counterpart of a file it has ({len(missing)} missing in all)"
@@ -142,9 +134,7 @@ def _tiles(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(n)):  # which raises here what a reader raised
             pass
-    nowhere = torch.zeros(n, 2, dtype=torch.int64)
-    classes = 0 if family == "pix2pix" else CHANNELS
-    return Tiles(source, target, torch.arange(n), nowhere, nowhere, classes=classes)
+    return placeless_tiles(source, target, classes=0 if family == "pix2pix" else CHANNELS)
 
 
 def _read(path: Path, mode: str | None = None) -> np.ndarray:
@@ -188,10 +178,6 @@ def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _edges(instances: np.ndarray) -> np.ndarray:
     """1 on both sides of every border between instances, up, down, left and right; [H, W], uint8."""
-    edges = np.zeros(instances.shape, bool)
-    down, right = instances[1:] != instances[:-1], instances[:, 1:] != instances[:, :-1]
-    edges[1:] |= down
-    edges[:-1] |= down
-    edges[:, 1:] |= right
-    edges[:, :-1] |= right
-    return edges.astype(np.uint8)
+    around = np.pad(instances, 1, mode="edge")
+    neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+    return np.any([instances != neighbour for neighbour in neighbours], 0).astype(np.uint8)

@@ -53,9 +53,8 @@ CITYSCAPES = """Cityscapes may not be passed on, so that you have to fetch it yo
 def fetch(name: str, folder: Path | None = None) -> Path:
     """Download and unpack a data set to `folder`/`name`, by default in data/; returns that folder.
 
-    What is there already is left alone. A download that was cut goes on where it stopped. The archive is compared
-    with the recorded checksum, or with that of the first download (`name`.json beside the folder), and removed once
-    it is unpacked.
+    A folder that is there already is left alone, and a download that was cut goes on where it stopped. The archive must
+    have the recorded checksum, or that of the first download (`name`.json beside the folder).
 
     Raises ValueError for an unknown name, or an archive that is damaged, not the recorded one, or unsafe;
     ConnectionError where the server cannot be reached or cuts the connection again and again; RuntimeError while
@@ -105,9 +104,9 @@ def _download(source: Source, folder: Path, name: str) -> Path:
     if known is None and record.exists():
         trust = "delete it, to trust the next download"
         found = read_json(record, trust)
-        known = found.get("sha256") if isinstance(found, dict) else None
-        if not isinstance(known, str):
+        if not isinstance(found, dict) or not isinstance(found.get("sha256"), str):
             raise ValueError(f"{record} holds no checksum: {trust}")
+        known = found["sha256"]
     archive = folder / Path(source.url).name
     try:
         pooch.get_logger().setLevel("ERROR")

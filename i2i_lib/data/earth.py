@@ -32,7 +32,7 @@ _GAP = 16  # beside a test band: wider than a JPEG block and a resampling filter
 _FIRST_BAND = 440  # a comb of nine bands whose test tiles are coloured much like the training tiles
 _TEST_SHARE = 0.2133  # of all longitudes: nine bands of the default width
 _MARGIN = 1.5  # a training tile's side over image_size
-_SEA_BLUE = 8  # grey levels
+_SEA_BLUE = 8  # grey levels, by which blue exceeds red and green in the sea
 _MIN_LAND = 0.5
 _MIN_LAND_UNPAIRED = 0.2  # of a training tile; with tiles of half land, where sea is rare, seas were painted as sand
 
@@ -45,14 +45,6 @@ def earth_rasters(scale: int = 1) -> tuple[Tensor, Tensor]:
     if scale not in _SCALES:
         raise ValueError(f"scale must be one of {_SCALES}, got {scale}")
     return earth_picture(_MAP, EARTH_SIZE[1] // scale), earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
-
-
-def earth_overview(width: int = 1350) -> tuple[Tensor, Tensor]:
-    """The same two pictures at any width, for a world map; uint8 [3, width / 2, width].
-
-    Raster coordinates (`Tiles.box`) times `width / info["raster"][1]` are coordinates in it.
-    """
-    return earth_picture(_MAP, width), earth_picture(SATELLITE, width)
 
 
 def earth_picture(name: str, width: int) -> Tensor:
@@ -79,8 +71,7 @@ def load_earth(image_size: int, scale: int = 1, band: int | None = None) -> Task
 
     Test tiles lie in meridional bands, evenly spaced round the globe, so that every continent and every latitude is
     in the test; tiles within 17 degrees of latitude form a block. Training tiles lie in the corridors between the
-    bands, 16 pixels of the full raster away from them. The corridors are wide; scattered test squares of the same area
-    would leave little room for training tiles between them.
+    bands, 16 pixels of the full raster away from them; between scattered test squares there would be little room.
     """
     source, target = earth_rasters(scale)
     train, test, info = earth_places(target, image_size, scale, band)
@@ -92,20 +83,18 @@ def load_earth_unpaired(image_size: int, scale: int = 1, band: int | None = None
     """`load_earth`, unpaired: training sees the maps of some regions and the satellite pictures of others.
 
     Corridors between test bands take turns, so that both domains have tiles of all continents and climates and no
-    place is in both: no training source has a counterpart. Coasts with less land than in `load_earth` are added, since
-    a generator without pairs has to see the sea often to learn it. The test tiles are those of `load_earth`
-    and paired: the truth is known there, so evaluation may use it, and training never sees it.
+    place is in both. Coasts with less land than in `load_earth` are added, since a generator without pairs has to see
+    the sea often to learn it. The test tiles are those of `load_earth` and paired, for the evaluation.
     """
     source, target = earth_rasters(scale)
     train, test, info = earth_places(target, image_size, scale, band, _MIN_LAND_UNPAIRED)
-    corridors = [sum(left < column for left in info["bands"]) for _, column, _ in train]
-    maps, pictures = (
-        [place for place, corridor in zip(train, corridors, strict=True) if corridor % 2 == turn] for turn in (0, 1)
-    )
+    maps, pictures = [], []
+    for place in train:
+        corridor = sum(band < place[1] for band in info["bands"])
+        (pictures if corridor % 2 else maps).append(place)
     if not maps or not pictures:
         raise ValueError(f"image_size {image_size} leaves one of the domains without tiles: use smaller tiles")
-    seen = cut(source, target, maps, info["train_size"])
-    other = cut(source, target, pictures, info["train_size"])
+    seen, other = (cut(source, target, places, info["train_size"]) for places in (maps, pictures))
     learnt = replace(seen, target=other.target, target_box=other.target_box, paired=False)
     info["min_land_train"] = _MIN_LAND_UNPAIRED
     return Task("earth-unpaired", "cyclegan", learnt, cut(source, target, test, image_size), info)
@@ -175,9 +164,8 @@ def earth_places(
 def earth_land(satellite: Tensor) -> np.ndarray:
     """Mask of land in the satellite picture, bool [H, W].
 
-    Blue Marble paints the sea in pure blues: a pixel is sea where blue exceeds both other channels by more than
-    8 grey levels. Inland waters are near black and count as land. The coastline data of the same package agree on
-    99.3 % of the pixels between the two limits of latitude.
+    Blue Marble paints the sea in pure blues: blue exceeds both other channels there. Inland waters are near black and
+    count as land. The coastline data of the same package agree on 99.3 % of the pixels between the limits of latitude.
     """
     red, green, blue = satellite.short().unbind()
     return (blue - torch.maximum(red, green) <= _SEA_BLUE).numpy()
@@ -193,9 +181,8 @@ def _starts(first: int, last: int, size: int, stride: int) -> list[int]:
 
 def cut(source: Tensor, target: Tensor, places: Sequence[Place], size: int, classes: int = 0) -> Tiles:
     """Tiles of two registered rasters at the same places; `classes` as in `Tiles`."""
-    where = torch.tensor(places)
     source, target = (
         torch.stack([raster[:, r : r + size, c : c + size] for r, c, _ in places]) for raster in (source, target)
     )
-    box = where[:, :2].contiguous()
-    return Tiles(source, target, block=where[:, 2].contiguous(), box=box, target_box=box, classes=classes)
+    box, block = torch.tensor(places).split([2, 1], 1)
+    return Tiles(source, target, block=block.flatten(), box=box, target_box=box, classes=classes)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.data.earth import EARTH_FILES, EARTH_SIZE, HEIGHT, SATELLITE, cut, earth_land, earth_picture, earth_places
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.tiles import Task, source_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
     """Surface classes to satellite picture, on the tiles of `i2i_lib.data.earth.load_earth`.
 
     `source` is a map of labels [N, 1, S, S]; `info["classes"]` lists name, colour and share of the training pixels of
-    each. The labels do not simply quantise the target: a class per pixel would hand the picture's own texture to
-    the generator, and painting each label in its mean colour would solve the task. As in a land-cover map, a label
-    covers a place some 70 km across, and leaves relief, rivers and fields to be made up.
+    each. A class per pixel would hand the picture's own texture to the generator, and painting each label in its mean
+    colour would solve the task. As in a land-cover map, a label covers a place some 70 km across, and leaves relief,
+    rivers and fields to be made up.
     """
     labels = earth_labels(scale)
     satellite = earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
@@ -89,9 +89,8 @@ def earth_labels(scale: int = 1) -> Tensor:
 
 def earth_label_overview(width: int = 1350) -> Tensor:
     """The world's labels in the colours of their classes, uint8 [3, width / 2, width], to be drawn as a map."""
-    palette = torch.tensor([list(bytes.fromhex(kind.colour[1:])) for kind in CLASSES], dtype=torch.uint8)
-    labels = F.interpolate(earth_labels(2)[None], (width // 2, width), mode="nearest")[0, 0]
-    return palette[labels.long()].permute(2, 0, 1)
+    labels = F.interpolate(earth_labels(2)[None], (width // 2, width), mode="nearest")
+    return source_pictures(labels, {"classes": [{"colour": kind.colour} for kind in CLASSES]})[0]
 
 
 @cache

@@ -14,24 +14,22 @@ import PIL
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
-from i2i_lib.data.pictures import THREADS
-from i2i_lib.data.tiles import Task, Tiles
-from i2i_lib.data.vector import RENDERER, render_svg
+from i2i_lib.data.emoji import RENDERER, contents_sha256, emoji_task, held_out, originals, render_svg
+from i2i_lib.data.pictures import THREADS, to_tensor
+from i2i_lib.data.tiles import Task
 from i2i_lib.files import root, shorten_path, write_json
 
 NODE_MODULES = root() / "node_modules"
 CACHE = root() / "data" / "fluent"
 CREDIT = "Fluent Emoji, designed by Microsoft. License: MIT"
-SHARES = {"test": 0.2}  # of the groups, chosen by a hash; what is left is for training
+_TEST_SHARE = 0.2  # of the groups
 RULE_SIZE = 64  # pixels; wrong pairs are found at this size, whatever the size of the task
 NEARER = 0.95  # of the L1 to its own 3-D picture: a drawing nearer than that to another variant's has a wrong one
 OUTLINE_IOU = 0.85  # what the two outlines of a pair have in common, at least
 # People whose gender has a code point of its own, by the one that stands for them all.
-_SAME = {
-    code: person
-    for person, codes in {
+_SAME = originals(
+    {
         "1f9d1": "1f468 1f469",  # person: man, woman
         "1f9d2": "1f466 1f467",  # child: boy, girl
         "1f9d3": "1f474 1f475",  # older person
@@ -40,9 +38,8 @@ _SAME = {
         "1f385": "1f936",  # Santa Claus: Mrs. Claus
         "1f46b": "1f46c 1f46d",  # holding hands
         "1f483": "1f57a",  # dancing
-    }.items()
-    for code in codes.split()
-}
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Package:
     sha256: str
 
     def files(self) -> list[Path]:
-        """Return the files that are read, sorted by name.
+        """The files that are read, sorted by name.
 
         Raises FileNotFoundError if the package is not installed, ValueError if its files are not the recorded ones.
         """
@@ -65,12 +62,10 @@ class Package:
                 f"the package {self.name} {self.version} is not in {shorten_path(NODE_MODULES)}: run "
                 "`.venv/bin/npm ci` in the checkout, which needs the network"
             )
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-        if digest.hexdigest() != self.sha256:
+        checksum = contents_sha256((file.name, file.read_bytes()) for file in files)
+        if checksum != self.sha256:
             raise ValueError(
-                f"the {len(files)} files of the package {self.name} have checksum {digest.hexdigest()}, not the "
+                f"the {len(files)} files of the package {self.name} have checksum {checksum}, not the "
                 f"recorded {self.sha256} of version {self.version}: they are damaged or from another release; run "
                 "`.venv/bin/npm ci` in the checkout, which puts the recorded version there"
             )
@@ -109,10 +104,7 @@ class Emoji:
 
 
 def all_emoji() -> list[Emoji]:
-    """Return every emoji that has a flat drawing and a 3-D picture, sorted by code.
-
-    Raises the errors of `Package.files`.
-    """
+    """Every emoji that has a flat drawing and a 3-D picture, sorted by code."""
     names, flat = _drawings(FLAT)
     _, black = _drawings(BLACK)
     # Of the two emoji that have a file under either name, the one without the selector comes last and is taken.
@@ -142,26 +134,18 @@ def _svg(icon: dict[str, Any]) -> str:
 
 
 def group_key(code: str) -> str:
-    """Return the drawing that an emoji is a variant of ("1f469-1f3fd-200d-1f680": "1f9d1-200d-1f680").
-
-    Skin tones and genders share a key.
-    """
+    """Key of an emoji, shared by all skin tones and genders ("1f469-1f3fd-200d-1f680": "1f9d1-200d-1f680")."""
     plain = re.sub("-1f3f[b-f]|-200d-264[02]", "", code)
     return "-".join(_SAME.get(point, point) for point in plain.split("-"))
 
 
-def part_of(group: str) -> str:
-    """Return the part that a group belongs to: by a hash of its key, so that a new emoji moves no other."""
-    place = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32
-    for part, share in SHARES.items():
-        if place < share:
-            return part
-        place -= share
-    return "train"
+def in_test(group: str) -> bool:
+    """Whether a group is in the test."""
+    return held_out(group, _TEST_SHARE)
 
 
 def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
-    """Return the codes of the wrong pairs, each with the rule that leaves it out.
+    """The codes of the wrong pairs, each with the rule that leaves it out.
 
     "other variant": the flat drawing is nearer to the 3-D picture of another variant (see `nearer_to_another`).
     "other outline": of the rest, those whose outlines, where at least half of a pixel is covered, share less than
@@ -192,7 +176,7 @@ def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
 
 
 def nearer_to_another(flat: Tensor, solid: Tensor, groups: Sequence[str]) -> Tensor:
-    """Return which drawings are nearer to another 3-D picture of their group than to their own, bool [N].
+    """Which drawings are nearer to another 3-D picture of their group than to their own, bool [N].
 
     `flat` and `solid` are uint8 [N, 3, S, S]. Nearer: an L1 below `NEARER` times that to the own picture.
     """
@@ -209,7 +193,7 @@ def nearer_to_another(flat: Tensor, solid: Tensor, groups: Sequence[str]) -> Ten
 
 
 def outline_iou(one: Tensor, other: Tensor) -> Tensor:
-    """Return the intersection of outlines over their union, float [N]; the outlines are bool [N, S, S]."""
+    """Intersection of outlines over their union, float [N]; the outlines are bool [N, S, S]."""
     return (one & other).sum((1, 2)) / (one | other).sum((1, 2))
 
 
@@ -220,7 +204,7 @@ def read_solid(path: Path, size: int) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            return pil_to_tensor(ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS))
+            return to_tensor(ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS))
     except OSError as error:
         raise ValueError(
             f"{path} cannot be decoded ({error}): run `.venv/bin/npm ci` in the checkout; if that does not help, "
@@ -258,30 +242,20 @@ def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_
     wrong = left_out(emoji)
     drawn = [one for one in emoji if drawing(one)]
     kept = [one for one in drawn if one.code not in wrong]
-    parts: dict[str, list[Emoji]] = {"train": [], **{part: [] for part in SHARES}}
-    for one in kept:
-        parts[part_of(group_key(one.code))].append(one)
-    test_groups = [group_key(one.code) for one in parts["test"]]
-    numbers = {group: number for number, group in enumerate(sorted(set(test_groups)))}
-    info: dict[str, Any] = {
+    groups = {one.code: group_key(one.code) for one in kept}
+    train = [one for one in kept if not in_test(groups[one.code])]
+    test = [one for one in kept if in_test(groups[one.code])]
+
+    def pairs(emoji: list[Emoji]) -> tuple[Tensor, Tensor]:
+        source = _each(lambda one: render_svg(drawing(one) or "", image_size), emoji)
+        return source, _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
+
+    info = {
         "domains": [domain, "3-D picture"],
         "credit": CREDIT,
         "sources": {f"{package.name} {package.version}": package.sha256 for package in (FLAT, BLACK, SOLID)},
-        "renderer": RENDERER,
         "left_out": Counter(wrong[one.code] for one in drawn if one.code in wrong),
-        "groups": len({group_key(one.code) for one in kept}),
-        "test_groups": len(numbers),
-        "test": [
-            {"code": one.code, "name": one.name, "group": group}
-            for one, group in zip(parts["test"], test_groups, strict=True)
-        ],
+        "groups": len(set(groups.values())),
     }
-
-    def tiles(emoji: list[Emoji], block: list[int]) -> Tiles:
-        source = _each(lambda one: render_svg(drawing(one) or "", image_size), emoji)
-        target = _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
-        box = torch.zeros(len(emoji), 2, dtype=torch.int64)
-        return Tiles(source, target, block=torch.tensor(block), box=box, target_box=box)
-
-    train = tiles(parts["train"], [-1] * len(parts["train"]))
-    return Task(name, "pix2pix", train, tiles(parts["test"], [numbers[group] for group in test_groups]), info)
+    test_emoji = [{"code": one.code, "name": one.name, "group": groups[one.code]} for one in test]
+    return emoji_task(name, pairs(train), pairs(test), test_emoji, info)

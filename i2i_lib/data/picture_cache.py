@@ -20,9 +20,8 @@ from i2i_lib.data.pictures import THREADS, read_tile
 class FileImages:
     """Square pictures in files, in place of a tensor uint8 [N, 3, S, S]: only what is indexed is read.
 
-    A file is decoded (see `read_tile`) when its picture is first needed, a batch in parallel, and its pixels kept in
-    the folder `cache`, where every process finds them: no file is decoded twice, and none that is not needed. Without
-    `cache` they are kept as long as the object lives.
+    A file is decoded (see `read_tile`) when its picture is first needed, a batch in parallel, and its pixels kept for
+    every process in the folder `cache`, or without one as long as the object lives.
 
     `halves=2` cuts each file into a left and a right picture: this object holds the `half` 0 or 1, and `other_half()`
     the other one, from the same decoding.
@@ -64,7 +63,7 @@ class FileImages:
         return torch.from_numpy(pixels).view(*chosen.shape, *self.shape[1:]).to(self._device)
 
     def to(self, device: str | torch.device) -> "FileImages":
-        """The same pictures, each moved to `device` when it is indexed."""
+        """The same pictures, moved to `device` when they are indexed."""
         moved = copy.copy(self)
         moved._device = torch.device(device)
         return moved

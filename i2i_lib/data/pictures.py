@@ -23,10 +23,8 @@ def read_picture(path: Path | str) -> Tensor:
     """One picture file as uint8 RGB [3, H, W], upright by its EXIF orientation.
 
     Whatever is transparent shows white behind it; 16 bits per channel become 8 by scaling the full range; CMYK, grey
-    and palettes become RGB; of an animation, the first frame. Colour profiles are ignored.
-
-    Raises FileNotFoundError, or ValueError naming the file if it is empty, cut short, not a picture or suspiciously
-    large.
+    and palettes become RGB; of an animation, the first frame. Colour profiles are ignored. Raises FileNotFoundError, or
+    ValueError naming the file if it is empty, cut short, not a picture or suspiciously large.
     """
     return to_tensor(_read(Path(path)))
 
@@ -104,11 +102,10 @@ def write_picture(picture: Tensor, path: Path | str) -> None:
 
 
 def list_pictures(folder: Path | str) -> dict[str, int]:
-    """The names of a folder's pictures, sorted, each with its size in bytes: one pass over the folder.
+    """The names of a folder's pictures, sorted, each with its size in bytes.
 
-    A picture is what has one of `SUFFIXES` in any case; hidden files and sub-folders are skipped.
-
-    Raises FileNotFoundError, or ValueError if there is none.
+    A picture has one of `SUFFIXES`, in any case; hidden files and sub-folders are skipped. Raises FileNotFoundError, or
+    ValueError if there is none.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -58,6 +58,21 @@ class Tiles:
         return self.classes + self.source.shape[1] - 1 if self.classes else self.source.shape[1]
 
 
+def placeless_tiles(
+    source: Tensor, target: Tensor, block: Tensor | None = None, *, paired: bool = True, classes: int = 0
+) -> Tiles:
+    """Tiles that were not cut from a raster; without `block` they are for training."""
+    return Tiles(
+        source,
+        target,
+        block=torch.full((len(source),), -1) if block is None else block,
+        box=torch.zeros(len(source), 2, dtype=torch.int64),
+        target_box=torch.zeros(len(target), 2, dtype=torch.int64),
+        paired=paired,
+        classes=classes,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A translation task: pictures to learn from, and pictures that share none of their pixels."""

@@ -29,14 +29,14 @@ class FusedGenerator(nn.Module):
     def __init__(self, generator: InceptionGenerator) -> None:
         super().__init__()
         self.config: GeneratorConfig = generator.config
-        first, *halving = _layers(generator.stem)
-        self.stem = nn.Sequential(_Layer(_read(first.conv, first.norm), border=3))
-        for layer in halving:
+        stem: list[Any] = list(generator.stem)
+        self.stem = nn.Sequential(_Layer(_read(stem[0].conv, stem[0].norm), border=3))
+        for layer in stem[1:]:
             self.stem.append(_Layer(_read(layer.conv, layer.norm), stride=2, padding=1))
         # A block without branches is the identity.
         blocks = [block for block in generator.blocks if isinstance(block, InceptionBlock) and block.norm is not None]
         self.blocks = nn.Sequential(*(_Block(block) for block in blocks))
-        self.up = nn.Sequential(*(_upsample(layer) for layer in _layers(generator.up)))
+        self.up = nn.Sequential(*(_upsample(layer) for layer in generator.up))
         self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,10 +67,6 @@ class _Weights(NamedTuple):
     norm: tuple[Tensor, Tensor] | None = None  # scale and shift of an instance norm
 
 
-def _layers(stage: Any) -> list[Any]:
-    return list(stage)  # no type checker can see which modules their attributes are
-
-
 def _read(conv: Any, norm: Any) -> _Weights:
     """A convolution with its norm folded in; the weight of a transposed one gets its outputs first, too."""
     weight, bias = conv.weight.detach(), conv.bias
@@ -96,15 +92,11 @@ def _merge(parts: Sequence[_Weights]) -> _Weights:
     return _Weights(weight, torch.cat(biases) if biases else None, norm)
 
 
-class _InstanceNorm(nn.Module):
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
-        self.eps = 1e-5  # as nn.InstanceNorm2d
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Groups of one channel are the same thing, and several times faster in channels-last on a CPU.
-        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+def _instance_norm(scale: Tensor, shift: Tensor) -> nn.Module:
+    # Groups of one channel are the same thing, and several times faster in channels-last on a CPU.
+    norm = nn.GroupNorm(len(scale), len(scale))
+    norm.weight, norm.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
+    return norm
 
 
 class _Layer(nn.Module):
@@ -126,21 +118,17 @@ class _Layer(nn.Module):
         weight, bias, norm = weights
         outputs, inputs, kernel, _ = weight.shape
         self.border, self.mode, self.relu = (border,) * 4, mode, relu
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups, "bias": bias is not None}
         if transposed:
             # With an even kernel the grid exactly doubles; an odd one falls short by a row and a column.
-            extra = kernel % 2
-            self.conv: nn.Module = nn.ConvTranspose2d(
-                inputs, outputs, kernel, stride, padding, output_padding=extra, bias=bias is not None
-            )
+            self.conv: nn.Module = nn.ConvTranspose2d(inputs, outputs, kernel, output_padding=kernel % 2, **options)
             weight = weight.transpose(0, 1)
         else:
-            self.conv = nn.Conv2d(
-                inputs * groups, outputs, kernel, stride, padding, groups=groups, bias=bias is not None
-            )
+            self.conv = nn.Conv2d(inputs * groups, outputs, kernel, **options)
         self.conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
         if bias is not None:
             self.conv.bias = nn.Parameter(bias.detach().clone())
-        self.norm = _InstanceNorm(*norm) if norm else None
+        self.norm = _instance_norm(*norm) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.border):
@@ -199,7 +187,7 @@ class _Block(nn.Module):
             closing.append(parts[0]._replace(weight=torch.cat([part.weight for part in parts], 1)))
         for kernel in kernels:
             closing.append(_read(wide[kernel].project, block.norm))
-        self.norm = _InstanceNorm(*closing[0].norm) if closing[0].norm else None
+        self.norm = _instance_norm(*closing[0].norm) if closing[0].norm else None
         self.project = nn.ModuleList()
         for i, part in enumerate(closing):
             # The closing norm scales every summand, but its shift is added once.

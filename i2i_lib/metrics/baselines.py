@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from i2i_lib.metrics.pairs import quantise
+from i2i_lib.metrics.sets import matrix_sqrt
 
 BITS = 7  # of each channel at the finest level: 2 million colours
 
@@ -46,9 +47,9 @@ class ColourTransfer:
     def __init__(self, source: Tensor, target: Tensor) -> None:
         """Fit to two sets of pictures [N, 3, H, W] and [M, 3, H, W], uint8 or float in [-1, 1]."""
         (self._mean, a), (self._target_mean, b) = (_colour_moments(images) for images in (source, target))
-        root = _matrix_sqrt(a)
+        root = matrix_sqrt(a)
         inverse = torch.linalg.inv(root)
-        self._matrix = inverse @ _matrix_sqrt(root @ b @ root) @ inverse
+        self._matrix = inverse @ matrix_sqrt(root @ b @ root) @ inverse
 
     def __call__(self, source: Tensor) -> Tensor:
         """Translate pictures [N, 3, H, W], uint8 or float in [-1, 1], to float in [-1, 1]."""
@@ -61,11 +62,6 @@ def _colour_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     colours = quantise(images).movedim(1, 0).flatten(1).double()
     # A quarter of a grey level keeps the covariance of grey pictures invertible.
     return colours.mean(1), colours.cov() + 0.25**2 * torch.eye(3, dtype=torch.float64)
-
-
-def _matrix_sqrt(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 def _bin(colours: Tensor) -> Tensor:

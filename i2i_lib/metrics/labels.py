@@ -5,31 +5,29 @@ from torch import Tensor
 
 from i2i_lib.metrics.intervals import Estimate, number_blocks, percentile_interval, resample_blocks
 
+IGNORED = 255  # the label of pixels that are not counted
 
-def iou_bootstrap(
-    confusion: Tensor, blocks: Tensor, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
+
+def iou_bootstrap(confusion: Tensor, blocks: Tensor, *, resamples: int = 10_000) -> Estimate:
     """`mean_iou` of per-image confusion matrices [N, C, C] with its bootstrap interval.
 
-    The mean IoU is no mean over images: whole blocks [N] are drawn with replacement, and each draw's matrices are
-    summed before anything is divided. A class that is absent from a draw is left out of that draw's mean.
+    Whole blocks [N] are drawn with replacement, and each draw's matrices are summed before anything is divided. A
+    class that is absent from a draw is left out of that draw's mean.
     """
     if confusion.ndim != 3:
         raise ValueError(f"need one confusion matrix per image, got {[*confusion.shape]}")
     units, numbers = number_blocks(blocks, len(confusion))
-    weights = resample_blocks(units, resamples, seed)
+    weights = resample_blocks(units, resamples)
     counts = confusion.cpu()
     total = torch.zeros(units, *counts.shape[1:], dtype=torch.float64).index_add_(0, numbers, counts.double())
     drawn = (weights @ total.flatten(1)).unflatten(1, counts.shape[1:])
-    value = mean_iou(counts.sum(0))
-    low, high = percentile_interval(value, class_iou(drawn).nanmean(1), units, confidence)
-    return Estimate(value, low, high, len(confusion), units)
+    return percentile_interval(mean_iou(counts.sum(0)), class_iou(drawn).nanmean(1), units)
 
 
-def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int, *, ignore: int = 255) -> Tensor:
+def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Pixel counts [true class, predicted class] of each image, int64 [N, classes, classes]; they add up over images.
 
-    Both maps are integer [N, H, W]; pixels labelled `ignore` are not counted. Raises ValueError for any other value
+    Both maps are integer [N, H, W]; pixels labelled 255 are not counted. Raises ValueError for any other value
     outside 0 to `classes` - 1.
     """
     if labels.shape != predicted.shape or labels.ndim != 3:
@@ -38,12 +36,12 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int, *, ignore:
         raise ValueError(f"label maps are integers, got {labels.dtype} and {predicted.dtype}")
     labels, predicted = labels.long(), predicted.to(labels.device).long()
     image = torch.arange(len(labels), device=labels.device)[:, None, None].expand_as(labels)
-    counted = labels != ignore
+    counted = labels != IGNORED
     truth, guess = labels[counted], predicted[counted]
     for what, found in (("label", truth), ("predicted label", guess)):
         if found.numel() and not 0 <= found.min() <= found.max() < classes:
             wrong = found[(found < 0) | (found >= classes)][0]
-            raise ValueError(f"a {what} is {wrong}: expected 0 to {classes - 1}, or {ignore} for pixels to ignore")
+            raise ValueError(f"a {what} is {wrong}: expected 0 to {classes - 1}, or {IGNORED} for pixels to ignore")
     places = (image[counted] * classes + truth) * classes + guess
     return places.bincount(minlength=len(labels) * classes**2).reshape(-1, classes, classes)
 

@@ -1,6 +1,6 @@
 """Distances between sets of pictures, from their features: Fréchet and kernel distance."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,12 +53,17 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"statistics differ in dimension: {len(a.mean)} and {len(b.mean)}")
-    values, vectors = torch.linalg.eigh(a.cov)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    root = matrix_sqrt(a.cov)
     # tr sqrt(A B) = tr sqrt(A^1/2 B A^1/2), whose eigenvalues are real and at least 0 up to rounding.
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
     return max(0.0, distance.item())
+
+
+def matrix_sqrt(matrix: Tensor) -> Tensor:
+    """Square root of a symmetric matrix whose eigenvalues are at least 0, up to rounding."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.mT
 
 
 def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -> float:
@@ -69,89 +74,75 @@ def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -
     is for a picture and its target in the same row: such pairs are left out of the comparison, because they are not
     independent; equal sets then have distance exactly 0.
     """
-    one_block = (torch.zeros(len(features), dtype=torch.int64), torch.zeros(len(target), dtype=torch.int64))
+    one, other = (torch.zeros(len(x), dtype=torch.int64) for x in (features, target))
     once = torch.ones(1, 1, dtype=torch.float64)
-    return _KernelSums.of(features, target, *one_block, paired).distance(once, once).item()
+    return _distance_by_blocks(features, target, one, other, paired)(once, once).item()
 
 
 def kernel_distance_interval(
-    features: Tensor,
-    target: Tensor,
-    blocks: Tensor,
-    *,
-    paired: bool = False,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    features: Tensor, target: Tensor, blocks: Tensor, *, paired: bool = False, resamples: int = 1000
 ) -> Estimate:
-    """`kernel_distance` with a bootstrap interval over geographic blocks.
+    """`kernel_distance` with a bootstrap interval over blocks.
 
     `blocks` [N] names the independent unit of each image; units are drawn with replacement. With `paired` the target
     is drawn with its image, else it is kept as it is. Two copies of one unit are not compared with each other, since no
     image is its own second sample.
     """
     units, blocks = number_blocks(blocks, len(features))
-    weights = resample_blocks(units, resamples, seed)
+    weights = resample_blocks(units, resamples)
     if paired:
         target_blocks, target_weights = blocks, weights
     else:
         target_blocks = torch.zeros(len(target), dtype=torch.int64)
         target_weights = torch.ones(1, 1, dtype=torch.float64)
-    sums = _KernelSums.of(features, target, blocks, target_blocks, paired)
-    value = sums.distance(torch.ones_like(weights[:1]), torch.ones_like(target_weights[:1])).item()
-    low, high = percentile_interval(value, sums.distance(weights, target_weights), units, confidence)
-    return Estimate(value, low, high, len(features), units)
+    distance = _distance_by_blocks(features, target, blocks, target_blocks, paired)
+    value = distance(torch.ones_like(weights[:1]), torch.ones_like(target_weights[:1])).item()
+    return percentile_interval(value, distance(weights, target_weights), units)
 
 
-@dataclass(frozen=True, slots=True)
-class _KernelSums:
-    """Kernel sums over pairs of blocks: all that a resample of blocks needs, so that images are compared once.
+def _distance_by_blocks(
+    x: Tensor, y: Tensor, x_blocks: Tensor, y_blocks: Tensor, paired: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The kernel distance as a function of how often the blocks of x are drawn, [R, A], and those of y, [R, B].
 
-    Each entry is (sum of the kernel, number of pairs), float64 [blocks, blocks].
+    All that a resample needs are the kernel's sums over pairs of blocks, so that images are compared once.
     """
+    x, y = _finite(x), _finite(y)
+    if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)) or min(len(x), len(y)) < 2:
+        rule = "equally many images" if paired else "at least 2 images each"
+        raise ValueError(f"need features of one dimension and {rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
+    x_sums, x_pairs = _kernel_sums(x, x, x_blocks, x_blocks, skip_diagonal=True)
+    y_sums, y_pairs = _kernel_sums(y, y, y_blocks, y_blocks, skip_diagonal=True)
+    xy_sums, xy_pairs = _kernel_sums(x, y, x_blocks, y_blocks, skip_diagonal=paired)
 
-    x: tuple[Tensor, Tensor]
-    y: tuple[Tensor, Tensor]
-    xy: tuple[Tensor, Tensor]
-    paired: bool
+    def within(total: Tensor, drawn: Tensor) -> Tensor:
+        # Copies of blocks a and b meet d_a d_b times; a block meets itself d_a times, its other copies never.
+        return ((drawn @ total) * drawn).sum(1) + ((drawn - drawn**2) * total.diagonal()).sum(1)
 
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor, x_blocks: Tensor, y_blocks: Tensor, paired: bool) -> "_KernelSums":
-        x, y = _finite(x), _finite(y)
-        if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)) or min(len(x), len(y)) < 2:
-            rule = "equally many images" if paired else "at least 2 images each"
-            raise ValueError(f"need features of one dimension and {rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
+    def across(total: Tensor, x_drawn: Tensor, y_drawn: Tensor) -> Tensor:
+        return within(total, x_drawn) if paired else ((x_drawn @ total) * y_drawn).sum(1)
 
-        def sums(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, skip_diagonal: bool) -> tuple[Tensor, Tensor]:
-            member = F.one_hot(columns).double()
-            pairs = torch.outer(rows.bincount().double(), member.sum(0))
-            total = torch.zeros_like(pairs)
-            for start in range(0, len(a), 1024):  # the kernel of all pairs at once may not fit
-                kernel = ((a[start : start + 1024] @ b.mT) / a.shape[1] + 1).pow(3).cpu()
-                if skip_diagonal:
-                    kernel.diagonal(start).zero_()
-                total.index_add_(0, rows[start : start + 1024], kernel @ member)
-            return total, pairs - rows.bincount().double().diag() if skip_diagonal else pairs
+    def distance(x_drawn: Tensor, y_drawn: Tensor) -> Tensor:
+        between = across(xy_sums, x_drawn, y_drawn) / across(xy_pairs, x_drawn, y_drawn)
+        own = within(x_sums, x_drawn) / within(x_pairs, x_drawn)
+        return own + within(y_sums, y_drawn) / within(y_pairs, y_drawn) - 2 * between
 
-        return cls(
-            sums(x, x, x_blocks, x_blocks, True),
-            sums(y, y, y_blocks, y_blocks, True),
-            sums(x, y, x_blocks, y_blocks, paired),
-            paired,
-        )
+    return distance
 
-    def distance(self, w: Tensor, v: Tensor) -> Tensor:
-        """[R], if the blocks of x are drawn `w` [R, A] times and those of y `v` [R, B] times."""
 
-        def within(total: Tensor, u: Tensor) -> Tensor:
-            # Copies of two blocks meet u_a u_b times; a block meets itself u_a times, its other copies never.
-            return ((u @ total) * u).sum(1) + ((u - u**2) * total.diagonal()).sum(1)
-
-        def across(total: Tensor) -> Tensor:
-            return within(total, w) if self.paired else ((w @ total) * v).sum(1)
-
-        (x, x_pairs), (y, y_pairs), (xy, xy_pairs) = self.x, self.y, self.xy
-        return within(x, w) / within(x_pairs, w) + within(y, v) / within(y_pairs, v) - 2 * across(xy) / across(xy_pairs)
+def _kernel_sums(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, *, skip_diagonal: bool) -> tuple[Tensor, Tensor]:
+    """Sum of the kernel and number of pairs, for each block of a and block of b; float64 [A, B]."""
+    member = F.one_hot(columns).double()
+    pairs = torch.outer(rows.bincount().double(), member.sum(0))
+    total = torch.zeros_like(pairs)
+    for start in range(0, len(a), 1024):  # the kernel of all pairs at once may not fit
+        kernel = ((a[start : start + 1024] @ b.mT) / a.shape[1] + 1).pow(3).cpu()
+        if skip_diagonal:
+            kernel.diagonal(start).zero_()
+        total.index_add_(0, rows[start : start + 1024], kernel @ member)
+    if skip_diagonal:
+        pairs = pairs - rows.bincount().double().diag()
+    return total, pairs
 
 
 def _finite(features: Tensor) -> Tensor:

@@ -5,16 +5,16 @@ Its weights come with no package, and no command downloads them: where they are 
 `WeightsMissing`, whose message names the way to get them. The network never enters a loss.
 """
 
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2i_lib.metrics.labels import confusion_matrix
-from i2i_lib.metrics.networks.literature import find_weights
+from i2i_lib.metrics.networks.literature import find_weights, read_weights
 from i2i_lib.metrics.pairs import quantise
 
 WEIGHTS = "drn-d-105_ms_cityscapes.pth"
@@ -101,39 +101,25 @@ def drn_d_105(weights: Path | str | None = None, device: str | torch.device = "c
     They are the file `weights`, or the one that the variable I2I_DRN names, or drn-d-105_ms_cityscapes.pth in the
     checkpoint folder of PyTorch's hub. Raises WeightsMissing if there is none, ValueError for any other file.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    help = f"get {WEIGHTS} from http://go.yf.io/drn-cityscapes-models into {folder}"
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    help = f"get {WEIGHTS} from http://go.yf.io/drn-cityscapes-models into {cache}"
     path = find_weights(weights, "I2I_DRN", (WEIGHTS,), "Mean IoUs on Cityscapes", help)
     with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
         network = DrnSegmenter()
+    state = read_weights(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or holds more than plain tensors: {error}") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not the tensors of {WEIGHTS} by name")
-    wanted = network.state_dict()
-    # The file is older than the counters of batches in norms, and evaluation has no use for them.
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith("num_batches_tracked")}
-    state = counters | dict(state)
-    for what, names in (("lacks", wanted.keys() - state.keys()), ("also has", state.keys() - wanted.keys())):
-        if names:
-            some = ", ".join(sorted(map(str, names))[:3])
-            raise ValueError(f"{path} is not {WEIGHTS}: it {what} {len(names)} tensors, such as {some}")
-    for name, value in wanted.items():
-        if not isinstance(state[name], Tensor) or state[name].shape != value.shape:
-            found = tuple(getattr(state[name], "shape", ())) or type(state[name]).__name__
-            raise ValueError(f"{path} is not {WEIGHTS}: {name} is {found}, expected {tuple(value.shape)}")
-    network.load_state_dict(state)
+        # The file is older than the counters of batches in norms: PyTorch adds them.
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is not {WEIGHTS}: {shorten(str(error), 300)}") from error
     return network.to(device).eval().requires_grad_(False)
 
 
 def segment(network: nn.Module, picture: Tensor, size: tuple[int, int]) -> Tensor:
     """Predicted train ids [height, width] at `size`, of one picture [3, H, W], float in [-1, 1] or uint8.
 
-    By the protocol of the literature the picture goes in at its own size, whatever that is, and it is the logits that
-    are enlarged bilinearly. (There they are log-probabilities; the difference is one number per pixel, the same for
-    all classes, which moves no maximum.)
+    As in the literature, the picture goes in at its own size and the logits are enlarged bilinearly. (There they are
+    log-probabilities, which differ by one number per pixel and have the same maximum.)
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, DEVIATION))

@@ -44,9 +44,8 @@ class Features:
 class EffNetFeatures:
     """The feature extractor: call it on pictures, float [N, 3, H, W] in [-1, 1] or uint8.
 
-    Pictures are quantised to 8 bits and resized to 224 x 224, the size that the network was trained at, by
-    antialiased bicubic interpolation. A tile of 64 px is thus enlarged 3.5 times. Smaller input is cheaper, but takes
-    the features out of their range: two sets of real tiles then lie further apart, and damage stands out less.
+    Pictures are quantised to 8 bits and resized to 224 x 224, the size that the network was trained at, by antialiased
+    bicubic interpolation. At smaller sizes two sets of real tiles lie further apart, and damage stands out less.
     """
 
     def __init__(self, device: str | torch.device = "cpu", batch_size: int = 16) -> None:

@@ -2,12 +2,12 @@
 FD-DINOv2 and KD-DINOv2.
 
 Their weights come with no package. Where they are not found an extractor raises `WeightsMissing`, whose message names
-the way to get them, and the book goes on without. Nothing is downloaded unless asked for, by
-`python -m i2i_lib.metrics`.
+the way to get them. Only `python -m i2i_lib.metrics` downloads anything.
 """
 
 import io
 import os
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,19 +38,15 @@ class WeightsMissing(FileNotFoundError):
 
 
 def resize_plain(images: Tensor, size: int) -> Tensor:
-    """Bilinear without antialiasing, uint8 [N, 3, H, W] to float [N, 3, size, size] in [0, 255]: clean-fid's
-    `legacy_pytorch`."""
+    """Bilinear, not antialiased: uint8 [N, 3, H, W] to float [N, 3, size, size] in [0, 255] (`legacy_pytorch`)."""
     return F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False)
 
 
 def resize_clean(images: Tensor, size: int) -> Tensor:
     """The same by Pillow's antialiased bicubic filter in float, clipped but not rounded: clean-fid's `clean`."""
-    planes = images.cpu().numpy().astype(np.float32)
-    sized = [
-        [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC)) for plane in image]
-        for image in planes
-    ]
-    return torch.from_numpy(np.array(sized)).clamp(0, 255).to(images.device)
+    planes = [Image.fromarray(plane) for plane in images.cpu().flatten(0, 1).numpy().astype(np.float32)]
+    sized = [np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC)) for plane in planes]
+    return torch.from_numpy(np.array(sized)).unflatten(0, images.shape[:2]).clamp(0, 255).to(images.device)
 
 
 def resize_rounded(images: Tensor, size: int) -> Tensor:
@@ -78,7 +74,7 @@ class Extractor(ABC):
         """Features [n, D] of a batch of pictures, uint8 [n, 3, H, W]."""
 
     def batches(self, images: Tensor) -> Iterator[Tensor]:
-        """Features [n, D], float32 on the CPU, of pictures [N, 3, H, W], float in [-1, 1] or uint8, batch by batch."""
+        """Features [n, D], float32 on the CPU, of pictures [N, 3, H, W], float in [-1, 1] or uint8."""
         for batch in images.split(self.batch_size):
             with torch.no_grad():
                 yield self.features(quantise(batch, self.rounding).to(self.device)).float().cpu()
@@ -100,8 +96,8 @@ class Extractor(ABC):
 class Inception(Extractor):
     """FID and KID by clean-fid's own protocol.
 
-    The weights are the file `weights`, or the one that the variable I2I_INCEPTION names, or what torch-fidelity or
-    pytorch-fid have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
+    The weights are the file `weights`, else the one that I2I_INCEPTION names, else what torch-fidelity or pytorch-fid
+    have downloaded. Raises WeightsMissing if there is none and ValueError for another file.
     """
 
     frechet, kernel = "FID (clean)", "KID (clean)"
@@ -115,7 +111,7 @@ class Inception(Extractor):
             raise ValueError(f"{path} has sha256 {found}: expected the weights that begin with {INCEPTION_PREFIX}")
         self.network = f"Inception-v3 of {INCEPTION}, weights {found[:8]}"
         self.device = device
-        self._layers = _inception_layers(_state(path)).to(device)
+        self._layers = _inception_layers(read_weights(path)).to(device)
 
     def features(self, images: Tensor) -> Tensor:
         return self._layers((resize_clean(images, 299) - 128) / 128)
@@ -168,7 +164,7 @@ class DinoV2(Extractor):
         folder = find_weights(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
         path = find_weights(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
         network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
-        network.load_state_dict(_state(path))
+        network.load_state_dict(read_weights(path))
         self.network = f"DINOv2 ViT-L/14, weights {sha256(path)[:8]}"
         self.device = device
         self._vit = network.to(device).eval().requires_grad_(False)
@@ -206,8 +202,12 @@ def find_weights(given: Path | str | None, variable: str, names: Iterable[str], 
     raise WeightsMissing(f"{what} are left out: their weights were not found; {help}, or {variable} names them.")
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file by name; ValueError if it is damaged or holds anything else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or holds more than plain tensors: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +233,8 @@ def set_distances(
 ) -> list[SetDistance]:
     """Fréchet and kernel distance of each model's pictures to the reference pictures, which `split` names.
 
-    Kernel distances have a bootstrap interval over the `blocks` [N] of the pictures. `all_real`, for tasks without
-    pairs, are batches of the real pictures of training and test, and their name: what FID (CAT) is taken to, as its
-    authors do, while their KID is to the test's.
+    `all_real`, for tasks without pairs, are batches of the real pictures of training and test, and their name: FID
+    (CAT) is taken to them, as its authors do, while their KID is to the test's.
     """
     real = extractor(reference)
     real_stats, frechet_split = FeatureStats.from_batches([real]), split
@@ -246,11 +245,10 @@ def set_distances(
     for model, images in pictures.items():
         features = extractor(images)
         frechet = frechet_distance(FeatureStats.from_batches([features]), real_stats)
-        protocol = extractor.protocol(frechet_split, len(images)).id
-        found.append(SetDistance(model, extractor.frechet, protocol, frechet))
-        protocol = extractor.protocol(split, len(images)).id
         kd = kernel_distance_interval(features, real, blocks)
-        found.append(SetDistance(model, extractor.kernel, protocol, 1000 * kd.value, 1000 * kd.low, 1000 * kd.high))
+        to_real, to_test = (extractor.protocol(name, len(images)).id for name in (frechet_split, split))
+        found.append(SetDistance(model, extractor.frechet, to_real, frechet))
+        found.append(SetDistance(model, extractor.kernel, to_test, 1000 * kd.value, 1000 * kd.low, 1000 * kd.high))
     return found
 
 

@@ -1,9 +1,8 @@
 """A small segmenter of pictures, to measure how well generated ones follow their labels.
 
-It is trained on real training tiles, from the picture to its labels, and shares neither code nor weights with the
-features of the other measures; it never enters a loss. Its score on real test tiles is the ceiling. A generated
-picture scores high where this network reads the labels back from it: that measures obedience to the labels, not
-realism; it can score above the ceiling by showing each class more plainly than nature does.
+It is trained on real training tiles, from the picture to its labels, and never enters a loss. A generated picture
+scores high where this network reads the labels back from it: that measures obedience to the labels, not realism. Real
+test tiles set the ceiling, which a generator exceeds by showing each class more plainly than nature does.
 """
 
 import torch
@@ -58,28 +57,24 @@ def train_segmenter(
     batch_size: int = 32,
     crop: int = 32,
     lr: float = 5e-3,
-    seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Segmenter:
     """Learn the labels of real tiles from their pictures, by cross-entropy; returned in evaluation mode.
 
     Many small crops, of `crop` pixels a side (a multiple of 4), teach more than few whole tiles: a batch then holds
-    most classes.
-
-    The same arguments give the same network on one machine and number of threads; the global generator of random
-    numbers is left as it was. Raises ValueError for tiles without labels.
+    most classes. PyTorch's global random numbers are left as they were. Raises ValueError for tiles without labels.
     """
     if not tiles.classes:
         raise ValueError("these tiles have pictures as sources, not labels: a segmenter has nothing to learn")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         segmenter = Segmenter(tiles.classes).to(device).to(memory_format=torch.channels_last)  # faster if narrow
     # Every class has one vote in the mean IoU, however rare: between equal pixels and equal classes.
     weights = tiles.source[:, 0].flatten().bincount(minlength=tiles.classes).clamp(min=1).to(device) ** -0.5
     optimiser = torch.optim.Adam(segmenter.parameters(), lr=lr)
     # Up for a tenth of the steps and down to nothing: few steps suffice (Smith & Topin 2019).
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
-    batches = paired_batches(tiles, image_size=crop, batch_size=batch_size, seed=seed, device=device)
+    batches = paired_batches(tiles, image_size=crop, batch_size=batch_size, seed=0, device=device)
     for _, batch in zip(range(steps), batches(0), strict=False):
         labels = batch.source[:, : tiles.classes].argmax(1)
         loss = F.cross_entropy(segmenter(batch.target.contiguous(memory_format=torch.channels_last)), labels, weights)
