@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,17 @@ class Plan:
     def parameters(self, notebook: str, task: str = "", variant: str | None = None) -> dict[str, Any]:
         """What the preset sets for a notebook."""
         return presets.preset_parameters(self.settings, notebook, task, variant)
+
+
+def listing(folder: str) -> str:
+    """A digest of the names, sizes and times of all files below a folder: another one makes the data again."""
+    digest = sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            facts = path.stat()
+            line = f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def sources(notebook: str, task: str | None = None) -> Iterator[str]:

@@ -18,7 +18,7 @@ ROWS = (
         "the method": "config macs layers generators spade discriminators prune students checkpoint official",
         "i2i_lib.data": "data",
     },
-    {"files and processes": "files archives commands distributed facade"},
+    {"files and processes": "cpus files archives commands distributed facade"},
 )
 WIDTH, BOX, LINE, GAP = 720, 300, 17, 46  # of the picture, of a box, of a line of text, between rows
 
