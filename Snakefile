@@ -9,7 +9,7 @@ from pathlib import Path
 
 from i2i_book.chapters import chapters
 from i2i_book.make import shown
-from i2i_book.plan import Plan, sources
+from i2i_book.plan import Plan, listing, sources
 from i2i_book.presets import preset_parameters
 from i2i_book.runs import ASSEMBLED
 
@@ -33,10 +33,18 @@ EVALUATIONS = PLAN.each("eval.json")
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 # Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which reports why.
 THREADS, GPU, MINUTES = PLAN.settings["threads"], PLAN.settings["gpu"], PLAN.settings["minutes"] + 5
+
+
+def literal(text):
+    """A word of a shell command, whatever it holds; braces would be places for Snakemake to fill."""
+    return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
+
+
+PYTHON = literal(sys.executable)
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
-    f"exec {sys.executable} -m i2i_book.runner --preset {shlex.quote(PRESET)} --run {shlex.quote(Path(PRESET).stem)}"
-    " {input.notebook} {params.fixed} --publish {output.notebook}"
+    f"exec {PYTHON} -m i2i_book.runner --preset {literal(PRESET)} --run {literal(Path(PRESET).stem)}"
+    " {input.notebook:q} {params.fixed} --publish {output.notebook:q}"
 )
 SEEDED = "-p task {task} -p seed {seed}"
 
@@ -89,7 +97,7 @@ rule book:
     params:
         preset=PRESET,
     shell:
-        f"{sys.executable} -m i2i_book.pages assemble --preset {Path(PRESET).stem} && exec {sys.executable} -m i2i_book.pages build"
+        f"{PYTHON} -m i2i_book.pages assemble --preset {literal(Path(PRESET).stem)} && exec {PYTHON} -m i2i_book.pages build"
 
 
 rule data:
@@ -101,7 +109,11 @@ rule data:
         data=multiext(HOME + "/data", ".safetensors", ".json"),
     params:
         preset=parameters("01-data"),
-        fixed=SEEDED + (f" -p path {shlex.quote(DATA)}" if DATA else "") + (f" -p layout {LAYOUT}" if LAYOUT else ""),
+        # A function's result is not searched for wildcards.
+        fixed=lambda w: SEEDED.format(task=w.task, seed=w.seed)
+        + (f" -p path {shlex.quote(DATA)}" if DATA else "")
+        + (f" -p layout {shlex.quote(LAYOUT)}" if LAYOUT else ""),
+        pictures=listing(DATA) if DATA else "",
     shell:
         RUNNER
 
@@ -228,7 +240,7 @@ rule demo:
     output:
         HOME + "/demo/demo.json",
     shell:
-        f"exec {sys.executable} -m i2i_book.demo {RUN}/{{wildcards.task}}/seed{{wildcards.seed}}"
+        f"exec {PYTHON} -m i2i_book.demo {literal(RUN)}/{{wildcards.task}}/seed{{wildcards.seed}}"
 
 
 rule collect:
@@ -241,7 +253,7 @@ rule collect:
         # What other tasks and seeds have left in this run stays in its table; asking for one task makes no other again.
         others=PLAN.left("eval.json", EVALUATIONS),
     shell:
-        f"exec {sys.executable} -m i2i_lib.results collect {{output}} {{input.results}} {{params.others}}"
+        f"exec {PYTHON} -m i2i_lib.results collect {{output:q}} {{input.results:q}} {{params.others:q}}"
 
 
 # The chapters that no other one builds on, each a page. What one reads is an artifact of its seed, a list of the whole

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from i2i_book import presets, runs
 from i2i_lib import files
+from i2i_lib.cpus import usable_cpus
 
 
 def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> None:
@@ -15,6 +16,8 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     """
     try:
         settings = presets.load_preset(preset)
+        if odd := set(Path(preset).stem) & set("{}*?[]/\\'\""):
+            raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
         if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
             raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
         gpu = settings["gpu"]
@@ -26,22 +29,30 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         presets.tasks(task)
         if not seeds.isdigit() or int(seeds) < 1:
             raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
-        folder = Path(data).resolve() if data else ""
+        folder = Path(data).expanduser().resolve() if data else ""
         if folder and not folder.is_dir():
             raise ValueError(f"DATA={data} is not a folder")
         if task == "folder" and not folder:
             raise ValueError("TASK=folder needs DATA=path/to/the/pictures; the chapter on your own images says more")
+        if folder:
+            _check_same_folder(runs.root() / "runs" / Path(preset).stem / task, folder)
         os.chdir(runs.root())
         # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
         with files.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
             os.set_inheritable(lock, True)
-            command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--nolock"]
+            # By a file: on its command line Snakemake reads values as YAML, in which `a #b` ends at the blank.
+            asked = runs.root() / ".snakemake" / "asked.json"
+            files.write_json(
+                asked, {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
+            )
+            command = [sys.executable, "-m", "snakemake", "--cores", str(usable_cpus()), "--nolock"]
             command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
             command += ["--quiet", "host", "reason", "rules", "progress"]
-            command += ["--resources", f"gpu={gpu}", "--config", f"preset={preset}", f"task={task}", f"seeds={seeds}"]
-            command += [f"data={folder}"] if folder else []
-            command += [f"layout={layout}"] if layout else []
+            command += ["--resources", f"gpu={gpu}", "--configfile", str(asked)]
             command += ["--", *targets] if targets else []
+            for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS"):  # the user's settings for other work
+                os.environ.pop(name, None)
+            os.environ["PYTHONUTF8"] = "1"  # files are UTF-8, whatever the locale
             os.execv(sys.executable, command)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -51,6 +62,18 @@ def shown(run: str) -> bool:
     """Whether a preset that another machine has recorded is shown, not run: unless begun here or RECORDED=no."""
     recorded = (runs.root() / "book" / "recorded" / run / "manifest.json").exists()
     return recorded and not (runs.root() / "runs" / run).exists() and os.environ.get("RECORDED") != "no"
+
+
+def _check_same_folder(run: Path, folder: Path) -> None:
+    """Raise ValueError if the run's networks are of the pictures of another folder: they would be overwritten."""
+    for record in sorted(run.glob("seed*/data.json")):
+        made_of = files.read_json(record, "delete it").get("info", {}).get("options", {}).get("path")
+        if made_of and Path(made_of).expanduser().resolve() != folder:
+            here = files.shorten_path(run)
+            raise ValueError(
+                f"{here} holds networks that were trained on {made_of}: to keep them, move them"
+                f" (mv {here} kept-{run.name}); to replace them, delete them (rm -r {here})"
+            )
 
 
 def _gpu_here() -> bool:

@@ -1,6 +1,7 @@
 """The files that a run of the book makes, for the Snakefile: by preset, tasks and seeds."""
 
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from i2i_book import presets
@@ -102,6 +103,17 @@ class Plan:
         """The files of that name of other tasks and seeds in this run, beside those that were `asked` for."""
         present = (path.relative_to(root()).as_posix() for path in (root() / self.folder).glob(f"*/seed*/{name}"))
         return sorted(set(present) - set(asked))
+
+
+def listing(folder: str) -> str:
+    """A digest of the names, sizes and times of all files below a folder: another one makes the data again."""
+    digest = sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            facts = path.stat()
+            line = f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 @cache

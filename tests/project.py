@@ -33,8 +33,10 @@ class Project:
             shutil.copy(root() / name, folder)
         self.seed = folder / "runs" / "micro" / "earth" / "seed0"
 
-    def start(self, *targets: str, preset: str = "micro") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "i2i_book.make", PRESETS[preset], "earth", "1", "", "", *targets]
+    def start(
+        self, *targets: str, preset: str = "micro", task: str = "earth", data: str = "", layout: str = ""
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "i2i_book.make", PRESETS[preset], task, "1", data, layout, *targets]
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
         )

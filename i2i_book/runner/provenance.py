@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book import runs
+from i2i_lib.cpus import usable_cpus
 from i2i_lib.files import sha256
 
 # Those that a number can depend on; constraints.txt pins them with all others.
@@ -25,8 +26,9 @@ def machine() -> dict[str, Any]:
     gpu = None
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() or None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
+        asked = subprocess.run(query, capture_output=True, text=True)
+        gpu = asked.stdout.strip().splitlines() if asked.returncode == 0 else None  # else its words are no GPU's name
+    return {"cpu": cpu, "cores": usable_cpus(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
 
 
 def files_of(listing: Path) -> dict[str, dict[str, str]]:
@@ -41,9 +43,15 @@ def files_of(listing: Path) -> dict[str, dict[str, str]]:
 
 
 def git_revision() -> str | None:
-    """The commit of the checkout, with `+changes` if the tree differs from it; None outside git."""
+    """The commit of the checkout, with `+changes` if the tree differs from it.
+
+    None outside git, and where the checkout is a copy inside another repository, whose commit says nothing about it.
+    """
     git = ["git", "-C", str(runs.root())]
     try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        if Path(top.stdout.rstrip("\n")).resolve() != runs.root():
+            return None
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

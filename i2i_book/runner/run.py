@@ -22,6 +22,18 @@ from i2i_book.runner.provenance import PACKAGES, files_of, git_revision, machine
 from i2i_book.runner.watch import Watch
 from i2i_lib.files import atomic_write
 
+# What a user or a cluster has set for other work must not reach a page: another backend draws no pictures, another
+# kernel lacks the library, and a warning made an error stops a cell.
+OWN_ENVIRONMENT: dict[str, str | None] = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "JUPYTER_PATH": None,
+    "PYTHONWARNINGS": None,
+    "PYTHONBREAKPOINT": "0",
+    "PYTHONUTF8": "1",
+}
+# A socket's path holds about 107 characters, of which its folder's own name and the socket's take some 30.
+LONGEST_FOLDER = 75
+
 
 def run_notebook(
     notebook: Path,
@@ -49,7 +61,7 @@ def run_notebook(
     progress, listing = log.with_suffix(".progress.json"), log.with_suffix(".files.txt")
     for stale in (progress, listing):
         stale.unlink(missing_ok=True)
-    environment = {"I2I_PROGRESS": str(progress), "I2I_FILES": str(listing), "I2I_GPU": str(gpu)}
+    environment = OWN_ENVIRONMENT | {"I2I_PROGRESS": str(progress), "I2I_FILES": str(listing), "I2I_GPU": str(gpu)}
     if threads:
         environment |= {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
@@ -96,10 +108,13 @@ def run_notebook(
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables while the block runs."""
+def _environment(variables: dict[str, str | None]) -> Iterator[None]:
+    """Set environment variables while the block runs; those that are None are unset."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     try:
         yield
     finally:
@@ -117,8 +132,13 @@ def _execute(notebook: Path, log: Path, parameters: dict[str, Any]) -> str | Non
     from traitlets.config import Config
 
     try:
-        # Sockets in a folder of their own: notebooks side by side never race for a port.
-        with tempfile.TemporaryDirectory(prefix="i2i-") as sockets:
+        # A folder of its own: sockets, so that notebooks side by side never race for a port, and empty settings of
+        # IPython and matplotlib in place of the user's.
+        with (
+            tempfile.TemporaryDirectory(prefix="i2i-", dir=_short_folder()) as sockets,
+            _environment({"IPYTHONDIR": sockets, "MATPLOTLIBRC": sockets}),
+        ):
+            Path(sockets, "matplotlibrc").touch()
             papermill.execute_notebook(
                 str(notebook),
                 str(log),
@@ -141,6 +161,16 @@ def _execute(notebook: Path, log: Path, parameters: dict[str, Any]) -> str | Non
     return None
 
 
+def _short_folder() -> str:
+    """The folder for temporary files, or /tmp where its path is too long for a socket. Raises NotebookError."""
+    for folder in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(folder)) <= LONGEST_FOLDER and os.access(folder, os.W_OK):
+            return folder
+    raise NotebookError(
+        f"the folder {tempfile.gettempdir()} has too long a path for sockets: set TMPDIR to a shorter one"
+    )
+
+
 def _unfinished(executed: Any) -> str | None:
     """Why an executed notebook does not count as run, or None. papermill's own status fields cannot be trusted."""
     for number, cell in enumerate(executed.cells, start=1):
@@ -151,4 +181,10 @@ def _unfinished(executed: Any) -> str | None:
         for output in cell.outputs:
             if output.output_type == "error":
                 return f"cell {number} raised {output.ename}: {output.evalue}"
+        figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        if "if-output" in cell.metadata.get("tags", []):  # one that some tasks have not
+            figure = None
+        shown = [kind for output in cell.outputs for kind in output.get("data", {})]
+        if figure and not any(kind.startswith("image/") or kind == "text/html" for kind in shown):
+            return f"cell {number} shows no picture, where {figure} should be: matplotlib drew it elsewhere"
     return None

@@ -13,10 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from i2i_lib.cpus import usable_cpus
 from i2i_lib.files import atomic_write
 
 SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, usable_cpus())
 
 
 def read_picture(path: Path | str) -> Tensor:

@@ -1,0 +1,156 @@
+"""What users' machines have set for other work, and what their folders are called, changes no page and stops no run."""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+from project import Project
+
+from i2i_book import make, serve
+from i2i_book.runner import provenance
+from i2i_book.runner.notebook import NotebookError
+from i2i_book.runner.run import run_notebook
+from i2i_lib import cpus
+from i2i_lib.files import root
+
+FIGURE = {"mystnb": {"figure": {"name": "fig-line", "caption": "A line."}}}
+PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+
+
+def notebook(path: Path, *cells: str) -> Path:
+    made = new_notebook(cells=[new_code_cell('run: str = "lab"\nsteps: int = 1', metadata={"tags": ["parameters"]})])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made.cells += [new_code_cell(code, metadata=FIGURE) for code in cells]
+    nbformat.write(made, path)
+    return path
+
+
+def test_a_users_settings_change_no_picture(tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("raise SystemExit('a start-up file of other work')")
+    profile = startup.parent / "ipython_config.py"
+    profile.write_text("c.InteractiveShell.ast_node_interactivity = 'all'\nc.InlineBackend.figure_formats = {'svg'}\n")
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "Python 3"}))
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    long = tmp_path / ("a folder for temporary files with a long name " * 3)
+    long.mkdir()
+    settings = {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "IPYTHONDIR": str(tmp_path / "ipython")}
+    settings |= {"JUPYTER_PATH": str(tmp_path / "jupyter"), "MATPLOTLIBRC": str(tmp_path), "TMPDIR": str(long)}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    run_notebook(notebook(tmp_path / "a.ipynb", PLOT), {}, log=tmp_path / "log.ipynb")
+
+    outputs = json.loads((tmp_path / "log.ipynb").read_text())["cells"][-1]["outputs"]
+    assert ["image/png" in output["data"] for output in outputs] == [True]
+    assert {name: os.environ[name] for name in settings} == settings, "ours are gone with the run"
+
+
+def test_a_page_that_lost_a_picture_is_an_error_of_its_run(tmp_path):
+    lost = "import matplotlib\nmatplotlib.use('agg')\n" + PLOT
+    with pytest.raises(NotebookError, match="cell 2 shows no picture, where fig-line should be"):
+        run_notebook(notebook(tmp_path / "a.ipynb", lost), {}, log=tmp_path / "log.ipynb")
+
+
+def test_cores_are_those_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5, 6})
+    assert cpus._container_quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cpus._container_quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert cpus._container_quota(tmp_path) == 1.5
+    monkeypatch.setattr(cpus, "_container_quota", lambda _: 1.5)
+    assert cpus.usable_cpus() == 2
+    monkeypatch.setattr(cpus, "_container_quota", lambda _: None)
+    assert cpus.usable_cpus() == 4
+
+
+def test_a_failing_nvidia_smi_names_no_gpu(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert provenance.machine()["gpu"] is None
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.1'\n")
+    assert provenance.machine()["gpu"] == "NVIDIA H200, 570.1"
+
+
+def test_a_copy_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    copy = tmp_path / "outer" / "book"
+    copy.mkdir(parents=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "outer"]):
+        subprocess.run(["git", *command], cwd=copy.parent, check=True)
+    monkeypatch.setattr("i2i_book.runs.root", lambda: copy)
+    assert provenance.git_revision() is None
+    monkeypatch.setattr("i2i_book.runs.root", lambda: copy.parent)
+    assert len(str(provenance.git_revision()).removesuffix("+changes")) == 12
+
+
+def test_serving_without_a_book_or_a_free_port_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "root", lambda: tmp_path)
+    assert serve.main("8000") == 1 and "`make book` makes it" in capsys.readouterr().err
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").touch()
+    assert serve.main("eight") == 1 and "PORT is a number" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert serve.main(str(taken.getsockname()[1])) == 1
+    assert "choose another, as in `make serve PORT=8123`" in capsys.readouterr().err
+
+
+def pictures(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        for side in ("trainA", "trainB"):
+            (folder / side).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (7 * number, 90, 30)).save(folder / side / name)
+
+
+def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
+    """Blanks, quotes, braces and what YAML reads as a comment or a mapping; then more pictures, then another folder."""
+    place = tmp_path / "my pro{j}ect's"
+    place.mkdir()
+    project = Project(place)
+    project.environment |= {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    project.environment |= {"SNAKEMAKE_PROFILE": str(tmp_path / "no such profile")}
+    folder = tmp_path / "shots #2 {1} a: b's "
+    pictures(folder, *(f"{number}.png" for number in range(20)))
+    data = "runs/micro/folder/seed0/data.json"
+
+    def make_data(path: Path) -> tuple[int, str]:
+        process = project.start(data, task="folder", data=str(path), layout="paired")
+        return process.wait(200), process.communicate()[0]
+
+    status, said = make_data(folder)
+    assert status == 0, said
+    info = json.loads((place / data).read_text())["info"]
+    assert info["options"]["path"] == str(folder)
+    before = (place / data).read_bytes()
+
+    pictures(folder, "another.png", "one more.png", "a third.png")
+    status, said = make_data(folder)
+    assert status == 0 and (place / data).read_bytes() != before, said
+
+    other = tmp_path / "other"
+    pictures(other, "1.png", "2.png")
+    status, said = make_data(other)
+    assert status == 1 and "holds networks that were trained on" in said and "mv runs/micro/folder" in said
+    assert json.loads((place / data).read_text())["info"]["options"]["path"] == str(folder)
+
+
+def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path):
+    preset = tmp_path / "quick{1}.yml"
+    preset.write_text((root() / "presets" / "smoke.yml").read_text())
+    with pytest.raises(SystemExit, match=r"gives its run's folder its name, which cannot hold \{ \}"):
+        make.main(str(preset), "earth", "1")
