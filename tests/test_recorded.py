@@ -375,10 +375,7 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         ({"format": 1}, "format 1"),
         ({"files": {"../x.json": {"sha256": "", "bytes": 1}}}, r"lists '\.\./x\.json', which no recording holds"),
         ({"files": []}, "is not the manifest of a recording"),
-        (
-            {"runs": {"earth/seed0/01-data": {"status": "failed"}}},
-            r"01-data', which did not end well",
-        ),
+        ({"runs": {"earth/seed0/01-data": {"status": "failed"}}}, r"01-data', which did not end well"),
     ],
 )
 def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says):
