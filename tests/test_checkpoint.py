@@ -3,12 +3,12 @@
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from goldens import official, official_resnet
+from safetensors.torch import save_file
 
 from i2i_lib import artifacts, files
 from i2i_lib.checkpoint import (
@@ -28,7 +28,6 @@ from i2i_lib.layers import init_weights
 from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import prune
 
-DATA = Path(__file__).parent / "data"
 CONFIG = GeneratorConfig(
     stem=(5, 7, 6),
     blocks=(BlockWidths((3, 0, 2), (0, 4, 1)), BlockWidths((0, 0, 0), (0, 0, 0)), BlockWidths((0, 1, 0), (1, 0, 0))),
@@ -254,21 +253,6 @@ def test_an_interrupted_save_is_noticed(tmp_path, monkeypatch):
 
 
 # --- official state dicts --------------------------------------------------------------------------------------
-
-
-def official(name="student_batch"):
-    values = load_file(DATA / f"{name}.safetensors")
-    return {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
-
-
-def official_resnet():
-    """Names and shapes of an instance-norm ResNet of three blocks, two channels wide."""
-    shapes = {"model.1": (2, 3, 7, 7), "model.4": (4, 2, 3, 3), "model.7": (8, 4, 3, 3)}
-    shapes |= {f"model.{10 + i}.conv_block.{j}": (8, 8, 3, 3) for i in range(3) for j in (1, 5)}
-    shapes |= {"model.13": (8, 4, 3, 3), "model.16": (4, 2, 3, 3), "model.20": (3, 2, 7, 7)}
-    state = {f"{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
-    transposed = ("model.13", "model.16")
-    return state | {f"{name}.bias": torch.rand(s[1] if name in transposed else s[0]) for name, s in shapes.items()}
 
 
 def test_vanished_branches_and_blocks_are_understood():

@@ -86,13 +86,10 @@ def test_a_recorded_checksum_is_enforced(server, tmp_path, monkeypatch):
     assert left_in(tmp_path) == set()
 
 
-def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
+def test_a_file_that_the_server_lacks_is_named(server, tmp_path, monkeypatch):
     source = downloads.SOURCES["maps"]
     monkeypatch.setitem(downloads.SOURCES, "maps", Source(source.url.replace("maps.tar.gz", "missing.zip"), (), ""))
     with pytest.raises(ConnectionError, match=r"missing\.zip could not be downloaded: 404"):
-        fetch("maps", tmp_path)
-    monkeypatch.setitem(downloads.SOURCES, "maps", Source("http://127.0.0.1:9/maps.tar.gz", (), ""))
-    with pytest.raises(ConnectionError, match=r"maps\.tar\.gz could not be downloaded .*is there a network\?"):
         fetch("maps", tmp_path)
 
 
@@ -121,6 +118,8 @@ def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
         ("a.tar.gz", taped({"a": picture(0)})[:3000], "is damaged or cut short"),
         ("a.tar.gz", taped({"a": picture(0)})[:-9] + b"123456789", "is damaged or cut short"),
         ("a.tar.gz", b"<html>Not found</html>", "is damaged or cut short"),
+        # tarfile of Python 3.11 reads a member of negative size again for ever where it can go back.
+        ("a.tar.gz", taped({"a": b""}, pax_headers={"size": "-2048"}), "is damaged or cut short"),
     ],
 )  # fmt: skip
 def test_hostile_and_damaged_archives_are_refused(tmp_path, name, content, message):
