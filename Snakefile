@@ -154,7 +154,7 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
             notebook=HOME + f"/notebooks/{pruning}.ipynb",
             plan=HOME + "/plan.json",
         wildcard_constraints:
-            task="|".join(PLAN.tasks_of(pruning)),
+            task="|".join(PLAN.tasks_of(pruning)) or "(?!)",  # the empty pattern would match every task
         log:
             notebook=HOME + f"/logs/{pruning}.ipynb",
         params:

@@ -22,7 +22,7 @@ WROTE = {
 }
 
 
-def source(path: Path, parameters: str, *cells: str, **facts: Any) -> Path:
+def source(path: Path, parameters: str, /, *cells: str, **facts: Any) -> Path:
     """Write a notebook of a cell with parameters and further cells of code, with the runner's `facts` if it ran."""
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
     made = new_notebook(cells=[first, *map(new_code_cell, cells)])

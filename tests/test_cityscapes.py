@@ -1,7 +1,5 @@
 """Cityscapes, on a made-up tree of the layout in which it is distributed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -10,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from project import dry_run
 from torch import nn
 
 from i2i_book.presets import ablations
@@ -196,10 +195,6 @@ def test_its_students_can_be_ablated():
 
 
 def test_gaugan_is_pruned_by_its_own_chapter():
-    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1", "--quiet", "reason", "--config"]
-    command += ["preset=paper-gaugan", "task=cityscapes", "seeds=1", "--"]
-    done = subprocess.run(
-        [*command, "runs/paper-gaugan/cityscapes/seed0/plan.json"], cwd=root(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "rule pruning_gaugan:" in done.stdout
+    plan = "runs/paper-gaugan/cityscapes/seed0/plan.json"
+    settings = ["preset=paper-gaugan", "task=cityscapes", "seeds=1"]
+    assert "rule pruning_gaugan:" in dry_run(root(), *settings, "--quiet", "reason", "--", plan)

@@ -1,8 +1,8 @@
 """What is said over several seeds: the interval holds what it promises, and the words follow the numbers."""
 
 from dataclasses import replace
-from typing import Any
 
+import fake_run
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from i2i_book.ablations import load_ablations, student_table
 from i2i_book.claims import answers, distance_tables, headline, quality_table, sentence
 from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
-from i2i_lib.results import PAIRED, EvalResult, collect, load_evaluations, load_table, save_evaluation
+from i2i_lib.results import PAIRED, collect, load_evaluations, load_table, save_evaluation
 
 
 def noise(seed=0):
@@ -113,16 +113,7 @@ def test_spread_over_seeds():
 
 
 def evaluation(seed, blocks=(0, 1, 1), protocol="p", task="earth", gcka=(0.1, 0.2, 0.3)):
-    numbers: Any = {
-        "l1": 0.1,
-        "ssim": 0.5,
-        "feature_distance": 1.0,
-        "kd": 1.0,
-        "kd_low": 0.0,
-        "kd_high": 2.0,
-        "fd": 3.0,
-    }
-    row = EvalResult(task, seed, "gcka", protocol, 3, 2, **numbers)
+    row = fake_run.row(seed, task=task, protocol=protocol, images=3)
     return {"results": [row], "blocks": list(blocks), "per_image": {"l1": {"gcka": gcka, "mse": [0.3, 0.3, 0.3]}}}
 
 
