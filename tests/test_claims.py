@@ -189,10 +189,8 @@ def test_evaluations_are_found_beside_the_table(tmp_path):
         save_evaluation(paths[-1], e["results"], e["per_image"], blocks=e["blocks"])
     (tmp_path / "results.jsonl").write_text(collect(paths))
     found = load_evaluations(tmp_path / "results.jsonl")
-    assert {task: [e["results"][0].seed for e in of_task] for task, of_task in found.items()} == {
-        "earth": [2, 10],
-        "sea": [0],
-    }
+    seeds = {task: [e["results"][0].seed for e in of_task] for task, of_task in found.items()}
+    assert seeds == {"earth": [2, 10], "sea": [0]}
     assert compare_models(found["earth"], "l1", "gcka", "mse").seeds == 2
 
 
@@ -218,20 +216,13 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     shown = quality_table(table)
     assert list(shown.index) == ["teacher", "gcka"], "yardsticks first"
     assert list(shown.columns) == ["L1 ↓", "SSIM ↑", "feature distance ↓", "KD x 1000 ↓", "FD ↓", "n"], "no mIoU"
-    assert shown.loc["gcka"].tolist() == [
-        "0.200 ± 0.141",
-        "0.500 ± 0.000",
-        "1.000 ± 0.000",
-        "1.0 ± 0.0",
-        "3.0 ± 0.0",
-        "2",
-    ]
+    values = ["0.200 ± 0.141", "0.500 ± 0.000", "1.000 ± 0.000", "1.0 ± 0.0", "3.0 ± 0.0", "2"]
+    assert shown.loc["gcka"].tolist() == values
     assert "mIoU ↑" in quality_table(pd.DataFrame([replace(row, miou=0.5)])).columns
     without_truth = [evaluation(0) | {"per_image": {}}]
     said = headline(without_truth, table)
-    assert (
-        "needs 4.0 times fewer exact MACs" in said and "1.5 times as fast" in said and "the KD of its pictures" in said
-    )
+    for part in ("needs 4.0 times fewer exact MACs", "1.5 times as fast", "the KD of its pictures"):
+        assert part in said
 
 
 def test_distances_of_two_protocols_never_share_a_table():
