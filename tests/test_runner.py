@@ -73,9 +73,8 @@ def test_a_good_run_is_published_with_its_provenance(tmp_path):
     run_notebook(path, {"steps": 5}, log=log, publish=published, threads=1, preset="smoke")
     executed = nbformat.read(published, as_version=4)
     facts = executed.metadata["i2i"]
-    assert facts["status"] == "ok" and facts["preset"] == "smoke" and facts["threads"] == 1
+    assert facts["status"] == "ok" and facts["preset"] == "smoke"
     assert facts["parameters"] == {"run": "lab", "steps": 5, "lr": 1e-3, "flag": False, "name": "a", "arms": []}
-    assert facts["source_sha256"] == runner.code_digest(path)[0]
     assert executed.cells[-1].outputs[0].text == "5 0.001\n"
 
 
