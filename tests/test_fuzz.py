@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from goldens import official, official_resnet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -179,7 +178,7 @@ def plan(tmp_path_factory) -> Path:
     return path.with_suffix(".json")
 
 
-@cases(15)
+@cases(20)
 @given(data=st.data())
 def test_plans(plan, data):
     record = json.loads(plan.read_text())
@@ -218,7 +217,7 @@ def with_header(header: Any, rest: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + rest
 
 
-@cases(20)
+@cases(25)
 @given(data=st.data())
 def test_safetensors(saved, task, data):
     """Files whose damage their checksum does not show, as someone would make them on purpose."""
@@ -266,7 +265,7 @@ KEYS = ["module.x", 3, None, "", "features.99999999999999999999.pw_bn.weight", "
 STATES = {"inception": official(), "resnet": official_resnet(), "spade": official("inception_spade")}
 
 
-@cases(10)
+@cases(15)
 @given(data=st.data())
 def test_foreign_state_dicts(data):
     kind = data.draw(st.sampled_from(sorted(STATES)))
@@ -292,42 +291,6 @@ def test_foreign_state_dicts(data):
     except REFUSED:
         return
     assert not network.training and all(not value.is_meta for value in network.state_dict().values())
-
-
-# --- presets ----------------------------------------------------------------------------------------------------------
-
-PRESET = {
-    "threads": 1, "gpu": 0, "minutes": 5, "arms": ["gcka", "none"], "generators": ["inception"],
-    "+earth": {"arms": ["gcka"]},
-    "notebooks": {"01-data": {"image_size": 32, "+earth": {"scale": 4}}, "04-distillation": {"lr": 0.1, "+gcka": None}},
-}  # fmt: skip
-SYMBOLS = st.text(alphabet="{}[]:-&*!|>#+%@?,.~'\"\n\t ab1\0é", max_size=30)
-
-
-@cases(15)
-@given(data=st.data())
-def test_presets(data):
-    whole = yaml.safe_dump(PRESET)
-    if data.draw(st.booleans()):
-        text = yaml.dump(data.draw(damaged(PRESET)), allow_unicode=False).encode()
-    elif data.draw(st.booleans()):
-        text = data.draw(garbled(whole.encode()))
-    else:
-        at = data.draw(st.integers(0, len(whole)))
-        text = (whole[:at] + data.draw(SYMBOLS) + whole[at:]).encode()
-    with a_folder() as folder:
-        path = folder / "a.yml"
-        path.write_bytes(text)
-        try:
-            preset = presets.load_preset(str(path))
-        except REFUSED as error:
-            assert "a.yml" in str(error)
-            return
-        for notebook in PRESET["notebooks"]:
-            values = presets.preset_parameters(preset, notebook, "earth", "gcka")
-            assert all(isinstance(name, str) for name in values)
-        if preset.keys() >= {"arms", "generators"}:
-            assert all(isinstance(name, str) for names in presets.variants(preset, "earth") for name in names)
 
 
 # --- folders ---------------------------------------------------------------------------------------------
