@@ -161,7 +161,7 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
             notebook=HOME + f"/notebooks/{pruning}.ipynb",
             plan=HOME + "/plan.json",
         wildcard_constraints:
-            task="|".join(PLAN.tasks_of(pruning)),
+            task="|".join(PLAN.tasks_of(pruning)) or "(?!)",  # the empty pattern would match every task
         params:
             preset=parameters(pruning),
             fixed=SEEDED,

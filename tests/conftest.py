@@ -2,5 +2,23 @@
 
 import os
 
+import pytest
+
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of this machine behind the addresses of two data sets."""
+    from server import serving  # which loads what the variables above are for
+
+    from i2i_lib.data import downloads
+
+    with serving() as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        for name, file in (("horse2zebra", "horse2zebra.zip"), ("maps", "maps.tar.gz")):
+            real = downloads.SOURCES[name]
+            monkeypatch.setitem(downloads.SOURCES, name, downloads.Source(f"{address}/{file}", real.holds, real.about))
+        monkeypatch.setattr(downloads, "CHUNK", 1000)
+        yield server

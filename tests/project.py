@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,22 @@ def left_out(folder: str, names: list[str]) -> list[str]:
     """What a run makes, and recordings: every book that is made checks all of their files."""
     made = {"__pycache__", "notebooks", "mathjax", "models", "onnxruntime"}
     return [name for name in names if name in made or Path(folder, name, "manifest.json").exists()]
+
+
+def dry_run(folder: Path, *arguments: str, **environment: str) -> str:
+    """What Snakemake would do in `folder`, with `arguments` from `--config` on."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "64", "--config", *arguments]
+    env = {**os.environ, "PYTHONPATH": ".", **environment}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 class Project:
@@ -49,12 +67,8 @@ class Project:
 
     def pending(self, preset: str = "micro", **environment: str) -> set[str]:
         """The rules of the chain of chapters 1 to 6 that `make book` would run; the chapters beside it are not made."""
-        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
-        command += ["--config", f"preset={PRESETS[preset]}", "task=earth", "seeds=1"]
-        env = self.environment | environment
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.M)) - {"total", "all"} - BESIDE
+        said = dry_run(self.folder, f"preset={PRESETS[preset]}", "task=earth", "seeds=1", **environment)
+        return set(re.findall(r"^(\w+) +\d+$", said, flags=re.M)) - {"total", "all"} - BESIDE
 
     def processes(self) -> list[psutil.Process]:
         """Everything that still runs in this project or below something that does."""

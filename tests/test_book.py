@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import fake_run
 import nbformat
 import pytest
 import yaml
@@ -42,25 +43,10 @@ def run(book: Path, name: str, preset: str = "cpu", **facts):
     """Put an executed notebook where the runner would have published it; returns its path."""
     base, _, arm = name.partition("-gcka")[0].partition("04-distillation-")
     source = "04-distillation" if arm or "gcka" in name else base
-    meta = {
-        "notebook": source,
-        "preset": preset,
-        "task": "earth",
-        "seed": 0,
-        "arm": arm or ("gcka" if "gcka" in name else None),
-        "parameters": {"steps": 100, "run": preset, "arms": ["gcka", "a|b"]},
-        "source_sha256": "s",
-        "modules_sha256": "m",
-        "versions": {"python": "3.11.7", "torch": "2.15.0"},
-        "machine": {"cpu": "A Processor", "cores": 2, "gpu": None, "os": "Linux"},
-        "precision": None,
-        "threads": 1,
-        "started": "2026-11-22T08:03:05+00:00",
-        "seconds": 125.0,
-        "peak_memory_mib": 900,
-        "git": None,
-        "status": "ok",
-    } | facts
+    arm = arm or ("gcka" if "gcka" in name else None)
+    parameters = {"steps": 100, "run": preset, "arms": ["gcka", "a|b"]}
+    machine = {"cpu": "A Processor", "cores": 2, "gpu": None, "os": "Linux"}
+    meta = fake_run.facts(source, preset, **({"arm": arm, "parameters": parameters, "machine": machine} | facts))
     cells = [
         new_markdown_cell(f"# Title of {source}\n\nA question, see {{eq}}`eq-{source}` and {{numref}}`fig-{source}`."),
         new_code_cell("steps: int = 100  # steps", execution_count=1, metadata={"tags": ["parameters"]}),
@@ -83,9 +69,8 @@ def book(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "_config.yml", tmp_path)
     (tmp_path / "notebooks").mkdir()
     for name in CHAPTERS:
-        nbformat.write(
-            new_notebook(cells=[new_markdown_cell(f"# Title of {name}")]), tmp_path / f"notebooks/{name}.ipynb"
-        )
+        bare = new_notebook(cells=[new_markdown_cell(f"# Title of {name}")])
+        nbformat.write(bare, tmp_path / f"notebooks/{name}.ipynb")
     return tmp_path / "book"
 
 
@@ -156,7 +141,7 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
     assert first == "# Title of 03-pruning"
     assert rest.startswith(
-        ":::{div} run-line\n**Fresh** · preset cpu · task earth · seed 0 · 2026-11-22 08:03 UTC · 2 min 5 s on"
+        ":::{div} run-line\n**Fresh** · preset cpu · task earth · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
     )
     assert "bf16" in rest and "<run-notebooks-03-pruning>" in rest and "Smoke run" not in rest
     assert "(run-notebooks-03-pruning)=" in (book / "status.md").read_text()
@@ -286,12 +271,9 @@ def test_further_tasks_get_parts_of_their_own(book):
     run(book, "05-evaluation-ablations", task="openmoji")
     for name, models in {"eval": ("gcka", "none"), "ablations": ("teacher", "ka")}.items():
         (folder / f"{name}.json").write_text(json.dumps({"results": [{"model": model} for model in models]}))
-    pages = assemble("cpu", lambda *_: ("s", "m"), book=book, runs=book.parent / "runs")
-    assert {p.docname for p in pages if p.task == "openmoji"} == {
-        "tasks/openmoji/01-data",
-        "tasks/openmoji/04-distillation",
-        "tasks/openmoji/04-distillation-none",
-    }
+    pages = fill(book, "cpu")
+    shown = {p.docname.removeprefix("tasks/openmoji/") for p in pages if p.task == "openmoji"}
+    assert shown == {"01-data", "04-distillation", "04-distillation-none"}
     parts = yaml.safe_load((book / "notebooks" / "_toc.yml").read_text())["parts"]
     chapters = next(part["chapters"] for part in parts if part["caption"] == "The task openmoji")
     assert [chapter["file"] for chapter in chapters] == ["tasks/openmoji/01-data", "tasks/openmoji/04-distillation"]
@@ -309,7 +291,7 @@ def test_links_lead_to_the_chapter_that_the_task_has(book):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells.append(link)
         nbformat.write(notebook, path)
-    assemble("cpu", lambda *_: ("s", "m"), book=book, runs=book.parent / "runs")
+    fill(book, "cpu")
     assert "(03-pruning-gaugan.ipynb)" in page(book, "tasks/earth-labels/01-data")
     openmoji = page(book, "tasks/openmoji/01-data")
     assert "(03-pruning.ipynb)" in openmoji and "(/notebooks/06-results.ipynb)" in openmoji

@@ -1,7 +1,5 @@
 """Cityscapes, on a made-up tree of the layout in which it is distributed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -10,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from project import dry_run
 from torch import nn
 
 from i2i_book.presets import ablations
@@ -115,19 +114,13 @@ def test_a_licence_plate_has_the_last_channel(tree):
 
 
 def test_a_missing_data_set_says_where_to_register(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gtFine and leftImg8bit.*register at https://www.cityscapes-dataset"):
+    with pytest.raises(FileNotFoundError, match=r"register at https://www.cityscapes-dataset"):
         load_cityscapes(16, path=str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        f"leftImg8bit/{SCENES[1]}_leftImg8bit.png",
-        f"gtFine/{SCENES[4]}_gtFine_labelIds.png",
-        f"gtFine/{SCENES[0]}_gtFine_instanceIds.png",
-    ],
-)
+@pytest.mark.parametrize("name", ["leftImg8bit/{}_leftImg8bit.png", "gtFine/{}_gtFine_instanceIds.png"])
 def test_a_missing_counterpart_is_named(tree, name):
+    name = name.format(SCENES[1])
     (tree / name).unlink()
     with pytest.raises(ValueError, match=f"lacks {name}"):
         load_cityscapes(16, path=str(tree), family="gaugan")
@@ -144,18 +137,20 @@ def test_labels_outside_the_table_are_refused_by_file(tree, kind, value, dtype, 
         load_cityscapes(16, path=str(tree), family="gaugan")
 
 
-def test_other_damage_is_refused_by_file(tree):
-    colours = write(tree, "gtFine", f"{SCENES[2]}_gtFine_labelIds.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(ValueError, match=f"{colours.name} is not a single-channel integer image"):
+@pytest.mark.parametrize(
+    "part, kind, values, message",
+    [
+        ("gtFine", "gtFine_labelIds", np.zeros((HEIGHT, WIDTH, 3), np.uint8), "is not a single-channel integer image"),
+        ("leftImg8bit", "leftImg8bit", np.zeros((8, 16, 3), np.uint8), "is .*8, 16"),
+    ],
+)
+def test_other_damage_is_refused_by_file(tree, part, kind, values, message):
+    path = write(tree, part, f"{SCENES[2]}_{kind}.png", values)
+    with pytest.raises(ValueError, match=f"{path.name} {message}"):
         load_cityscapes(16, path=str(tree))
-    colours.write_bytes(colours.read_bytes()[:60])
-    with pytest.raises(ValueError, match=f"{colours.name} cannot be decoded"):
-        load_cityscapes(16, path=str(tree))
-    colours.unlink()
-    write(tree, "gtFine", f"{SCENES[2]}_gtFine_labelIds.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    photo = write(tree, "leftImg8bit", f"{SCENES[0]}_leftImg8bit.png", np.zeros((8, 16, 3), np.uint8))
-    with pytest.raises(ValueError, match=f"{photo.name} is .*8, 16"):
-        load_cityscapes(16, path=str(tree))
+
+
+def test_unpaired_cityscapes_are_refused(tree):
     with pytest.raises(ValueError, match="'pix2pix' or 'gaugan'"):
         load_cityscapes(16, path=str(tree), family="cyclegan")  # pyright: ignore[reportArgumentType]
 
@@ -196,10 +191,6 @@ def test_its_students_can_be_ablated():
 
 
 def test_gaugan_is_pruned_by_its_own_chapter():
-    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1", "--quiet", "reason", "--config"]
-    command += ["preset=paper-gaugan", "task=cityscapes", "seeds=1", "--"]
-    done = subprocess.run(
-        [*command, "runs/paper-gaugan/cityscapes/seed0/plan.json"], cwd=root(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "rule pruning_gaugan:" in done.stdout
+    plan = "runs/paper-gaugan/cityscapes/seed0/plan.json"
+    settings = ["preset=paper-gaugan", "task=cityscapes", "seeds=1"]
+    assert "rule pruning_gaugan:" in dry_run(root(), *settings, "--quiet", "reason", "--", plan)

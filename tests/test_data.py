@@ -119,12 +119,10 @@ def test_damaged_and_missing_pictures_are_named(tmp_path, monkeypatch):
 def numbered_tiles(n: int = 5, size: int = 24) -> Tiles:
     """Tiles whose pixels tell where they come from: red the tile, green the row, blue the column."""
     grid = torch.arange(size)
-    source = torch.stack(
-        [
-            torch.stack([torch.full((size, size), i), grid[:, None].expand(size, size), grid.expand(size, size)])
-            for i in range(n)
-        ]
-    ).to(torch.uint8)
+    source = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    source[:, 0] = torch.arange(n)[:, None, None]
+    source[:, 1] = grid[:, None]
+    source[:, 2] = grid
     box = torch.zeros(n, 2, dtype=torch.int64)
     return Tiles(source, source + 100, torch.full((n,), -1), box, box)
 
@@ -184,21 +182,11 @@ def test_saved_tasks_come_back_or_are_refused(tmp_path):
             assert torch.equal(getattr(getattr(back, part), field), getattr(getattr(task, part), field))
 
     tensors, record = tmp_path / "task.safetensors", tmp_path / "task.json"
-    content = tensors.read_bytes()
-    tensors.write_bytes(content[:-1] + b"?")
-    with pytest.raises(ValueError, match=r"task\.safetensors does not match the checksum"):
-        load_saved_task(tmp_path / "task")
-    tensors.write_bytes(content)
     record.write_text(json.dumps({**json.loads(record.read_text()), "kind": "generator"}))
     with pytest.raises(ValueError, match="holds kind 'generator', expected 'task'"):
         load_saved_task(tmp_path / "task")
-    record.write_text("{")
-    with pytest.raises(ValueError, match=r"task\.json is not JSON, or was cut short"):
-        load_saved_task(tmp_path / "task")
     record.write_text(json.dumps({"format": 1, "kind": "task", "sha256": files.sha256(tensors)}))
-    with pytest.raises(
-        ValueError, match=r"task\.json is not a task record \(KeyError\('files'\)\): delete it and make"
-    ):
+    with pytest.raises(ValueError, match=r"task\.json is not a task record"):
         load_saved_task(tmp_path / "task")
 
 

@@ -1,111 +1,18 @@
 """Downloads against a server on this machine that cuts, changes and lies; archives that are hostile."""
 
-import io
 import json
 import re
 import stat
 import tarfile
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
-from PIL import Image
+from server import CYCLEGAN, PIX2PIX, picture, taped, zipped
 
 from i2i_lib import data
 from i2i_lib.archives import unpack
 from i2i_lib.data import __main__ as data_command
 from i2i_lib.data import downloads
 from i2i_lib.data.downloads import Source, fetch
-
-
-def picture(n: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(n).integers(0, 255, (32, 64, 3), dtype=np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-CYCLEGAN = {
-    f"horse2zebra/{part}/{i}.png": picture(i) for part in ("trainA", "trainB", "testA", "testB") for i in (1, 2)
-}
-PIX2PIX = {f"maps/{part}/{i}.png": picture(i) for part in ("train", "val") for i in range(4)}
-
-
-def zipped(files: dict[str, bytes], **modes: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name)
-            info.external_attr = modes.get("mode", stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, content)
-    return file.getvalue()
-
-
-def taped(files: dict[str, bytes], **fields) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            for field, value in fields.items():
-                setattr(info, field, value)
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
-class Server(ThreadingHTTPServer):
-    content = b""
-    changed = "Mon, 01 Jan 2024 00:00:00 GMT"
-    cut_after: int | None = None  # bytes of a response
-    ranges = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def do_GET(self):
-        server, start = self.server, 0
-        wanted = re.match(r"bytes=(\d+)-$", self.headers.get("Range", ""))
-        server.asked.append(int(wanted[1]) if wanted else 0)
-        if self.path == "/missing.zip":
-            return self.send_error(404)
-        if wanted and server.ranges and self.headers.get("If-Range") == server.changed:
-            start = int(wanted[1])
-            if start >= len(server.content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(server.content)}")
-                return self.end_headers()
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        body = server.content[start:]
-        self.send_header("Last-Modified", server.changed)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.cut_after])
-
-    def log_message(self, format, *arguments):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        for name, file in (("horse2zebra", "horse2zebra.zip"), ("maps", "maps.tar.gz")):
-            real = downloads.SOURCES[name]
-            monkeypatch.setitem(downloads.SOURCES, name, Source(f"{address}/{file}", real.holds, real.about))
-        monkeypatch.setattr(downloads, "CHUNK", 1000)
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def left_in(folder) -> set[str]:
@@ -179,13 +86,10 @@ def test_a_recorded_checksum_is_enforced(server, tmp_path, monkeypatch):
     assert left_in(tmp_path) == set()
 
 
-def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
+def test_a_file_that_the_server_lacks_is_named(server, tmp_path, monkeypatch):
     source = downloads.SOURCES["maps"]
     monkeypatch.setitem(downloads.SOURCES, "maps", Source(source.url.replace("maps.tar.gz", "missing.zip"), (), ""))
     with pytest.raises(ConnectionError, match=r"missing\.zip could not be downloaded: 404"):
-        fetch("maps", tmp_path)
-    monkeypatch.setitem(downloads.SOURCES, "maps", Source("http://127.0.0.1:9/maps.tar.gz", (), ""))
-    with pytest.raises(ConnectionError, match=r"maps\.tar\.gz could not be downloaded .*is there a network\?"):
         fetch("maps", tmp_path)
 
 
@@ -214,6 +118,8 @@ def test_no_server_and_no_file_say_so(server, tmp_path, monkeypatch):
         ("a.tar.gz", taped({"a": picture(0)})[:3000], "is damaged or cut short"),
         ("a.tar.gz", taped({"a": picture(0)})[:-9] + b"123456789", "is damaged or cut short"),
         ("a.tar.gz", b"<html>Not found</html>", "is damaged or cut short"),
+        # tarfile of Python 3.11 reads a member of negative size again for ever where it can go back.
+        ("a.tar.gz", taped({"a": b""}, pax_headers={"size": "-2048"}), "is damaged or cut short"),
     ],
 )  # fmt: skip
 def test_hostile_and_damaged_archives_are_refused(tmp_path, name, content, message):
@@ -242,9 +148,6 @@ def test_the_command_line_lists_and_explains(server, tmp_path, monkeypatch, caps
         assert re.search(r"fetch NAME.*horse2zebra .*maps .*cityscapes", capsys.readouterr().err, re.S)
     assert data_command.main(["fetch", "horses"]) == 1
     assert re.search("unknown data set 'horses'\nknown data sets:\n  horse2zebra", capsys.readouterr().err)
-    assert data_command.main(["fetch", "cityscapes"]) == 1
-    said = capsys.readouterr().err
-    assert "register at https://www.cityscapes-dataset.com" in said and str(tmp_path / "data" / "cityscapes") in said
     server.content = taped(PIX2PIX)
     assert data_command.main(["fetch", "maps"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "data" / "maps")

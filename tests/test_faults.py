@@ -15,37 +15,25 @@ import nbformat
 import papermill
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook
-from test_downloads import CYCLEGAN, Server, server, zipped  # noqa: F401
+from fake_run import finished_run, source
+from server import CYCLEGAN, zipped
 from test_export import CONFIGS, trained
-from test_recorded import finished_run
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
 from i2i_book.recorded.pack import pack, pack_models
 from i2i_book.runner.run import run_notebook
-from i2i_lib import results
-from i2i_lib.checkpoint import (
-    load_discriminator,
-    load_generator,
-    load_plan,
-    save_discriminator,
-    save_generator,
-    save_plan,
-)
-from i2i_lib.config import DiscriminatorConfig, cat_teacher
+from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.config import cat_teacher
 from i2i_lib.data.downloads import fetch
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, read_picture, write_picture
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tiles import Task, Tiles
-from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.export.onnx import export_onnx
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
-from i2i_lib.prune import prune
-from i2i_lib.results import EvalResult, load_evaluation, load_table, save_evaluation
 from i2i_lib.train.loop import TrainingRun, fit
 
 DOCUMENTED = (ValueError, OSError)
@@ -86,16 +74,19 @@ def short_writes(limit: int) -> Iterator[None]:
 CALLS = {"fsync": errno.ENOSPC, "replace": errno.EIO, "rename": errno.EACCES}
 
 
-def faults(write: Callable[[], Any], files: Callable[[], list[Path]]) -> list[Any]:
-    """Every fault that can meet `write`, by an unbroken call: the first, middle and last call, and some lengths."""
-    counts = {}
-    with failing("fsync", -1, 0) as a, failing("replace", -1, 0) as b, failing("rename", -1, 0) as c:
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def faults(write: Callable[[], Any], folder: Path) -> list[Any]:
+    """Every fault that can meet `write` into `folder`: the first, middle and last of its calls, and some lengths."""
+    with failing("fsync", -1, 0) as fsyncs, failing("replace", -1, 0) as replaces, failing("rename", -1, 0) as renames:
         write()
-        counts = dict(zip(CALLS, map(len, (a, b, c)), strict=True))
+    counts = {"fsync": len(fsyncs), "replace": len(replaces), "rename": len(renames)}
     found: list[Any] = []
     for call, count in counts.items():
         found += [(failing, call, at, CALLS[call]) for at in sorted({0, count // 2, count - 1} & set(range(count)))]
-    size = max(path.stat().st_size for path in files())
+    size = max(path.stat().st_size for path in files_in(folder))
     return found + [(short_writes, limit) for limit in (0, size // 2, size - 1)]
 
 
@@ -122,27 +113,9 @@ def tiles(version: int) -> Task:
     return Task("earth", "pix2pix", made, made, {"version": version})
 
 
-def judge(version: int) -> PatchDiscriminator:
-    return PatchDiscriminator(DiscriminatorConfig(base=4 + version, n_layers=1))
-
-
-def evaluation(folder: Path, version: int) -> Path:
-    numbers: Any = dict.fromkeys(("l1", "ssim", "feature_distance", "kd", "kd_low", "kd_high", "fd"), float(version))
-    row = EvalResult("earth", 0, "gcka", "a protocol", 2, 2, **numbers)
-    save_evaluation(folder / "eval.json", [row], {"l1": {"gcka": [0.1] * (1 + version)}})
-    return folder / "eval.json"
-
-
-def collect(folder: Path, version: int) -> None:
-    made = evaluation(folder.parent, version)
-    results.main(["collect", str(folder / "results.jsonl"), str(made)])
-
-
 def publish(folder: Path, version: int) -> None:
     """A notebook that the runner publishes; what executes it is a stand-in."""
-    cells = [new_code_cell("x: int = 1", metadata={"tags": ["parameters"]}), new_code_cell(f"{version}")]
-    source = folder.parent / "made.ipynb"
-    nbformat.write(new_notebook(cells=cells), source)
+    made = source(folder.parent / "made.ipynb", "x: int = 1", f"{version}")
 
     def execute(source: str, target: str, **options: Any) -> None:
         notebook: Any = nbformat.read(source, as_version=4)
@@ -152,7 +125,7 @@ def publish(folder: Path, version: int) -> None:
 
     real, papermill.execute_notebook = papermill.execute_notebook, execute
     try:
-        run_notebook(source, {}, log=folder.parent / "logs" / "made.ipynb", publish=folder / "made.ipynb")
+        run_notebook(made, {}, log=folder.parent / "logs" / "made.ipynb", publish=folder / "made.ipynb")
     except RuntimeError as error:  # which NotebookError is: here, that the copy could not be kept
         raise OSError(str(error)) from error
     finally:
@@ -177,11 +150,6 @@ def run_of(folder: Path, version: int) -> Path:
     return made / "runs" / "gpu"
 
 
-def packed(folder: Path, version: int, name: str) -> Any:
-    (folder / name).unlink() if (folder / name).is_file() else shutil.rmtree(folder / name, ignore_errors=True)
-    return pack(run_of(folder, version), folder / name)
-
-
 def taken_in(folder: Path, version: int) -> None:
     archive = folder.parent / f"{version}.zip"
     if not archive.exists():
@@ -195,18 +163,10 @@ ARTIFACTS = {
     "generator": Artifact(
         lambda f, v: save_generator(generator(v), f / "net"), lambda f: load_generator(f / "net").config
     ),
-    "discriminator": Artifact(
-        lambda f, v: save_discriminator(judge(v), f / "net"), lambda f: load_discriminator(f / "net").config
-    ),
-    "plan": Artifact(
-        lambda f, v: save_plan(prune(generator(v), 1e9, image_size=16), f / "plan"), lambda f: load_plan(f / "plan")
-    ),
     "task": Artifact(
         lambda f, v: save_task(tiles(v), f / "data"),
         lambda f: (load_saved_task(f / "data").info, load_saved_task(f / "data").test.source.max().item()),
     ),
-    "evaluation": Artifact(evaluation, lambda f: load_evaluation(f / "eval.json")),
-    "table": Artifact(collect, lambda f: load_table(f / "results.jsonl").to_dict("records")),
     "picture": Artifact(
         lambda f, v: write_picture(torch.full((3, 40, 40), v, dtype=torch.uint8), f / "a.png"),
         lambda f: read_picture(f / "a.png").tolist(),
@@ -234,21 +194,16 @@ def student(folder: Path, version: int) -> Path:
 def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
     artifact, folder = ARTIFACTS[name], tmp_path / "here"
     monkeypatch.setattr("i2i_book.recorded.pack._model_card", lambda home: "a card")
-    monkeypatch.setattr(
-        "i2i_lib.export.onnx._difference", lambda *_: (0.0, 99.0)
-    )  # slow, and before anything is written
+    # Slow, and before anything is written.
+    monkeypatch.setattr("i2i_lib.export.onnx._difference", lambda *_: (0.0, 99.0))
     folder.mkdir()
-
-    def files() -> list[Path]:
-        return sorted(path for path in folder.rglob("*") if path.is_file())
-
     artifact.write(folder, 1)
     new = artifact.read(folder)
     artifact.write(folder, 0)
-    old, names = artifact.read(folder), files()
+    old, names = artifact.read(folder), files_in(folder)
     if name != "import":
         assert old != new
-    for fault, *arguments in faults(lambda: artifact.write(folder, 0), files):
+    for fault, *arguments in faults(lambda: artifact.write(folder, 0), folder):
         artifact.write(folder, 0)
         done = True
         try:
@@ -262,7 +217,7 @@ def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
             assert not done
         else:
             assert found == new if done else found in (old, new)
-        assert set(files()) <= set(names), f"{fault.__name__} {arguments} left something behind"
+        assert set(files_in(folder)) <= set(names), f"{fault.__name__} {arguments} left something behind"
         artifact.write(folder, 1)
         assert artifact.read(folder) == new, "the same command again repairs it"
 
@@ -276,14 +231,11 @@ def test_a_recording_is_packed_whole_or_not_at_all(name, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
         return pack(run, folder / name)
 
-    def files() -> list[Path]:
-        return [path for path in folder.rglob("*") if path.is_file()]
-
-    for fault, *arguments in faults(again, files):
+    for fault, *arguments in faults(again, folder):
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError), fault(*arguments):
             pack(run, folder / name)
-        if files():
+        if files_in(folder):
             import_recording(folder / name, tmp_path / "taken", replace=True)
         assert {path.name for path in folder.iterdir()} <= {name}
 
@@ -315,9 +267,7 @@ def numbers(first: int) -> Iterator[Any]:
 
 
 def test_a_training_outlives_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "i2i_lib.train.loop._fingerprint", lambda run, steps: "the same"
-    )  # reading all sources takes long
+    monkeypatch.setattr("i2i_lib.train.loop._fingerprint", lambda run, steps: "the same")  # reads all sources
 
     def train(folder: Path) -> tuple[list[Any], torch.Tensor]:
         toy = Toy()
@@ -326,11 +276,10 @@ def test_a_training_outlives_a_full_disk(tmp_path, monkeypatch):
 
     wanted = train(tmp_path / "whole")
 
-    def files() -> list[Path]:
-        return list((tmp_path / "whole").iterdir())
-
     again = iter(range(100))
-    for number, (fault, *arguments) in enumerate(faults(lambda: train(tmp_path / f"count{next(again)}"), files)):
+    for number, (fault, *arguments) in enumerate(
+        faults(lambda: train(tmp_path / f"count{next(again)}"), tmp_path / "whole")
+    ):
         folder = tmp_path / str(number)
         with suppress(OSError), fault(*arguments):
             train(folder)
@@ -353,16 +302,12 @@ def test_decoded_pictures_are_whole_or_decoded_again(tmp_path):
         assert whole.amax((1, 2, 3)).tolist() == [0, 50, 100, 150]
 
 
-def test_a_data_set_arrives_whole_after_any_fault(server, tmp_path):  # noqa: F811
+def test_a_data_set_arrives_whole_after_any_fault(server, tmp_path):
     server.content = zipped(CYCLEGAN)
     again = iter(range(100))
 
-    def files() -> list[Path]:
-        return [path for path in (tmp_path / "0").rglob("*") if path.is_file()]
-
-    for number, (fault, *arguments) in enumerate(
-        faults(lambda: fetch("horse2zebra", tmp_path / str(next(again))), files)
-    ):
+    found = faults(lambda: fetch("horse2zebra", tmp_path / str(next(again))), tmp_path / "0")
+    for number, (fault, *arguments) in enumerate(found):
         folder = tmp_path / f"broken{number}"
         folder.mkdir()
         with suppress(OSError), fault(*arguments):

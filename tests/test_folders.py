@@ -86,9 +86,6 @@ def test_pairs_by_name_stay_together(tmp_path):
     again = load_task("folder", image_size=12, path=tmp_path, layout="paired")
     assert torch.equal(again.test.source, task.test.source), "the split is by name, not by chance"
 
-    (tmp_path / "trainB" / "7.bmp").rename(tmp_path / "trainB" / "seven.bmp")
-    with pytest.raises(ValueError, match=r"trainA: 1 file \(7\.png\) have no partner of that name in trainB"):
-        load_task("folder", image_size=12, path=tmp_path, layout="paired")
     fill(tmp_path / "trainA", ["8.jpg"])
     with pytest.raises(ValueError, match=r"8\.(jpg|png)\) share their name with another"):
         load_task("folder", image_size=12, path=tmp_path, layout="paired")
@@ -120,8 +117,6 @@ def test_the_two_ways_between_horses_and_zebras(tmp_path):
 def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     load = lambda path, **options: load_task("folder", image_size=12, path=path, **options)  # noqa: E731
     fill(tmp_path / "loose", ["a.png"])
-    with pytest.raises(ValueError, match=r"loose holds a\.png: expected trainA and trainB"):
-        load(tmp_path / "loose")
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="the task folder needs path"):

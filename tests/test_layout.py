@@ -108,11 +108,7 @@ def test_what_a_package_offers_is_there():
 
 def test_no_file_of_others_is_run():
     """Pickles are read as weights only, YAML as plain values, and nothing is evaluated."""
-    for path in [
-        *LIBRARY.rglob("*.py"),
-        *ROOT.glob("i2i_book/**/*.py"),
-        *ROOT.glob("notebooks/*.ipynb"),
-    ]:
+    for path in [*LIBRARY.rglob("*.py"), *ROOT.glob("i2i_book/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]:
         code = path.read_text()
         if path.suffix == ".ipynb":
             cells = json.loads(code)["cells"]

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import nbformat
@@ -12,7 +11,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from project import Project
+from project import Project, wait_for
 
 from i2i_lib.files import sha256
 
@@ -71,17 +70,17 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
         process = project.start(target)
         if not seen:  # a second one at the same time stops at once
             lock = project.folder / ".snakemake" / "make.lock"
-            _wait_for(lambda lock=lock, process=process: lock.read_text() == f"{process.pid}\n", 60)
+            wait_for(lambda lock=lock, process=process: lock.read_text() == f"{process.pid}\n", 60)
             second = project.start(target)
             said = second.communicate(timeout=60)[0]
             assert second.returncode == 1 and f"this checkout is in use by process {process.pid}: wait" in said
-        _wait_for(lambda seen=seen: reached() > seen, 120)
+        wait_for(lambda seen=seen: reached() > seen, 120)
         killed = [p for p in project.processes() if any(victim in part for part in p.cmdline()[:4])]
         assert len(killed) == 1, [p.cmdline() for p in project.processes()]
         killed[0].send_signal(signal.SIGKILL)
         said = process.communicate(timeout=60)[0]
         assert process.returncode != 0, said
-        _wait_for(lambda: not project.processes(), 10)
+        wait_for(lambda: not project.processes(), 10)
         assert not (project.seed / "teacher.json").exists()
 
     project.make(target)
@@ -89,10 +88,3 @@ def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
     assert sha256(project.seed / "teacher.safetensors") == wanted
     steps = [json.loads(line)["step"] for line in (private / "losses.jsonl").read_text().splitlines()]
     assert steps == list(range(2, 121, 2))
-
-
-def _wait_for(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

@@ -3,7 +3,7 @@
 import os
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
+from fake_run import source
 
 from i2i_book.pages.status import status_of
 from i2i_book.runner.notebook import code_digest
@@ -15,18 +15,14 @@ from i2i_lib.files import sha256
 def test_the_manifest_holds_what_decides_a_number(tmp_path):
     (root() / "runs").mkdir(exist_ok=True)  # the names in a manifest are relative to it
     (tmp_path / "in.json").write_text("{}")
-    cells = [
-        new_code_cell('seed: int = 3\ntask: str = "earth"', metadata={"tags": ["parameters"]}),
-        new_code_cell(
-            "from pathlib import Path\nfrom i2i_lib.files import record_file\n"
-            f"folder = Path({str(tmp_path)!r})\n"
-            "record_file('read', folder / 'in')\n"
-            "for name in ('out.json', 'out.safetensors', 'out-of-the-way.json'):\n"
-            "    (record_file('wrote', folder / 'out').parent / name).write_text(name)"
-        ),
-    ]
-    path = tmp_path / "made.ipynb"
-    nbformat.write(new_notebook(cells=cells), path)
+    writes = f"""
+from pathlib import Path
+from i2i_lib.files import record_file
+folder = Path({str(tmp_path)!r})
+record_file('read', folder / 'in')
+for name in ('out.json', 'out.safetensors', 'out-of-the-way.json'):
+    (record_file('wrote', folder / 'out').parent / name).write_text(name)"""
+    path = source(tmp_path / "made.ipynb", 'seed: int = 3\ntask: str = "earth"', writes)
     run_notebook(path, {}, log=tmp_path / "log.ipynb", threads=1)
     facts = nbformat.read(tmp_path / "log.ipynb", as_version=4).metadata["i2i"]
     assert facts["parameters"] == {"seed": 3, "task": "earth"} and facts["seed"] == 3

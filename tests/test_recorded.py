@@ -1,20 +1,19 @@
 """A run packed in one checkout appears in the book of another, and nothing that was tampered with does."""
 
-import hashlib
 import json
-import os
 import shutil
-import stat
-import subprocess
-import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from fake_run import finished_run, row
+from nbformat.v4 import new_markdown_cell, new_notebook
+from project import Project, dry_run
 
 from i2i_book.pages.assemble import assemble
 from i2i_book.recorded.__main__ import main
@@ -22,78 +21,13 @@ from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
 from i2i_book.recorded.pack import compact_json, pack
 from i2i_book.recorded.tables import tables
-from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.checkpoint import load_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
-from i2i_lib.results import EvalResult, collect, save_evaluation
+from i2i_lib.results import collect, save_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
-WROTE = {
-    "01-data": ["data"],
-    "03-pruning": ["plan"],
-    "04-distillation-gcka": ["student-gcka"],
-    "05-evaluation": ["eval"],
-}
-
-
-def publish(run: Path, name: str, home: Path | None, outputs: list[Any]) -> None:
-    """Put an executed notebook where the runner would have: with the hashes of the files that it wrote."""
-    seed = None if home is None else int(home.name.removeprefix("seed"))
-    wrote = {
-        path.relative_to(run.parent).as_posix(): sha256(path)
-        for artifact in WROTE.get(name, [])
-        for path in sorted((home or run).glob(f"{artifact}.*"))
-    }
-    facts = {
-        "notebook": "04-distillation" if name.startswith("04") else name,
-        "preset": run.name,
-        "task": None if home is None else "earth",
-        "seed": seed,
-        "arm": "gcka" if name.startswith("04") else None,
-        "parameters": {"run": run.name},
-        "source_sha256": "s",
-        "modules_sha256": "m",
-        "versions": {"python": "3.11.7"},
-        "machine": {"cpu": "A Processor", "cores": 8, "gpu": "A Large GPU", "os": "Linux"},
-        "precision": None,
-        "threads": 1,
-        "started": "2026-11-20T08:03:05+00:00",
-        "seconds": 125.0,
-        "peak_memory_mib": 900,
-        "git": "0123456789ab",
-        "files": {"read": {}, "wrote": wrote},
-        "status": "ok",
-    }
-    code = new_code_cell("show()", execution_count=1, outputs=outputs)
-    notebook = new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), code], metadata={"i2i": facts})
-    path = (home or run) / "notebooks" / f"{name}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
-
-
-def finished_run(top: Path) -> Path:
-    """runs/gpu with two seeds, as the pipeline leaves it."""
-    run = top / "runs" / "gpu"
-    said = [new_output("execute_result", {"text/plain": "a number", "text/html": "<b>a number</b>"}, execution_count=1)]
-    for seed in (0, 1):
-        home = run / "earth" / f"seed{seed}"
-        torch.manual_seed(seed)
-        student = InceptionGenerator(cat_teacher(base=4, n_blocks=3))
-        save_generator(student, home / "student-gcka")
-        save_generator(student, home / "teacher")
-        write_json(home / "data.json", {"kind": "task"})
-        (home / "data.safetensors").write_bytes(bytes(1000))
-        write_json(home / "plan.json", {"kind": "plan"})
-        quality: Any = {"l1": 0.1 + 0.2 * seed, "ssim": 0.5, "feature_distance": 1.0}
-        quality |= {"kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
-        row = EvalResult("earth", seed, "gcka", "a protocol", 2, 2, **quality)
-        save_evaluation(home / "eval.json", [row], {"l1": {"gcka": [0.1, 0.1]}}, blocks=[0, 1])
-        for name in WROTE:
-            publish(run, name, home, said)
-    (run / "results.jsonl").write_text(collect(sorted(run.glob("*/seed*/eval.json"))))
-    publish(run, "06-results", None, said)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +78,8 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     page = (book / "notebooks" / "01-data.ipynb").read_text()
     assert "**Recorded** · preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
     assert "a number" in page
-    row = next(line for line in (book / "status.md").read_text().splitlines() if "`/notebooks/01-data`" in line)
-    assert row.split("|")[3].strip() == "recorded"
+    line = next(line for line in (book / "status.md").read_text().splitlines() if "`/notebooks/01-data`" in line)
+    assert line.split("|")[3].strip() == "recorded"
 
     fill(book, "cpu")  # the book of another preset shows what was measured, not the pages
     shown = (book / "notebooks" / "recorded.md").read_text()
@@ -166,17 +100,13 @@ def test_under_a_name_of_its_own_a_recording_is_shown_beside_a_run(packed: Path,
 
 
 def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
-    quality: Any = {"l1": 0.1, "ssim": 0.5, "feature_distance": 1.0}
-    quality |= {"kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
     line = "| distillation: gcka - none | -0.200 (-0.200 to -0.200) **gcka** | +0.0 (+0.0 to +0.0) |"
-    for seed in range(3):
-        home = tmp_path / "earth" / f"seed{seed}"
-        rows = [EvalResult("earth", seed, name, "a protocol", 2, 2, **quality) for name in ("gcka", "none")]
+    homes = [tmp_path / "earth" / f"seed{seed}" / "eval.json" for seed in range(3)]
+    for seed, home in enumerate(homes):
         per_image = {"l1": {"gcka": [0.1, 0.1], "none": [0.3, 0.3]}}
-        save_evaluation(home / "eval.json", rows, per_image, blocks=[0, 1])
+        save_evaluation(home, [row(seed, "gcka"), row(seed, "none")], per_image, blocks=[0, 1])
     for seeds, claimed in ((2, False), (3, True)):
-        homes = [tmp_path / "earth" / f"seed{seed}" / "eval.json" for seed in range(seeds)]
-        (tmp_path / "results.jsonl").write_text(collect(homes))
+        (tmp_path / "results.jsonl").write_text(collect(homes[:seeds]))
         assert (line in tables(tmp_path)) == claimed
 
 
@@ -215,12 +145,8 @@ def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-FILES = [
-    "earth/seed0/eval.json",
-    "earth/seed1/student-gcka.safetensors",
-    "earth/seed0/notebooks/04-distillation-gcka.ipynb",
-    "results.jsonl",
-]
+FILES = ["earth/seed0/eval.json", "earth/seed1/student-gcka.safetensors", "results.jsonl"]
+FILES += ["earth/seed0/notebooks/04-distillation-gcka.ipynb"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -235,20 +161,24 @@ def test_one_changed_byte_is_refused_by_file_name(copy: Path, name, form, tmp_pa
     assert list((tmp_path / "recorded").iterdir()) == []
 
 
+@contextmanager
+def changed(path: Path) -> Iterator[Any]:
+    """The content of a JSON file, which is written back as the block leaves it."""
+    content = json.loads(path.read_text())
+    yield content
+    write_json(path, content)
+
+
 def seal(folder: Path) -> None:
     """Write a manifest that fits the files as they are now: what a careful forger does."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in manifest["files"]:
-        data = (folder / name).read_bytes()
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    write_json(folder / "manifest.json", manifest)
+    with changed(folder / "manifest.json") as manifest:
+        for name in manifest["files"]:
+            manifest["files"][name] = {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
 
 
 def better(folder: Path) -> None:
-    path = folder / "earth/seed0/eval.json"
-    content = json.loads(path.read_text())
-    content["results"][0]["l1"] = 0.01
-    write_json(path, content)
+    with changed(folder / "earth/seed0/eval.json") as content:
+        content["results"][0]["l1"] = 0.01
 
 
 def better_everywhere(folder: Path) -> None:
@@ -262,22 +192,18 @@ def other_weights(folder: Path) -> None:
 
 
 def a_script(folder: Path) -> None:
-    path = folder / "earth/seed0/notebooks/01-data.ipynb"
-    notebook: Any = nbformat.read(path, as_version=4)
-    notebook.cells[1].outputs[0].data["text/html"] = "<p><script>alert(1)</script>"
-    nbformat.write(notebook, path)
+    with changed(folder / "earth/seed0/notebooks/01-data.ipynb") as notebook:
+        notebook["cells"][1]["outputs"][0]["data"]["text/html"] = ["<p><script>alert(1)</script>"]
 
 
 def a_handler(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["runs"]["06-results"]["machine"]["cpu"] = '<img src=x onerror="alert(1)">'
-    write_json(folder / "manifest.json", manifest)
+    with changed(folder / "manifest.json") as manifest:
+        manifest["runs"]["06-results"]["machine"]["cpu"] = '<img src=x onerror="alert(1)">'
 
 
 def another_run(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["runs"]["earth/seed0/01-data"]["seconds"] = 1.0
-    write_json(folder / "manifest.json", manifest)
+    with changed(folder / "manifest.json") as manifest:
+        manifest["runs"]["earth/seed0/01-data"]["seconds"] = 1.0
 
 
 @pytest.mark.parametrize(
@@ -320,11 +246,9 @@ def test_the_book_is_not_assembled_from_a_recording_that_was_changed(copy: Path,
         fill(book, "gpu")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../escaped.json", "/tmp/escaped.json", "earth/../../escaped.json", "earth\\seed0\\eval.json", "run.sh", "a\0b"],
-)
+@pytest.mark.parametrize("name", ["../escaped.json", "earth\\seed0\\eval.json", "run.sh", "a\0b"])
 def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
+    """As the archives of downloads are, by the same function; and what no recording holds."""
     archive = zipped(copy, tmp_path / "hostile.zip")
     with zipfile.ZipFile(archive, "a") as file:
         info = zipfile.ZipInfo("placeholder")
@@ -335,37 +259,21 @@ def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
     assert not list(tmp_path.rglob("escaped*")) and list((tmp_path / "inner" / "recorded").iterdir()) == []
 
 
-def test_links_are_refused(copy: Path, tmp_path):
-    archive = zipped(copy, tmp_path / "hostile.zip")
-    with zipfile.ZipFile(archive, "a") as file:
-        info = zipfile.ZipInfo("earth/seed2/eval.json")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        file.writestr(info, "/etc/passwd")
-    with pytest.raises(ValueError, match=r"seed2/eval\.json"):
-        import_recording(archive, tmp_path / "recorded")
+def test_a_link_in_a_folder_is_refused(copy: Path, tmp_path):
     (copy / "earth/seed0/plan.json").unlink()
     (copy / "earth/seed0/plan.json").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match=r"plan\.json is a link"):
         import_recording(copy, tmp_path / "recorded")
 
 
-def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypatch):
-    archive = zipped(copy, tmp_path / "good.zip")
-    twice = shutil.copy(archive, tmp_path / "twice.zip")
-    with zipfile.ZipFile(twice, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
-        file.write(copy / "results.jsonl", "results.jsonl")
-    with pytest.raises(ValueError, match=r"results\.jsonl' twice"):
-        import_recording(Path(twice), tmp_path / "recorded")
-    (tmp_path / "no.zip").write_bytes(archive.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"no\.zip is damaged or cut short"):
-        import_recording(tmp_path / "no.zip", tmp_path / "recorded")
+def test_bombs_and_other_files_are_refused(copy: Path, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"absent\.zip"):
         import_recording(tmp_path / "absent.zip", tmp_path / "recorded")
     with pytest.raises(ValueError, match=r"neither a folder nor a \.zip archive"):
         import_recording(tmp_path / "recording.rar", tmp_path / "recorded")
     monkeypatch.setattr("i2i_book.recorded.check.LIMIT", 1000)
     with pytest.raises(ValueError, match="unpacks to more than"):
-        import_recording(archive, tmp_path / "recorded")
+        import_recording(zipped(copy, tmp_path / "good.zip"), tmp_path / "recorded")
 
 
 @pytest.mark.parametrize(
@@ -375,15 +283,12 @@ def test_bombs_twins_and_other_files_are_refused(copy: Path, tmp_path, monkeypat
         ({"format": 1}, "format 1"),
         ({"files": {"../x.json": {"sha256": "", "bytes": 1}}}, r"lists '\.\./x\.json', which no recording holds"),
         ({"files": []}, "is not the manifest of a recording"),
-        (
-            {"runs": {"earth/seed0/01-data": {"status": "failed"}}},
-            r"01-data', which did not end well",
-        ),
+        ({"runs": {"earth/seed0/01-data": {"status": "failed"}}}, r"01-data', which did not end well"),
     ],
 )
 def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says):
-    manifest = json.loads((copy / "manifest.json").read_text())
-    write_json(copy / "manifest.json", manifest | change)
+    with changed(copy / "manifest.json") as manifest:
+        manifest.update(change)
     with pytest.raises(ValueError, match=says):
         import_recording(copy, tmp_path / "recorded")
 
@@ -405,22 +310,13 @@ def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
 
 
 def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
-    for name in ("i2i_lib", "i2i_book", "notebooks", "presets", "book/published"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
-        shutil.copy(ROOT / name, tmp_path)
+    project = Project(tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
     import_recording(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
-
-    def pending(**more: str) -> str:
-        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1"]
-        command += ["--config", "preset=smoke", "task=earth", "seeds=1"]
-        environment = {**os.environ, "PYTHONPATH": ".", **more}
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    assert "search_space" not in pending() and "book" in pending()
-    assert "search_space" in pending(RECORDED="no")
+    smoke = ["preset=smoke", "task=earth", "seeds=1"]
+    shown = dry_run(project.folder, *smoke)
+    assert "search_space" not in shown and "book" in shown
+    assert "search_space" in dry_run(project.folder, *smoke, RECORDED="no")
 
 
 def test_the_recordings_of_this_checkout_fit_and_are_compact():

@@ -4,13 +4,11 @@ import ast
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from project import PRESETS, Project
+from project import PRESETS, Project, dry_run
 
 from i2i_book.plan import sources
 from i2i_book.presets import FAMILIES
@@ -181,12 +179,8 @@ def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
     assert profile.pop("executor") == "slurm"
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
-    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "64", "--profile", "profile"]
-    command += ["--config", "preset=gpu", "task=all", "seeds=2"]
-    environment = project.environment | {"RECORDED": "no"}
-    said = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
-    assert said.returncode == 0, said.stdout + said.stderr
-    _, *parts = re.split(r"^rule (\w+):\n", said.stdout, flags=re.M)
+    said = dry_run(project.folder, "preset=gpu", "task=all", "seeds=2", "--profile", "profile", RECORDED="no")
+    _, *parts = re.split(r"^rule (\w+):\n", said, flags=re.M)
     jobs = dict(zip(parts[::2], parts[1::2], strict=True))
     assert set(profile["set-resources"]) <= jobs.keys(), "rules that the Snakefile has"
     preset = yaml.safe_load((tmp_path / "presets" / "gpu.yml").read_text())

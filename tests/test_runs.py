@@ -78,10 +78,8 @@ def test_presets_are_read_or_refused_by_name(top):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("threads: [1", "is not YAML: while parsing a flow sequence"),
         ("", "holds None: expected entries such as `threads: 1`"),
         ("when: 2001-99-99", "is not YAML: month must be in"),
-        ("arms: gcka", "arms is 'gcka', expected a list of names"),
         ("arms: [1]", r"arms is \[1\], expected a list of names"),
         ("threads: many", "threads is 'many', expected a whole number"),
         ("minutes: soon", "minutes is 'soon', expected a number"),

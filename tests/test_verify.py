@@ -8,13 +8,13 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from fake_run import facts, row, source
 
 from i2i_book import runs, verify
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
 from i2i_lib.files import sha256, write_json
-from i2i_lib.results import EvalResult, save_evaluation
+from i2i_lib.results import save_evaluation
 
 PARAMETERS = 'run: str = "lab"\ntask: str = "earth"\nseed: int = 0\n'
 CHAIN = {"01-data": "", "02-search-space": "", "03-pruning": "", "04-distillation": 'arm: str = "gcka"'}
@@ -44,30 +44,15 @@ def home(tmp_path: Path, monkeypatch) -> Path:
         (home / f"{artifact}.safetensors").write_bytes(bytes([first]))
         write_json(home / f"{artifact}.json", {})
     read = {f"micro/earth/seed0/{p.name}": sha256(p) for p in home.glob("*.safetensors")}
-    quality: Any = {
-        "l1": 0.25,
-        "ssim": 0.5,
-        "feature_distance": 0.5,
-        "kd": 1.0,
-        "kd_low": 0.0,
-        "kd_high": 2.0,
-        "fd": 3.0,
-    }
-    save_evaluation(home / "eval.json", [EvalResult("earth", 0, "gcka", "p", 2, 2, **quality, latency_ms=1.0)], {})
+    save_evaluation(home / "eval.json", [row(l1=0.25, latency_ms=1.0)], {})
     for name, more in CHAIN.items():
-        cells = [new_code_cell(PARAMETERS + more, metadata={"tags": ["parameters"]})]
-        cells.append(new_code_cell("pass"))
-        notebook = new_notebook(cells=cells)
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        source = tmp_path / "notebooks" / f"{name}.ipynb"
-        nbformat.write(notebook, source)
-        digests = dict(zip(("source_sha256", "modules_sha256"), code_digest(source), strict=True))
-        facts = {"notebook": name, "parameters": {"run": "micro", "task": "earth", "seed": 0}, **digests, "threads": 1}
-        facts |= {"preset": "micro", "machine": machine(), "files": {"read": read if name.startswith("05") else {}}}
-        notebook.metadata["i2i"] = facts
-        nbformat.write(
-            notebook, home / "notebooks" / f"{'04-distillation-gcka' if name.startswith('04') else name}.ipynb"
-        )
+        bare = source(tmp_path / "notebooks" / f"{name}.ipynb", PARAMETERS + more, "pass")
+        digests = dict(zip(("source_sha256", "modules_sha256"), code_digest(bare), strict=True))
+        made = facts(name, "micro", machine=machine(), **digests)
+        made["parameters"] = {"run": "micro", "task": "earth", "seed": 0}
+        made["files"] = {"read": read if name.startswith("05") else {}}
+        page = "04-distillation-gcka" if name.startswith("04") else name
+        source(home / "notebooks" / f"{page}.ipynb", PARAMETERS + more, "pass", **made)
     return home
 
 
@@ -147,7 +132,6 @@ def test_changed_code_is_said(home: Path, ran, capsys):
     ("number", "says"),
     [
         ("gcka/l1", "must read task/seed/model/measure, such as earth/0/gcka/l1, got 'gcka/l1'"),
-        ("earth/0/gcka/latency_ms", "latency_ms is a measurement of time or memory"),
         ("earth/1/gcka/l1", "earth with seed 1 has no evaluation: `make book PRESET=micro` makes it"),
         ("earth/0/none/l1", "no model 'none'"),
         ("earth/0/gcka/l2", "gcka has no number 'l2': it has l1, ssim, feature_distance, kd, kd_low, kd_high, fd"),

@@ -181,7 +181,7 @@ def _killed(kills: Any) -> str:
 
 def _fuzzed(fuzz: Any) -> str:
     end = "each was read as a whole or refused by a documented error" if fuzz["passed"] else "**not all were refused**"
-    return f"{fuzz['cases']:,} damaged or hostile files, folders and archives: {end}"
+    return f"{fuzz['cases']:,} damaged or hostile files and folders: {end}"
 
 
 def _in_bfloat16(half: Any) -> str:

@@ -1,29 +1,11 @@
 """The built book in a real browser: Debian's Chromium over _build/html, served and from the folder itself."""
 
-import os
 import re
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
+from built_book import CHROMIUM, HTML, NEEDED, PAGES, REQUIRED, watch
 
-HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PAGES = [str(path.relative_to(HTML)) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts]
-
-# Where these tests must run, a missing browser or book is a failure.
-REQUIRED = os.environ.get("I2I_BROWSER_TESTS") == "required"
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine (Debian: apt install chromium)"
-    ),
-    pytest.mark.skipif(not PAGES and not REQUIRED, reason="no book in _build/html (make book)"),
-]
+pytestmark = NEEDED
 
 
 def test_there_is_a_browser_and_a_book():
@@ -51,55 +33,21 @@ INSPECT = """async () => {
 }"""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format, *args):
-        pass
-
-
-def watch(page, base, trouble):
-    """Add a line to `trouble` for everything that goes wrong while `page` loads."""
-
-    def note(wrong, text):
-        if wrong:
-            trouble.append(text)
-
-    page.on("request", lambda r: note(not r.url.startswith((base, "data:")), f"remote {r.url}"))
-    # Aborted: the page led on to another before its icon came.
-    page.on("requestfailed", lambda r: note(r.failure != "net::ERR_ABORTED", f"{r.failure} {r.url}"))
-    page.on("response", lambda r: note(r.status >= 400, f"{r.status} {r.url}"))
-    page.on("console", lambda m: note(m.type == "error", f"console: {m.text}"))
-    page.on("pageerror", lambda e: note(True, f"script: {e}"))
-
-
-@contextmanager
-def serving() -> Iterator[str]:
-    """The book behind an address of this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture(scope="module", params=["http", "file"])
-def visit(request):
+def visit(request, browser, address):
     """The pages as a phone in dark mode shows them: page -> what it holds and what went wrong while it loaded."""
-    from playwright.sync_api import sync_playwright
-
     seen = {}
-    with serving() as address, sync_playwright() as playwright:
-        base = address if request.param == "http" else HTML.as_uri()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        for name in PAGES if request.param == "http" else FROM_FOLDER:
-            page, trouble = context.new_page(), []
-            watch(page, base, trouble)
-            page.goto(f"{base}/{name}")
-            if name == "index.html":
-                page.wait_for_url("**/intro.html")
-            seen[name] = page.evaluate(INSPECT) | {"trouble": trouble}
-            page.close()
-        browser.close()
+    base = address if request.param == "http" else HTML.as_uri()
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    for name in PAGES if request.param == "http" else FROM_FOLDER:
+        page, trouble = context.new_page(), []
+        watch(page, base, trouble)
+        page.goto(f"{base}/{name}")
+        if name == "index.html":
+            page.wait_for_url("**/intro.html")
+        seen[name] = page.evaluate(INSPECT) | {"trouble": trouble}
+        page.close()
+    context.close()
     return base, seen
 
 
@@ -108,9 +56,7 @@ def test_pages_load_nothing_remote_and_without_errors(visit):
 
 
 def test_formulas_are_set(visit):
-    assert {
-        name: page["unset"] + page["wrong"] for name, page in visit[1].items() if page["unset"] + page["wrong"]
-    } == {}
+    assert {name for name, page in visit[1].items() if page["unset"] + page["wrong"]} == set()
 
 
 def test_outputs_are_shown_and_not_named(visit):
@@ -154,30 +100,24 @@ def test_pages_are_light():
     assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 60_000_000
 
 
-AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 JUDGED = ["intro.html", "demo.html", "five-minutes.html", "notebooks/03-pruning.html", "notebooks/05-evaluation.html"]
 
 
 @pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_obstacle_for_anyone(scheme):
+@pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 390)])
+def test_no_serious_obstacle_for_anyone(browser, scheme, width):
     """What axe-core calls serious or critical in what is ours: the theme's frame and its folded code cells are not."""
-    from playwright.sync_api import sync_playwright
-
     found = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        width = {"light": 1280, "dark": 390}[scheme]
-        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-        for name in JUDGED:
-            page.goto((HTML / name).as_uri())
-            page.add_script_tag(path=AXE)
-            part = {"include": ["article"], "exclude": ["details.hide > summary"]}
-            made = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
-            for violation in made["violations"]:
-                if violation["impact"] in ("serious", "critical"):
-                    found.setdefault(name, []).append(
-                        f"{violation['id']}: {[node['target'] for node in violation['nodes']][:5]}"
-                    )
-        browser.close()
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    for name in JUDGED:
+        page.goto((HTML / name).as_uri())
+        page.add_script_tag(path=AXE)
+        part = {"include": ["article"], "exclude": ["details.hide > summary"]}
+        made = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
+        for violation in made["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                places = [node["target"] for node in violation["nodes"]][:5]
+                found.setdefault(name, []).append(f"{violation['id']}: {places}")
+    page.close()
     assert found == {}

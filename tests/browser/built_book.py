@@ -1,0 +1,31 @@
+"""The built book, and what goes wrong while a browser loads a page of it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAGES = [str(path.relative_to(HTML)) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts]
+# Where these tests must run, a missing browser or book is a failure.
+REQUIRED = os.environ.get("I2I_BROWSER_TESTS") == "required"
+NEEDED = pytest.mark.skipif(
+    not (CHROMIUM and PAGES) and not REQUIRED, reason="needs Chromium (Debian: apt install chromium) and `make book`"
+)
+
+
+def watch(page, base, trouble):
+    """Add a line to `trouble` for everything that goes wrong while `page` loads."""
+
+    def note(wrong, text):
+        if wrong:
+            trouble.append(text)
+
+    page.on("request", lambda r: note(not r.url.startswith((base, "data:")), f"remote {r.url}"))
+    # Aborted: the page led on to another before its icon came.
+    page.on("requestfailed", lambda r: note(r.failure != "net::ERR_ABORTED", f"{r.failure} {r.url}"))
+    page.on("response", lambda r: note(r.status >= 400, f"{r.status} {r.url}"))
+    page.on("console", lambda m: note(m.type == "error", f"console: {m.text}"))
+    page.on("pageerror", lambda e: note(True, f"script: {e}"))

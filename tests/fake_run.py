@@ -1,0 +1,97 @@
+"""Runs that nobody computed: notebooks as the runner leaves them, rows of results, and a run of two seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from i2i_lib.checkpoint import save_generator
+from i2i_lib.config import cat_teacher
+from i2i_lib.files import sha256, write_json
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.results import EvalResult, collect, save_evaluation
+
+MACHINE = {"cpu": "A Processor", "cores": 8, "gpu": "A Large GPU", "os": "Linux"}
+WROTE = {
+    "01-data": ["data"],
+    "03-pruning": ["plan"],
+    "04-distillation-gcka": ["student-gcka"],
+    "05-evaluation": ["eval"],
+}
+
+
+def source(path: Path, parameters: str, /, *cells: str, **facts: Any) -> Path:
+    """Write a notebook of a cell with parameters and further cells of code, with the runner's `facts` if it ran."""
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    made = new_notebook(cells=[first, *map(new_code_cell, cells)])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    if facts:
+        made.metadata["i2i"] = facts
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(made, path)
+    return path
+
+
+def facts(notebook: str, preset: str, **more: Any) -> dict[str, Any]:
+    """The record that the runner puts into the notebook of a good run."""
+    return {
+        "notebook": notebook, "preset": preset, "task": "earth", "seed": 0, "arm": None, "parameters": {"run": preset},
+        "source_sha256": "s", "modules_sha256": "m", "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "machine": MACHINE, "precision": None, "threads": 1, "started": "2026-11-20T08:03:05+00:00", "seconds": 125.0,
+        "peak_memory_mib": 900, "git": "0123456789ab", "status": "ok",
+    } | more  # fmt: skip
+
+
+def row(seed: int = 0, model: str = "gcka", **more: Any) -> EvalResult:
+    """A row of results."""
+    values: dict[str, Any] = {
+        "task": "earth",
+        "protocol": "a protocol",
+        "images": 2,
+        "blocks": 2,
+        "l1": 0.1,
+        "ssim": 0.5,
+    }
+    values |= {"feature_distance": 1.0, "kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
+    return EvalResult(seed=seed, model=model, **(values | more))
+
+
+def publish(run: Path, name: str, home: Path | None) -> None:
+    """Put an executed notebook where the runner would have: with the hashes of the files that it wrote."""
+    wrote = {}
+    for artifact in WROTE.get(name, []):
+        for path in sorted((home or run).glob(f"{artifact}.*")):
+            wrote[path.relative_to(run.parent).as_posix()] = sha256(path)
+    made = facts(name.removesuffix("-gcka"), run.name, files={"read": {}, "wrote": wrote})
+    made["arm"] = "gcka" if name.endswith("-gcka") else None
+    made |= {"task": None, "seed": None} if home is None else {"seed": int(home.name.removeprefix("seed"))}
+    number = {"text/plain": "a number", "text/html": "<b>a number</b>"}
+    shown = new_code_cell("show()", execution_count=1)
+    shown.outputs = [new_output("execute_result", number, execution_count=1)]
+    notebook = new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), shown], metadata={"i2i": made})
+    path = (home or run) / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def finished_run(top: Path) -> Path:
+    """runs/gpu with two seeds, as the pipeline leaves it."""
+    run = top / "runs" / "gpu"
+    for seed in (0, 1):
+        home = run / "earth" / f"seed{seed}"
+        torch.manual_seed(seed)
+        student = InceptionGenerator(cat_teacher(base=4, n_blocks=3))
+        save_generator(student, home / "student-gcka")
+        save_generator(student, home / "teacher")
+        write_json(home / "data.json", {"kind": "task"})
+        (home / "data.safetensors").write_bytes(bytes(1000))
+        write_json(home / "plan.json", {"kind": "plan"})
+        rows = [row(seed, l1=0.1 + 0.2 * seed)]
+        save_evaluation(home / "eval.json", rows, {"l1": {"gcka": [0.1, 0.1]}}, blocks=[0, 1])
+        for name in WROTE:
+            publish(run, name, home)
+    (run / "results.jsonl").write_text(collect(sorted(run.glob("*/seed*/eval.json"))))
+    publish(run, "06-results", None)
+    return run

@@ -1,0 +1,24 @@
+"""Weights as the official code stores them."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+DATA = Path(__file__).parent / "data"
+
+
+def official(name: str = "student_batch") -> dict[str, torch.Tensor]:
+    """A recorded state dict of the official code."""
+    values = load_file(DATA / f"{name}.safetensors")
+    return {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
+
+
+def official_resnet() -> dict[str, torch.Tensor]:
+    """Names and shapes of an instance-norm ResNet of three blocks, two channels wide."""
+    shapes = {"model.1": (2, 3, 7, 7), "model.4": (4, 2, 3, 3), "model.7": (8, 4, 3, 3)}
+    shapes |= {f"model.{10 + i}.conv_block.{j}": (8, 8, 3, 3) for i in range(3) for j in (1, 5)}
+    shapes |= {"model.13": (8, 4, 3, 3), "model.16": (4, 2, 3, 3), "model.20": (3, 2, 7, 7)}
+    state = {f"{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
+    transposed = ("model.13", "model.16")
+    return state | {f"{name}.bias": torch.rand(s[1] if name in transposed else s[0]) for name, s in shapes.items()}
