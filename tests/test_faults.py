@@ -17,8 +17,9 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from test_downloads import CYCLEGAN, Server, server, zipped  # noqa: F401
-from test_export import CONFIGS, trained
+from test_export import CONFIGS
 from test_recorded import finished_run
+from toys import trained
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
