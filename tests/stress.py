@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import torch
 from project import PRESETS, Project
-from test_train import batches, discriminator, generator
+from toys import batches, distiller
 
 from i2i_book.runner.provenance import machine
 from i2i_book.runs import root
@@ -30,7 +30,6 @@ from i2i_lib.files import sha256, write_json
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
-from i2i_lib.train.pix2pix import PairedDistiller
 
 RECORD = root() / "book" / "stress.json"
 TARGET = "runs/micro/notebooks/06-results.ipynb"
@@ -137,12 +136,11 @@ def fuzz(count: int) -> dict[str, Any]:
 
 def bfloat16(steps: int) -> dict[str, Any]:
     """Train a small student in bfloat16 and look for numbers that are not finite."""
-    student, teacher = generator(2), generator(1, base=8)
     config = TrainConfig(steps, lr=2e-4, distill=1.0, average=0.99, precision="bf16")
-    distiller = PairedDistiller(student, teacher, discriminator(), config)
+    student = distiller("pix2pix", config)
     with tempfile.TemporaryDirectory(prefix="i2i-stress-") as folder:
-        rows = fit(distiller.step, batches, TrainingRun(Path(folder), distiller, {}, "bfloat16"), steps)
-    finite = not not_finite(distiller.state_dict())
+        rows = fit(student.step, batches("pix2pix"), TrainingRun(Path(folder), student, {}, "bfloat16"), steps)
+    finite = not not_finite(student.state_dict())
     return {"steps": rows[-1]["step"], "finite": finite, "l1_first": rows[0]["recon"], "l1_last": rows[-1]["recon"]}
 
 

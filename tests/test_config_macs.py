@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from i2i_lib.checkpoint import GENERATORS
+from i2i_lib.checkpoint import build
 from i2i_lib.config import (
     BlockWidths,
     DiscriminatorConfig,
     GeneratorConfig,
+    MultiscaleDiscriminatorConfig,
     ResnetConfig,
     SpadeBlockWidths,
     SpadeConfig,
@@ -42,6 +43,7 @@ SPADE_STUDENT = SpadeConfig(
     label_channels=7,
     upsamplings=3,
 )
+SPADE_TEACHER = cat_spade_teacher(4, 5, 4)
 CONFIGS = {
     "student-batch": STUDENT,
     "student-instance": replace(STUDENT, norm="instance"),
@@ -50,7 +52,7 @@ CONFIGS = {
     "resnet": ResnetConfig(base=4, n_blocks=3),
     "resnet-batch": ResnetConfig(base=4, n_blocks=4, norm="batch", upsample="resize"),
     "mobile": mobile_resnet(base=4, n_blocks=3),
-    "spade": cat_spade_teacher(4, 5, 4),
+    "spade": SPADE_TEACHER,
     "spade-student": SPADE_STUDENT,
     "spade-instance": replace(SPADE_STUDENT, norm="instance"),
     "spade-original": SpadeResnetConfig(4, 5, 4, hidden=6),
@@ -58,10 +60,6 @@ CONFIGS = {
 }
 SPADE = SpadeConfig | SpadeResnetConfig
 FLOOR = GeneratorConfig(stem=(16, 16, 16), blocks=(NOTHING,) * 9, up=(16, 16))
-
-
-def network(config):
-    return next(build(config) for kind, build in GENERATORS.values() if type(config) is kind)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_params_are_the_published_ones():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_macs_match_two_other_counters(config):
     """The paper's convention, hooked onto a forward pass, and the exact one by torch's count of operations."""
-    net = network(config).eval()
+    net = build(config).eval()
     counted = 0
 
     def count(module, inputs, output):
@@ -118,7 +116,7 @@ def test_macs_match_two_other_counters(config):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_layers_and_params_are_the_network_s(config):
-    net = network(config)
+    net = build(config)
     state = net.state_dict()
     assert generator_params(config) == sum(p.numel() for p in net.parameters())
     owners = {name.partition(".parametrizations")[0] if "param" in name else name.rpartition(".")[0] for name in state}
@@ -162,6 +160,15 @@ def test_a_config_survives_json(config):
         (lambda: BlockWidths((-1,), (1,)), "conv=\\(-1,\\)"),
         (lambda: ResnetConfig(base=0), "at least 1"),
         (lambda: DiscriminatorConfig(n_layers=-1), "n_layers"),
+        (lambda: replace(SPADE_TEACHER, upsamplings=3), "got 7 blocks and upsamplings=3"),
+        (lambda: replace(SPADE_TEACHER, blocks=SPADE_TEACHER.blocks[:4], upsamplings=2), "at least 5 blocks"),
+        (lambda: replace(SPADE_TEACHER, stem=0), "at least 1"),
+        (lambda: replace(SPADE_TEACHER, kernel_sizes=(1, 3)), "block 0 needs one width per kernel"),
+        (lambda: replace(SPADE_TEACHER, norm="layer"), "got 'layer'"),
+        (lambda: cat_spade_teacher(upsamplings=8), "upsamplings=8"),
+        (lambda: cat_spade_teacher(base=0), "at least 1"),
+        (lambda: SpadeResnetConfig(hidden=0), "at least 1"),
+        (lambda: MultiscaleDiscriminatorConfig(n_scales=0), "n_scales=0"),
     ],
 )
 def test_impossible_configs_are_refused(make, message):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 from PIL import Image
-from test_fuse import trained
+from toys import trained
 
 from i2i_book.demo import EXAMPLES, make
 from i2i_lib.checkpoint import save_generator

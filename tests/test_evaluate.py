@@ -5,39 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import GENERATORS, network, task
 
 from i2i_lib.checkpoint import load_generator, save_generator
-from i2i_lib.config import cat_teacher
-from i2i_lib.data.tiles import Family, Task, Tiles, encode
+from i2i_lib.data.tiles import encode
 from i2i_lib.evaluate import Evaluator, per_image_values
-from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.pairs import l1, quantise
 from i2i_lib.metrics.sets import kernel_distance
 
-COLOURS = [{"name": "a", "colour": "#ff0000"}, {"name": "b", "colour": "#00ff80"}]
-
-
-def tiles(n: int, size: int, seed: int, *, labels: bool = False) -> Tiles:
-    draw = torch.Generator().manual_seed(seed)
-    target = torch.randint(0, 256, (n, 3, size, size), generator=draw, dtype=torch.uint8)
-    source = (target[:, :1] > 127).byte() if labels else 255 - target
-    box = torch.zeros(n, 2, dtype=torch.int64)
-    return Tiles(source, target, torch.arange(n) // 2, box, box, classes=2 if labels else 0)
-
-
-def task(family: Family = "pix2pix", *, labels: bool = False) -> Task:
-    info = {"domains": ["map", "satellite"]} | ({"classes": COLOURS} if labels else {})
-    return Task("toy", family, tiles(8, 40, 0, labels=labels), tiles(6, 16, 1, labels=labels), info)
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "student"
     provenance = {"training": {"steps": 7}, "seconds": 3.5}
-    save_generator(InceptionGenerator(cat_teacher(base=4, n_blocks=3)), path, provenance=provenance)
+    save_generator(network(GENERATORS["pix2pix"]), path, provenance=provenance)
     return path
 
 
@@ -81,8 +64,7 @@ def test_true_pictures_are_at_no_distance():
 
 def test_without_pairs_only_sets_are_compared():
     toy = task("cyclegan")
-    test = replace(toy.test, target=torch.cat([toy.test.target, toy.test.target]), paired=False)
-    toy = replace(toy, train=replace(toy.train, paired=False), test=test)
+    toy = replace(toy, test=replace(toy.test, target=torch.cat([toy.test.target, toy.test.target])))
     evaluator = Evaluator(toy)
     assert len(evaluator.source) == len(evaluator.target) == 6, "as many of the one as of the other"
     assert evaluator.blocks.tolist() == list(range(6))
@@ -96,7 +78,7 @@ def test_without_pairs_only_sets_are_compared():
 
 
 def test_labels_are_read_back_from_pictures():
-    toy = task("gaugan", labels=True)
+    toy = task("gaugan")
     evaluator = Evaluator(toy, segmenter_steps=2)
     found = evaluator.measure("truth", evaluator.target)
     ceiling = evaluator.read_labels(evaluator.target)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from test_fuse import trained
+from toys import trained
 
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig

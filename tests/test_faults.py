@@ -17,7 +17,8 @@ import pytest
 import torch
 from fake_run import finished_run, source
 from server import CYCLEGAN, zipped
-from test_export import CONFIGS, trained
+from test_export import CONFIGS
+from toys import trained
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording

@@ -12,7 +12,6 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.data import fluent
-from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.fluent import BLACK, FLAT, SOLID, group_key, in_test, nearer_to_another, on_white, outline_iou
 from i2i_lib.data.tasks import load_task
 
@@ -168,12 +167,6 @@ def test_wrong_pairs_are_found_once_and_again_if_the_record_is_damaged(few, monk
     assert fluent.left_out(few) == known
     monkeypatch.setattr(fluent, "read_solid", lambda *_: pytest.fail("looked at again"))
     assert fluent.left_out(few) == known
-
-
-def test_a_training_crop_may_be_smaller_than_the_pictures(few):
-    task = load_task("fluent", image_size=32)
-    batch = next(paired_batches(task.train, image_size=16, batch_size=2, seed=0)(0))
-    assert batch.source.shape == batch.target.shape == (2, 3, 16, 16)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)

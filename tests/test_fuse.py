@@ -1,36 +1,19 @@
 """A fused network computes what the generator does, in fewer kernels."""
 
+import copy
 import random
 from collections import Counter
 
 import pytest
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from toys import same, trained
 
 from i2i_book.runs import root
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_teacher
 from i2i_lib.export.fuse import fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-
-
-def trained(config: GeneratorConfig, seed: int) -> InceptionGenerator:
-    """A generator, in eval mode, whose norms have moved far from where they start."""
-    net, generator = InceptionGenerator(config), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for part in net.modules():
-            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(part.weight, generator=generator)
-                if part.bias is not None:
-                    part.bias.normal_(0, 0.5, generator=generator)
-            elif isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d):
-                part.weight.normal_(1, 0.3, generator=generator)
-                part.bias.normal_(0, 0.3, generator=generator)
-                if isinstance(part, nn.BatchNorm2d):
-                    part.running_mean.normal_(0, 0.5, generator=generator)  # pyright: ignore[reportOptionalMemberAccess]
-                    part.running_var.uniform_(0.3, 3, generator=generator)  # pyright: ignore[reportOptionalMemberAccess]
-    return net.eval()
 
 
 def any_config(seed: int) -> GeneratorConfig:
@@ -52,14 +35,14 @@ def any_config(seed: int) -> GeneratorConfig:
 def test_it_computes_the_same(seed):
     """In float64, where nothing but the algebra can differ; with two pictures, which instance norm keeps apart."""
     net, images = trained(any_config(seed), seed).double(), torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    before = copy.deepcopy(net)
     with torch.no_grad():
         fused = fuse(net)
         torch.testing.assert_close(fused(images), net(images), rtol=0, atol=1e-11)
         memory = images.to(memory_format=torch.channels_last)
         torch.testing.assert_close(fused.to(memory_format=torch.channels_last)(memory), net(images), rtol=0, atol=1e-11)
     assert fused.config == net.config and not fused.training
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert same(net, before)
 
 
 def test_a_trained_student_in_float32():

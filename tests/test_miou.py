@@ -124,19 +124,14 @@ def test_logits_have_the_size_of_the_picture():
     torch.testing.assert_close(inside, torch.ones_like(inside))  # an interpolation keeps a constant
 
 
-def old_file(network: DrnSegmenter, path: Path) -> dict[str, Tensor]:
-    """Save the weights as the distributed file holds them: plain names, no counters, the container of its time."""
-    state = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
-    torch.save(state, path, _use_new_zipfile_serialization=False)
-    return state
-
-
 def test_the_distributed_format_loads_and_others_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("i2i_lib.metrics.networks.drn.DrnSegmenter", tiny)
     path = tmp_path / "drn.pth"
     network = tiny()
     nn.init.constant_(network.base[0][1].running_mean, 3)  # type: ignore[index]
-    state = old_file(network, path)
+    # As the distributed file holds them: plain names, no counters, the container of its time.
+    state = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
     loaded = drn_d_105(path)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     x = torch.rand(1, 3, 16, 16)
@@ -144,18 +139,16 @@ def test_the_distributed_format_loads_and_others_are_named(tmp_path, monkeypatch
     monkeypatch.setenv("I2I_DRN", str(path))
     assert torch.equal(drn_d_105()(x), network(x))
 
-    torch.save({name: value for name, value in state.items() if name != "seg.bias"}, path)
-    with pytest.raises(ValueError, match=r"Missing key.*seg.bias"):
-        drn_d_105(path)
-    torch.save(state | {"fc.weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"Unexpected key.*fc.weight"):
-        drn_d_105(path)
-    torch.save(state | {"seg.bias": torch.zeros(20)}, path)
-    with pytest.raises(ValueError, match=r"size mismatch for seg\.bias"):
-        drn_d_105(path)
-    torch.save({"path": Path("anything")}, path)
-    with pytest.raises(ValueError, match="more than plain tensors"):
-        drn_d_105(path)
+    lacking = {name: value for name, value in state.items() if name != "seg.bias"}
+    for content, message in [
+        (lacking, r"Missing key.*seg.bias"),
+        (state | {"fc.weight": torch.zeros(1)}, r"Unexpected key.*fc.weight"),
+        (state | {"seg.bias": torch.zeros(20)}, r"size mismatch for seg\.bias"),
+        ({"path": Path("anything")}, "more than plain tensors"),
+    ]:
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=message):
+            drn_d_105(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged"):
         drn_d_105(path)

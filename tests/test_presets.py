@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from toys import tiles
 
 from i2i_book.presets import load_preset, preset_parameters
 from i2i_book.runner.notebook import notebook_parameters
@@ -12,7 +13,7 @@ from i2i_book.runs import root
 from i2i_lib.checkpoint import save_discriminator, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
 from i2i_lib.train.adversarial import TrainConfig
@@ -33,10 +34,8 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset, tmp_path):
         parameters(preset, chapter) for chapter in ("01-data", "02-search-space", "03-pruning", "04-distillation")
     )
     assert cut["image_size"] == data["image_size"], "the budget is counted for the pictures that are translated"
-    pixels = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    none = torch.zeros(2, 2, dtype=torch.int64)
-    tiles = Tiles(pixels, 255 - pixels, none[:, 0], none, none)
-    task = Task("toy", "pix2pix", tiles, tiles, {})
+    two = tiles(n=2, size=32)
+    task = Task("toy", "pix2pix", two, two, {})
     save_task(task, tmp_path / "data")
 
     def trained(given: dict[str, Any], generator: Any, discriminator: Any, **settings: Any) -> tuple[Any, Any]:

@@ -17,78 +17,43 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+import toys
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
+from toys import FAMILIES
 
 from i2i_book.runs import root
 from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
-from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
-from i2i_lib.data.batches import paired_batches, unpaired_batches
+from i2i_lib.config import DiscriminatorConfig, cat_teacher
+from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task, Tiles
-from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
-from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.train.__main__ import main
 from i2i_lib.train.adversarial import TrainConfig
-from i2i_lib.train.cyclegan import UnpairedTrainer
-from i2i_lib.train.gaugan import SpadeTrainer
 from i2i_lib.train.loop import TrainingRun, fit
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 from i2i_lib.train.recipe import Recipe, _sync_batch_norm, launch, load_recipe, save_recipe
 
 STEPS, STOPPED = 6, 5
-KINDS = ("paired", "unpaired", "gaugan", "gcka", "ka", "mse")
-
-
-def tiles(kind: str = "paired") -> Tiles:
-    pixels = torch.randint(256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(0))
-    source, target = nn.functional.interpolate(pixels.flatten(0, 1).float(), (36, 36), mode="bilinear").byte().split(12)
-    labels = {"classes": 4} if kind == "gaugan" else {}
-    source = source[:, :1] // 64 if labels else source
-    return Tiles(
-        source, target, torch.full((12,), -1), torch.zeros(12, 2), torch.zeros(12, 2), kind != "unpaired", **labels
-    )
-
-
-def network(made, seed: int):
-    init_weights(made, seed=seed, gain=0.1)
-    return made
+KINDS = (*FAMILIES, "gcka", "ka", "mse")
 
 
 def train(kind: str, folder: Path, stop: int = STEPS) -> list[dict[str, float]]:
     """The loss log of a toy training that ends, or dies after step `stop`."""
 
-    def generator(seed: int) -> InceptionGenerator:
-        return network(InceptionGenerator(cat_teacher(4, 3)), seed)
-
-    def judge(channels: int, seed: int) -> PatchDiscriminator:
-        return network(PatchDiscriminator(DiscriminatorConfig(channels, 4, norm="instance")), seed)
-
     torch.manual_seed(0)  # for the adaptors of "mse"
     config = TrainConfig(STEPS, lr=1e-4, recon=10.0, distill=5.0, average=0.5)
-    if kind == "paired":
-        trainer = PairedTrainer(generator(0), judge(6, 1), config)
-    elif kind == "unpaired":
-        trainer = UnpairedTrainer(generator(0), generator(1), judge(3, 2), judge(3, 3), config, pool=6)
-    elif kind == "gaugan":
-        spade = InceptionSpadeGenerator(cat_spade_teacher(2, 4, 2, "instance", 6))
-        scales = MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(4 + 3, base=4, n_layers=3))
-        trainer = SpadeTrainer(network(spade, 0), network(scales, 1), config)
+    if kind in FAMILIES:
+        family, trainer = kind, toys.trainer(kind, config, norm="instance")
     else:
-        trainer = PairedDistiller(generator(0), generator(1), judge(6, 2), config, kind)  # pyright: ignore[reportArgumentType]
-    draw = unpaired_batches if kind == "unpaired" else paired_batches
-    batches = draw(tiles(kind), image_size=32, batch_size=4, seed=0)
+        family, trainer = "pix2pix", toys.distiller("pix2pix", config, kind, norm="instance")
 
     def step(batch):
         if trainer.count == stop:
             raise KeyboardInterrupt
         return trainer.step(batch)
 
-    return fit(step, batches, TrainingRun(folder, trainer, {}, kind, log_every=1), STEPS)
+    return fit(step, toys.batches(family), TrainingRun(folder, trainer, {}, kind, log_every=1), STEPS)
 
 
 def worker(number: int, path: Path) -> None:
@@ -98,7 +63,7 @@ def worker(number: int, path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train("gcka", path / "stopped", stop=STOPPED)
     with pytest.raises(ValueError, match="batch_size 5 cannot be shared by 2 processes: give a multiple of 2"):
-        paired_batches(tiles(), image_size=32, batch_size=5, seed=0)
+        paired_batches(toys.tiles(), image_size=16, batch_size=5, seed=0)
     with pytest.raises(ValueError, match="batch norm over several processes needs GPUs"):
         _sync_batch_norm(nn.BatchNorm2d(3))
     (path / f"{number}.json").write_text(json.dumps(logs))
@@ -128,19 +93,19 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 def student_recipe(**given) -> Recipe:
-    judge = DiscriminatorConfig(6, 4, norm="instance")
+    discriminator = DiscriminatorConfig(6, 4, 2, norm="instance")
     training = TrainConfig(steps=80, lr=1e-4, recon=10.0, distill=5.0)
-    return Recipe("../data", "plan", judge, training, 4, teacher="../teacher", threads=1, log_every=2, **given)
+    return Recipe("../data", "plan", discriminator, training, 4, teacher="../teacher", threads=1, log_every=2, **given)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a student's training, with its recipe, beside its data and its teacher."""
-    save_task(Task("toy", "pix2pix", tiles(), tiles(), {}), tmp_path / "data")
-    teacher = network(InceptionGenerator(cat_teacher(8, 3)), 0)
+    save_task(toys.task(), tmp_path / "data")
+    teacher = toys.network(cat_teacher(8, 3))
     save_generator(teacher, tmp_path / "teacher")
-    budget = generator_macs(teacher.config, 32) / 3
-    save_plan(prune(teacher, budget, image_size=32), tmp_path / "student" / "plan")
+    budget = generator_macs(teacher.config, 16) / 3
+    save_plan(prune(teacher, budget, image_size=16), tmp_path / "student" / "plan")
     save_recipe(student_recipe(), tmp_path / "student" / "config.json")
     assert load_recipe(tmp_path / "student" / "config.json") == student_recipe()
     yield tmp_path / "student"

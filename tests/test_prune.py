@@ -1,5 +1,6 @@
 """The search against the official one and against its own definition; what a student takes from its teacher."""
 
+import copy
 import json
 from bisect import bisect_right
 from dataclasses import replace
@@ -12,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
+from toys import network, same
 
 from i2i_lib import prune
 from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
-from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import norm_scales, random_scales, uniform_scales
@@ -155,7 +156,7 @@ def test_the_search_takes_at_most_13_costs_and_leaves_the_teacher_alone(monkeypa
     for module in net.modules():
         if isinstance(module, nn.InstanceNorm2d):
             nn.init.normal_(module.weight, 1, 0.1, generator=generator)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    before = copy.deepcopy(net)
     calls = []
 
     def counted(*args, **options):
@@ -167,7 +168,7 @@ def test_the_search_takes_at_most_13_costs_and_leaves_the_teacher_alone(monkeypa
         calls.clear()
         prune.prune(net, budget, image_size=256)
         assert len(calls) <= 13
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert same(net, before)
 
 
 def test_any_monotone_cost_will_do():
@@ -291,8 +292,7 @@ def test_the_three_starts():
         start_student(net, plan, start, seed=3).state_dict() for start in ("random", "inherited", "scales")
     )
     assert isinstance(plan.config, GeneratorConfig)
-    fresh = InceptionGenerator(plan.config)
-    init_weights(fresh, seed=3)
+    fresh = network(plan.config, 3)
     kept = plan.keep["stem.1"]
     assert torch.equal(inherited["stem.1.norm.running_var"], net.state_dict()["stem.1.norm.running_var"][list(kept)])
     for name, value in fresh.state_dict().items():

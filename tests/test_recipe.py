@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import DISCRIMINATORS, FAMILIES, GENERATORS, network, same, task
 
-from i2i_lib.checkpoint import build as build_network
 from i2i_lib.checkpoint import (
     load_discriminator,
     load_generator,
@@ -17,12 +17,9 @@ from i2i_lib.checkpoint import (
     save_generator,
     save_plan,
 )
-from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task, Tiles
 from i2i_lib.files import root
-from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
 from i2i_lib.students import inherit
@@ -36,21 +33,7 @@ from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
 CPU = torch.device("cpu")
 XAVIER = {"scheme": "xavier", "gain": 1.0}
 TRAINING = TrainConfig(steps=4, distill=1.0)
-GENERATORS = {"pix2pix": cat_teacher(8, 3), "cyclegan": cat_teacher(8, 3), "gaugan": cat_spade_teacher(4, 4, 2)}
-DISCRIMINATORS = {
-    "pix2pix": DiscriminatorConfig(6, 4, 1),
-    "cyclegan": DiscriminatorConfig(3, 4, 1),
-    "gaugan": MultiscaleDiscriminatorConfig(7, 4, 3),
-}
-families = pytest.mark.parametrize("family", GENERATORS)
-
-
-def task(family: Any) -> Task:
-    pixels = torch.randint(256, (2, 4, 3, 20, 20), generator=torch.Generator().manual_seed(0)).byte()
-    source, labels = (pixels[0, :, :1] // 64, 4) if family == "gaugan" else (pixels[0], 0)
-    none = torch.zeros(4, 2, dtype=torch.int64)
-    tiles = Tiles(source, pixels[1], none[:, 0] - 1, none, none, family != "cyclegan", labels)
-    return Task("toy", family, tiles, replace(tiles, source=source[..., :16, :16], target=pixels[1, ..., :16, :16]), {})
+families = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture
@@ -58,13 +41,12 @@ def files(tmp_path, request):
     """A family's task, teacher, discriminators and plan on disk, as recipes name them."""
     family = request.getfixturevalue("family") if "family" in request.fixturenames else "pix2pix"
     save_task(task(family), tmp_path / "data")
-    teacher = build_network(GENERATORS[family])
-    init_weights(teacher, seed=5, norm_start="normal")
+    teacher = network(GENERATORS[family], 5, norm_start="normal")
     save_generator(teacher, tmp_path / "teacher")
     budget = generator_macs(teacher.config, 16) / 2
     save_plan(prune(teacher, budget, image_size=16, min_width=1), tmp_path / "plan")
-    for name in ("discriminator", "discriminator-back"):
-        save_discriminator(build_network(DISCRIMINATORS[family]), tmp_path / name)
+    for seed, name in enumerate(("discriminator", "discriminator-back")):
+        save_discriminator(network(DISCRIMINATORS[family], seed), tmp_path / name)
     return tmp_path
 
 
@@ -80,14 +62,7 @@ def student_recipe(family: str, **given: Any) -> Recipe:
 
 
 def drawn(config: Any, seed: int, family: str, **options: Any) -> nn.Module:
-    network = build_network(config)
-    init_weights(network, seed=seed, **(XAVIER if family == "gaugan" else {}), **options)
-    return network
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    mine, other = a.state_dict(), b.state_dict()
-    return mine.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in mine.items())
+    return network(config, seed, **(XAVIER if family == "gaugan" else {}), **options)
 
 
 @families

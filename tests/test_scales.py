@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from toys import GENERATORS, network
 
-from i2i_lib.config import cat_teacher
-from i2i_lib.generators import InceptionGenerator
 from i2i_lib.prune import norm_scales
 from i2i_lib.scales import ScaleNotes, load_scales, save_scales, scales_after
 
@@ -13,7 +12,7 @@ class Trainer:
     """Every step adds 1 to all scales."""
 
     def __init__(self) -> None:
-        self.generator, self.count = InceptionGenerator(cat_teacher(4, 3, "batch")), 0
+        self.generator, self.count = network(GENERATORS["pix2pix"]), 0
 
     def step(self, batch):
         self.count += 1

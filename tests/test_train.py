@@ -1,67 +1,65 @@
-"""One step of each trainer on toy networks, and the loop's promises: resume, refusal, averages."""
+"""Steps of all trainers on toy networks, and the loop's promises: resume, refusal, averages."""
 
+import copy
 import json
 import re
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from toys import FAMILIES, batches, distiller, same, train, trainer
 
-from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data.tiles import Batch
-from i2i_lib.discriminators import PatchDiscriminator
-from i2i_lib.files import exclusive
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
+from i2i_lib.data.tiles import Family
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
+DISTILL = TrainConfig(steps=20, distill=1.0)
+families = pytest.mark.parametrize("family", FAMILIES)
+kinds = pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
 
 
-def generator(seed: int = 0, base: int = 4) -> InceptionGenerator:
-    made = InceptionGenerator(cat_teacher(base, 3, "batch"))
-    init_weights(made, seed=seed)
-    return made
+def run(
+    folder: Path, t: Any, steps: int = 20, *, step: Any = None, family: Family = "pix2pix", inputs: Any = None
+) -> list[dict[str, float]]:
+    """Train with a line in the log every second step, and thus a checkpoint every tenth."""
+    return fit(step or t.step, batches(family), TrainingRun(folder, t, inputs or {}, "toy", log_every=2), steps)
 
 
-def discriminator() -> PatchDiscriminator:
-    made = PatchDiscriminator(DiscriminatorConfig(base=4))
-    init_weights(made, seed=9)
-    return made
+def kept_step(folder: Path) -> int:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
 
 
-def batches(first: int):
-    step = first
-    while True:
-        colours = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(step)) * 2 - 1
-        source = F.interpolate(colours, (32, 32), mode="bilinear")
-        yield Batch(source, -source)
-        step += 1
+# --- steps -----------------------------------------------------------------------------------------------------------
 
 
-def trainer(config: TrainConfig = CONFIG) -> PairedTrainer:
-    return PairedTrainer(generator(), discriminator(), config)
-
-
-def test_training_lowers_the_distance_to_the_target(tmp_path):
-    t = trainer(TrainConfig(steps=80, lr=1e-2, recon=100.0))
-    rows = fit(t.step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=10), 80)
-    assert rows[-1]["recon"] < 0.8 * rows[0]["recon"]
-    assert t.opt_g.param_groups[0]["lr"] == pytest.approx(1e-2 / 40)  # the last of forty steps of decay
+@pytest.mark.parametrize(
+    ("family", "lowered"),
+    [
+        ("pix2pix", ["recon"]),
+        ("cyclegan", ["cycle_a", "cycle_b", "identity_a", "identity_b", "d_a"]),
+        ("gaugan", ["features"]),
+    ],
+)
+def test_training_fits_a_batch(family, lowered):
+    t = trainer(family, TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
+    batch = next(batches(family)(0))
+    rows = [t.step(batch) for _ in range(25)]
+    for name in lowered:
+        assert rows[-1][name] < 0.8 * rows[0][name], name
 
 
 @pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
-def test_a_config_knows_its_choices(name, choices):
+def test_settings_are_checked(name, choices):
     given: dict[str, Any] = {"steps": 1, name: "wgan"}
     with pytest.raises(ValueError, match=f"{name} is one of {choices}, got 'wgan'"):
         TrainConfig(**given)
@@ -70,49 +68,59 @@ def test_a_config_knows_its_choices(name, choices):
 def test_compiled_networks_train_alike_and_are_saved_bare(monkeypatch):
     # Traced, but not built, which would take a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    plain, compiled = (trainer(replace(CONFIG, compiled=choice)) for choice in (False, True))
-    torch.testing.assert_close(compiled.step(next(batches(0))), plain.step(next(batches(0))))
+    plain, compiled = (trainer("pix2pix", replace(CONFIG, compiled=choice)) for choice in (False, True))
+    batch = next(batches()(0))
+    torch.testing.assert_close(compiled.step(batch), plain.step(batch))
     assert compiled.state_dict()["generator"].keys() == plain.state_dict()["generator"].keys()
 
 
-@pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
-def test_distillation_moves_the_student_and_nothing_else(kind):
-    teacher, student = generator(1, base=8), generator(2)
-    frozen = [p.clone() for p in teacher.state_dict().values()]
-    distiller = PairedDistiller(student, teacher, discriminator(), TrainConfig(20, 2e-3, recon=0.0, distill=5.0), kind)
-    first, *_, last = [distiller.step(batch) for batch, _ in zip(batches(0), range(15), strict=False)]
-    assert all(torch.equal(a, b) for a, b in zip(frozen, teacher.state_dict().values(), strict=True))
-    assert all(torch.isfinite(loss) for loss in last.values())
-    assert ("distill" in last) == (kind != "none")
+@families
+@kinds
+def test_distillation_moves_the_student_and_nothing_else(family, kind):
+    t = distiller(family, TrainConfig(8, 1e-2, recon=0.0, distill=20.0), kind)
+    teacher = copy.deepcopy(t.teacher)
+    batch = next(batches(family)(0))
+    rows = [t.step(batch) for _ in range(8)]
+    assert same(t.teacher, teacher) and not any(p.requires_grad for p in t.teacher.parameters())
+    tapped = 3 if family == "gaugan" else 4
+    layers = [f"layer{n}" for n in range(1, tapped + 1)] if kind != "none" else []
+    assert [name for name in rows[0] if name.startswith("layer")] == layers
+    assert ("distill" in rows[0]) == (kind != "none")
     if kind != "none":
-        assert last["distill"] < first["distill"]
+        assert rows[-1]["distill"] < rows[0]["distill"]
+    if kind == "mse" and family == "gaugan":  # head_0, G_middle_1, up_1
+        adaptors = [(a.in_channels, a.out_channels) for a in t.feature_loss.adaptors]
+        assert adaptors == [(32, 64), (32, 64), (8, 16)]
 
 
-def test_the_distance_is_shared_between_the_truth_and_the_teachers_pictures():
-    teacher, student = generator(1, base=8), generator(2)
-    config = TrainConfig(20, recon=10.0, imitate=0.25)
-    distiller = PairedDistiller(student, teacher, discriminator(), config, "none")
-    batch = next(batches(0))
-    with torch.no_grad():
-        fake, image = student(batch.source), teacher(batch.source)
-    losses = distiller.step(batch)
-    torch.testing.assert_close(losses["recon"], 7.5 * F.l1_loss(fake, batch.target))
-    torch.testing.assert_close(losses["imitate"], 2.5 * F.l1_loss(fake, image))
+@pytest.mark.parametrize("imitate", [0.0, 0.25])
+@pytest.mark.parametrize("family", ["pix2pix", "cyclegan"])
+def test_the_l1_distance_is_to_targets_where_there_are_pairs_and_to_the_teachers_images(family, imitate):
+    t = distiller(family, TrainConfig(20, recon=10.0, imitate=imitate), "none")
+    batch = next(batches(family)(0))
+    with torch.no_grad():  # batch norm in train mode: as in the step
+        fake, image = copy.deepcopy(t.generator)(batch.source), t.teacher(batch.source)
+    losses = t.step(batch)
+    if family == "cyclegan":
+        torch.testing.assert_close(losses["recon"], 10 * F.l1_loss(fake, image))
+    else:
+        torch.testing.assert_close(losses["recon"], 10 * (1 - imitate) * F.l1_loss(fake, batch.target))
+        assert ("imitate" in losses) == bool(imitate)
+        torch.testing.assert_close(losses.get("imitate", torch.tensor(0.0)), 10 * imitate * F.l1_loss(fake, image))
 
 
 def test_gcka_of_a_step_is_that_of_the_features_it_saw():
-    teacher, student = generator(1, base=8), generator(2)
-    distiller = PairedDistiller(student, teacher, discriminator(), TrainConfig(20, distill=1.0), "gcka")
-    batch = next(batches(0))
-    with torch.no_grad():  # batch norm in train mode: as in the step
-        features = student.train().forward_features(batch.source)[1]
-        wanted = teacher.forward_features(batch.source)[1]
-    losses = distiller.step(batch)
+    t = distiller("pix2pix", DISTILL)
+    batch = next(batches()(0))
+    with torch.no_grad():
+        features = copy.deepcopy(t.generator).forward_features(batch.source)[1]
+        wanted = t.teacher.forward_features(batch.source)[1]
+    losses = t.step(batch)
     for i, (x, y) in enumerate(zip(features, wanted, strict=True), start=1):
         torch.testing.assert_close(losses[f"layer{i}"], kernel_alignment(x, y))
 
 
-@pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
+@kinds
 def test_a_step_reads_nothing_from_the_device(kind):
     """A value read, even a flag, would make a GPU wait for the host."""
 
@@ -123,185 +131,179 @@ def test_a_step_reads_nothing_from_the_device(kind):
             self.count += getattr(func, "__name__", "") in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu")
             return func(*args, **(kwargs or {}))
 
-    distiller = PairedDistiller(generator(2), generator(1, base=8), discriminator(), TrainConfig(20, distill=1.0), kind)
-    batch = next(batches(0))
+    t = distiller("pix2pix", DISTILL, kind)
+    batch = next(batches()(0))
     with Reads() as reads:
-        distiller.step(batch)
+        t.step(batch)
     assert reads.count == 0
     with Reads() as reads:
-        distiller.check()
+        t.check()
     assert reads.count == (kind in ALIGNMENTS)
 
 
-@pytest.mark.parametrize("kind", ALIGNMENTS)
-def test_features_that_do_not_vary_stop_the_run_and_name_the_layer(kind, tmp_path):
-    def step(batch):
-        if distiller.count == 12:
-            with torch.no_grad():
-                distiller.generator.stem[-1].norm.weight.zero_()  # of layer 1, whose shifts are zero
-                distiller.generator.stem[-1].norm.bias.zero_()
-        return distiller.step(batch)
+@pytest.mark.parametrize(
+    ("family", "average", "options"),
+    [
+        ("pix2pix", 0.5, {}),
+        ("cyclegan", 0.5, {}),
+        ("cyclegan", 0.5, {"reverse": True}),
+        ("cyclegan", 0.0, {}),  # running statistics of training are of mixed domains
+        ("cyclegan", 0.0, {"reverse": True}),
+    ],
+)
+def test_averaged_weights_bring_the_statistics_of_what_they_read(family, average, options):
+    """The average of equal weights is those weights; running statistics are those of the batches given."""
+    t = trainer(family, TrainConfig(steps=3, lr=1e-30, average=average))
+    train(t, family, 3)
+    result = t.result(batches(family), 4, **options)
+    assert not result.training
+    seen = torch.cat([b.target if options else b.source for b in islice(batches(family)(0), 4)])
+    with torch.no_grad():
+        before = result.get_submodule("stem.0.conv")(seen)
+    mean = result.get_submodule("stem.0.norm").get_buffer("running_mean")
+    torch.testing.assert_close(mean, before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
 
-    config = TrainConfig(20, distill=1.0)
-    distiller = PairedDistiller(generator(2), generator(1, base=8), discriminator(), config, kind)
-    with pytest.raises(ValueError, match="alignment of layer 1 is undefined: the features of the student do not vary"):
-        fit(step, batches, TrainingRun(tmp_path, distiller, {}, "toy", log_every=2), 20)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 10
+
+# --- the loop --------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
-    whole, parts = trainer(), [trainer(), trainer()]
-    rows = fit(whole.step, batches, TrainingRun(tmp_path / "whole", whole, {"a": 1}, "toy", log_every=2), 20)
-
-    calls = 0
+@families
+def test_an_interrupted_training_ends_in_the_same_bits(family, tmp_path):
+    """With optimisers, running averages, the vectors of spectral norms, and CycleGAN's pool of pictures."""
+    options: dict[str, Any] = {"pool": 3} if family == "cyclegan" else {}
+    whole, killed, resumed = (trainer(family, replace(CONFIG, steps=14), **options) for _ in range(3))
+    rows = run(tmp_path / "whole", whole, 14, family=family)
 
     def dies(batch):
-        nonlocal calls
-        calls += 1
-        if calls > 13:
+        if killed.count == 12:
             raise KeyboardInterrupt
-        return parts[0].step(batch)
+        return killed.step(batch)
 
-    run = [TrainingRun(tmp_path / "parts", part, {"a": 1}, "toy", log_every=2) for part in parts]
     with pytest.raises(KeyboardInterrupt):
-        fit(dies, batches, run[0], 20)
-    resumed = fit(parts[1].step, batches, run[1], 20)
-    assert parts[1].count == 20 and calls == 14
-    same = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-    assert [{k: v for k, v in row.items() if k != "seconds"} for row in resumed] == same
-    for a, b in zip(whole.generator.parameters(), parts[1].generator.parameters(), strict=True):
-        assert torch.equal(a, b)
-    results = [t.result(batches, 3).state_dict() for t in (whole, parts[1])]
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+        run(tmp_path / "parts", killed, 14, step=dies, family=family)
+    torch.rand(3)  # nothing in a step depends on the global random numbers
+    again = run(tmp_path / "parts", resumed, 14, family=family)
+    for row in [*rows, *again]:
+        del row["seconds"]
+    assert again == rows
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert same(*(t.result(batches(family), 3) for t in (whole, resumed)))
+    for side in (whole.ab, whole.ba) if family == "cyclegan" else (whole,):
+        for optimiser in (side.opt_g, side.opt_d):  # the last of seven steps of decay
+            assert optimiser.param_groups[0]["lr"] == pytest.approx(optimiser.defaults["lr"] / 7)
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, capsys):
-    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {"lr": 1}, "toy", log_every=2), 10)
-    fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {"lr": 1}, "toy", log_every=2), 10)
-    assert b.count == 10 and b.opt_g.state_dict()["state"]  # loaded whole
+    first, again, other = (trainer("pix2pix", CONFIG) for _ in range(3))
+    run(tmp_path, first, 10, inputs={"lr": 1})
+    run(tmp_path, again, 10, inputs={"lr": 1})
+    assert same(again.state_dict(), first.state_dict())
     left = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "losses.jsonl")}
     assert "toy" not in capsys.readouterr().out
-    steps = []
-    fit(lambda x: (steps.append(1), trainer().step(x))[1], batches, TrainingRun(tmp_path, a, {"lr": 2}, "toy"), 3)
-    assert len(steps) == 3
+    run(tmp_path, other, 4, inputs={"lr": 2})
+    assert other.count == 4
     assert "toy: beginning anew; another training's files are kept as *.previous" in capsys.readouterr().out
     assert {name: (tmp_path / f"{name}.previous").read_bytes() for name in left} == left
 
 
-def test_a_training_that_is_not_whole_is_not_passed_off_as_one(tmp_path):
-    """Neither one whose batches ended early nor one that ended and then lost its log."""
-
-    def train(batches):
-        fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 10)
-
+def test_batches_that_end_and_a_log_that_is_gone_are_errors(tmp_path):
+    t = trainer("pix2pix", CONFIG)
     with pytest.raises(ValueError, match="toy: its batches ended after step 4 of 10: they must never end"):
-        train(lambda first: islice(batches(first), 4))
-    train(batches)
+        fit(t.step, lambda first: islice(batches()(first), 4), TrainingRun(tmp_path, t, {}, "toy"), 10)
+    run(tmp_path, trainer("pix2pix", CONFIG), 10)
     (tmp_path / "losses.jsonl").unlink()
     with pytest.raises(ValueError, match=r"toy: it has ended, but its log losses\.jsonl is gone .*delete checkpoint"):
-        train(batches)
+        run(tmp_path, trainer("pix2pix", CONFIG), 10)
 
 
 def test_a_torn_log_line_is_cut(tmp_path):
-    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 10)
+    run(tmp_path, trainer("pix2pix", CONFIG), 10)
     log = tmp_path / "losses.jsonl"
     log.write_text(log.read_text() + '{"step": 12, "se')
-    rows = fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {}, "toy", log_every=2), 10)
-    assert [r["step"] for r in rows] == [2, 4, 6, 8, 10]
+    rows = run(tmp_path, trainer("pix2pix", CONFIG), 10)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
     assert [json.loads(line) for line in log.read_text().splitlines()] == rows
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    def step(batch):
-        losses = t.step(batch)
-        return losses | {"gan": losses["gan"] * float("nan")} if t.count > 12 else losses
-
-    t = trainer()
-    with pytest.raises(
-        FloatingPointError, match=r"toy: loss gan is not finite at step 14 \(first: the loss gan at step 13"
-    ):
-        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 10
-
-
-@pytest.mark.parametrize("layer", ["generator.blocks.1.conv.k3.expand.norm", "discriminator.model.2"])
-@pytest.mark.parametrize("after", [0, 13])
-def test_the_layer_whose_numbers_went_bad_is_named(layer, after, tmp_path):
-    """All layers are bad a step later; the first is found by going back to a checkpoint, the initial one if need be."""
-    part, name = layer.split(".", 1)
-
-    def step(batch):
-        if t.count == after:
-            with torch.no_grad():
-                getattr(t, part).get_parameter(f"{name}.weight")[0] = float("inf")
-        return t.step(batch)
-
-    t = trainer()
-    said = rf"is not finite at step .*\(first: the output of {re.escape(layer)} at step {after + 1}\).*kept"
-    with pytest.raises(FloatingPointError, match=said):
-        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
-    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert kept["step"] == (10 if after else 0) and not not_finite(kept["trainer"])
-
-
-def test_a_gradient_that_is_not_finite_is_named_and_its_weights_are_not_kept(tmp_path):
-    """At the last step before a checkpoint every loss is still finite."""
-
-    def step(batch):
-        if t.count == 9:
-            t.generator.head.weight.register_hook(lambda gradient: gradient * float("nan"))
-        return t.step(batch)
-
-    t = trainer()
-    with pytest.raises(
-        FloatingPointError, match=r"generator\.head\.weight is not finite at step 10 .*gradient of generator"
-    ):
-        fit(step, batches, TrainingRun(tmp_path, t, {}, "toy", log_every=2), 20)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 0
-
-
-def test_a_damaged_checkpoint_says_so(tmp_path):
-    fit((a := trainer()).step, batches, TrainingRun(tmp_path, a, {}, "toy", log_every=2), 2)
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    run(tmp_path, trainer("pix2pix", CONFIG), 2)
     checkpoint = tmp_path / "checkpoint.pt"
     whole = checkpoint.read_bytes()
     for damage in (whole[:-500], whole[:40], b"", b"\x80\x04 pickle", b"text"):
         checkpoint.write_bytes(damage)
-        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged \(.*delete it, to train from the beginning"):
-            fit((b := trainer()).step, batches, TrainingRun(tmp_path, b, {}, "toy", log_every=2), 2)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+            run(tmp_path, trainer("pix2pix", CONFIG), 2)
 
 
-def test_too_little_memory_names_what_to_lower(tmp_path):
-    t = trainer()
-    with pytest.raises(MemoryError, match=r"toy: out of memory, lower batch_size, image_size or base \(.*allocate"):
-        fit(lambda batch: {"a": torch.empty(10**15)}, batches, TrainingRun(tmp_path, t, {}, "toy"), 2)
-
-
-def test_other_errors_that_speak_of_memory_keep_their_name(tmp_path):
+def test_only_too_little_memory_is_explained_as_such(tmp_path):
     def step(batch):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="an illegal memory access"):
-        fit(step, batches, TrainingRun(tmp_path, trainer(), {}, "toy"), 2)
+        run(tmp_path, trainer("pix2pix", CONFIG), step=step)
 
 
-def test_two_trainings_in_one_folder_are_refused(tmp_path):
-    t = trainer()
-    with exclusive(tmp_path / "lock", "it"), pytest.raises(RuntimeError, match="is in use by process"):
-        fit(t.step, batches, TrainingRun(tmp_path, t, {}, "toy"), 2)
+# --- numbers that are not finite -------------------------------------------------------------------------------------
 
 
-def test_averaged_weights_bring_their_own_statistics():
-    """The average of equal weights is those weights; its batch-norm statistics are those of the batches given."""
-    t = trainer(TrainConfig(steps=5, lr=1e-30, average=0.5))
-    for batch, _ in zip(batches(0), range(5), strict=False):
-        t.step(batch)
-    result = t.result(batches, 4)
-    assert not result.training
-    conv, norm, source = (
-        result.get_submodule("stem.0.conv"),
-        result.get_submodule("stem.0.norm"),
-        torch.cat([b.source for b, _ in zip(batches(0), range(4), strict=False)]),
-    )
-    with torch.no_grad():
-        before = conv(source)
-    torch.testing.assert_close(norm.get_buffer("running_mean"), before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+def spoil(part: str, layer: str) -> Any:
+    def infinite(t):
+        with torch.no_grad():
+            getattr(t, part).get_parameter(f"{layer}.weight")[0] = float("inf")
+
+    return infinite
+
+
+def spoil_gradient(t: Any) -> None:
+    t.generator.head.weight.register_hook(lambda gradient: gradient * float("nan"))
+
+
+def spoil_loss(t: Any) -> None:
+    step = type(t).step
+    t.step = lambda batch: step(t, batch) | ({"gan": torch.tensor(float("nan"))} if t.count > 12 else {})
+
+
+NORM = "blocks.1.conv.k3.expand.norm"
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "message", "kept"),
+    [
+        (spoil("generator", NORM), 0, f"first: the output of generator.{NORM} at step 1)", 0),
+        (spoil("generator", NORM), 13, f"first: the output of generator.{NORM} at step 14)", 10),
+        (spoil("discriminator", "model.2"), 0, "first: the output of discriminator.model.2 at step 1)", 0),
+        (spoil("discriminator", "model.2"), 13, "first: the output of discriminator.model.2 at step 14)", 10),
+        (spoil_loss, 12, "toy: loss gan is not finite at step 14 (first: the loss gan at step 13", 10),
+        # At the last step before a checkpoint every loss is still finite.
+        (spoil_gradient, 9, "generator.head.weight is not finite at step 10 (first: the gradient of generator.head", 0),
+    ],
+)  # fmt: skip
+def test_what_went_bad_first_is_named_and_not_kept(change, at, message, kept, tmp_path):
+    """All layers are bad a step later; the first is found by going back to a checkpoint, the initial one if need be."""
+    t = trainer("pix2pix", CONFIG)
+
+    def step(batch):
+        if t.count == at:
+            change(t)
+        return t.step(batch)
+
+    with pytest.raises(FloatingPointError, match=re.escape(message)):
+        run(tmp_path, t, step=step)
+    assert kept_step(tmp_path) == kept
+    assert not not_finite(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"])
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_features_that_do_not_vary_stop_the_run_and_name_the_layer(kind, tmp_path):
+    t = distiller("pix2pix", DISTILL, kind)
+
+    def step(batch):
+        if t.count == 12:
+            with torch.no_grad():
+                t.generator.stem[-1].norm.weight.zero_()  # of layer 1, whose shifts are zero
+                t.generator.stem[-1].norm.bias.zero_()
+        return t.step(batch)
+
+    with pytest.raises(ValueError, match="alignment of layer 1 is undefined: the features of the student do not vary"):
+        run(tmp_path, t, step=step)
+    assert kept_step(tmp_path) == 10

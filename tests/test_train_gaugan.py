@@ -1,44 +1,15 @@
-"""GauGAN on toy networks: the losses of a step by hand, resume, students, and VGG's features from a local file."""
+"""GauGAN on toy networks: the losses of a step by hand, and VGG's features from a local file."""
 
 import copy
-import itertools
 
 import pytest
 import torch
-from torch.nn import functional as F
+import torch.nn.functional as F
 from torchvision.models import vgg
+from toys import batches, train, trainer
 
-from i2i_lib.config import MultiscaleDiscriminatorConfig, cat_spade_teacher
-from i2i_lib.data.tiles import Batch
-from i2i_lib.discriminators import MultiscaleDiscriminator
-from i2i_lib.layers import init_weights
-from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.train.adversarial import TrainConfig
-from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
-from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.vgg import Vgg19Features
-
-LABELS = 4
-COLOURS = torch.linspace(-0.8, 0.8, 3 * LABELS).view(LABELS, 3, 1, 1)
-
-
-def generator(seed: int, base: int = 2) -> InceptionSpadeGenerator:
-    made = InceptionSpadeGenerator(cat_spade_teacher(base, LABELS, upsamplings=2))
-    init_weights(made, seed=seed, gain=0.1)
-    return made
-
-
-def discriminator() -> MultiscaleDiscriminator:
-    torch.manual_seed(0)
-    return MultiscaleDiscriminator(MultiscaleDiscriminatorConfig(LABELS + 3, base=4, n_layers=3))
-
-
-def batches(first: int):
-    """Each label has a colour of its own."""
-    for step in itertools.count(first):
-        labels = torch.randint(LABELS, (3, 4, 4), generator=torch.Generator().manual_seed(step))
-        source = F.interpolate(F.one_hot(labels, LABELS).movedim(-1, 1).float(), (16, 16))
-        yield Batch(source, torch.einsum("nlhw,lcij->nchw", source, COLOURS))
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +21,12 @@ def weights(tmp_path_factory):
     return layers, path
 
 
-def run(step, steps: int) -> list[dict[str, float]]:
-    rows = [step(batch) for batch in itertools.islice(batches(0), steps)]
-    return [{name: value.item() for name, value in row.items()} for row in rows]
-
-
 def test_the_losses_of_a_step_by_hand(weights):
     layers, path = weights
-    g, d = generator(0).train(), discriminator()
     config = TrainConfig(steps=9, lr=1e-3)
-    t = SpadeTrainer(
-        copy.deepcopy(g),
-        copy.deepcopy(d),
-        config,
-        feature_matching=7.0,
-        perceptual=Vgg19Features(path),
-    )
-    batch = next(batches(0))
+    t = trainer("gaugan", config, feature_matching=7.0, perceptual=Vgg19Features(path))
+    g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
+    batch = next(batches("gaugan")(0))
     losses = t.step(batch)
 
     fake = g(batch.source)
@@ -107,58 +67,17 @@ def test_the_losses_of_a_step_by_hand(weights):
 
 
 def test_training_finds_the_labels_colours():
-    t = SpadeTrainer(generator(0), discriminator(), TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
-    batch = next(batches(99))
+    t = trainer("gaugan", TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
+    batch = next(batches("gaugan")(99))
 
     def distance() -> float:
         with torch.no_grad():
             return F.l1_loss(t.generator(batch.source), batch.target).item()
 
     before = distance()
-    rows = run(t.step, 25)
+    rows = train(t, "gaugan", 25)
     assert distance() < 0.7 * before
     assert rows[0].keys() == {"d", "gan", "features"}  # plainly without VGG's weights
-
-
-def test_an_interrupted_training_ends_in_the_same_bits(tmp_path):
-    """The vectors of the spectral norms too."""
-
-    def trainer() -> SpadeTrainer:
-        return SpadeTrainer(generator(0), discriminator(), TrainConfig(steps=6, lr=1e-3, average=0.8))
-
-    whole, parts = trainer(), [trainer(), trainer()]
-    fit(whole.step, batches, TrainingRun(tmp_path / "whole", whole, {}, "toy", log_every=1), 6)
-    calls = itertools.count()
-
-    def dies(batch):
-        if next(calls) == 5:
-            raise KeyboardInterrupt
-        return parts[0].step(batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(dies, batches, TrainingRun(tmp_path / "parts", parts[0], {}, "toy", log_every=1), 6)
-    fit(parts[1].step, batches, TrainingRun(tmp_path / "parts", parts[1], {}, "toy", log_every=1), 6)
-    for name in ("generator", "discriminator", "average"):
-        states = [getattr(t, name).state_dict() for t in (whole, parts[1])]
-        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert whole.opt_d.param_groups[0]["lr"] == pytest.approx(2e-3 / 3)  # both fall by the same factor
-    assert whole.opt_g.param_groups[0]["lr"] == pytest.approx(5e-4 / 3)
-
-
-@pytest.mark.parametrize("kind", ["gcka", "ka", "mse", "none"])
-def test_the_student_comes_to_see_as_the_teacher_does(kind):
-    teacher, student = generator(1, base=4), generator(2)
-    before = copy.deepcopy(teacher.state_dict())
-    distiller = SpadeDistiller(student, teacher, discriminator(), TrainConfig(8, 1e-2, distill=20.0), kind)
-    rows = run(distiller.step, 8)
-    assert all(torch.equal(before[name], now) for name, now in teacher.state_dict().items())
-    layers = [name for name in rows[0] if name.startswith("layer")]
-    assert layers == ([] if kind == "none" else ["layer1", "layer2", "layer3"])
-    if kind != "none":
-        assert rows[-1]["distill"] < rows[0]["distill"]
-    if kind == "mse":
-        assert [a.in_channels for a in distiller.feature_loss.adaptors] == [32, 32, 8]  # head_0, G_middle_1, up_1
-        assert [a.out_channels for a in distiller.feature_loss.adaptors] == [64, 64, 16]
 
 
 def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatch):

@@ -39,8 +39,10 @@ def imported_modules(notebook: Path, task: str | None = None) -> list[Path]:
         if not task or _file(cache) in adapter:  # only such a task keeps its pictures in files
             found |= _closure(cache)
     if _file("i2i_lib.train.recipe") in found:
-        known = task in FAMILIES and task not in ("folder", "cityscapes")  # whose options choose their family
-        for family in [FAMILIES[task]] if known else set(FAMILIES.values()):
+        families = set(FAMILIES.values())
+        if task in FAMILIES and task not in ("folder", "cityscapes"):  # whose options choose their family
+            families = {FAMILIES[task]}
+        for family in families:
             found |= _closure(f"i2i_lib.train.{family}")
     return sorted(found)
 
