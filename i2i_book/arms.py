@@ -18,3 +18,13 @@ def students() -> dict[str, dict[str, Any]]:
     for of_question in arms().values():
         found |= of_question
     return found
+
+
+def check_student(arm: str, given: dict[str, Any]) -> None:
+    """Refuse parameters that are not those of the student called `arm`: all that sets it apart must be as listed.
+
+    A name that is not listed stands for any parameters. Raises ValueError.
+    """
+    wanted = students().get(arm, {})
+    if wrong := {name: given[name] for name, value in wanted.items() if given[name] != value}:
+        raise ValueError(f"the student {arm!r} has {wanted}, got {wrong}: set that, or give another name to yours")

@@ -140,16 +140,3 @@ def tasks(name: str) -> tuple[str, ...]:
 def family(preset: dict[str, Any], task: str) -> str:
     """The family of generators that a preset trains for a task; the section of chapter 1 may name another."""
     return preset_parameters(preset, made_by("data"), task).get("family") or FAMILIES[task]
-
-
-def check_student(arm: str, given: dict[str, Any], run: str, task: str) -> None:
-    """Refuse parameters that are not those of the student called `arm`, of `notebooks/arms.yml`.
-
-    All that sets it apart must be as there, or as the preset called `run` has it for this student. Raises ValueError.
-    """
-    wanted = students().get(arm, {})
-    if (root() / "presets" / f"{run}.yml").is_file() and arm in students():
-        own = preset_parameters(load_preset(run), made_by("student"), task, arm)
-        wanted = {name: own[name] for name in wanted}
-    if wrong := {name: given[name] for name, value in wanted.items() if given[name] != value}:
-        raise ValueError(f"the student {arm!r} has {wanted}, got {wrong}: set that, or give another name to yours")

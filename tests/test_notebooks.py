@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from i2i_book import presets, runs
-from i2i_book.arms import arms, students
+from i2i_book.arms import arms, check_student, students
 from i2i_book.chapters import chapters
 from i2i_book.runner.notebook import check_parameters, notebook_parameters
 
@@ -129,11 +129,11 @@ def test_every_student_is_set_apart_by_parameters_that_exist():
 
 def test_a_students_name_stands_for_all_of_its_parameters():
     given = {"index": "none", "budget": 0.5}
-    presets.check_student("half-none", given, "lab", "earth")
-    presets.check_student("mine", given, "lab", "earth")
+    check_student("half-none", given)
+    check_student("mine", given)
     for wrong in ({"index": "gcka"}, {"budget": 1.0}):
         with pytest.raises(ValueError, match=f"'half-none' has .* got .*{next(iter(wrong))}.*give another name"):
-            presets.check_student("half-none", given | wrong, "smoke", "earth")
+            check_student("half-none", given | wrong)
 
 
 def test_by_hand_means_lab():
