@@ -80,10 +80,7 @@ def test_a_good_run_is_published_with_its_provenance(tmp_path):
 
 @pytest.mark.parametrize(
     "cell, sentence",
-    [
-        ("import sys; sys.exit(0)", "SystemExit: 0"),
-        ("import time; time.sleep(600)", "longer than its limit of 6 s"),
-    ],
+    [("import sys; sys.exit(0)", "SystemExit: 0"), ("import time; time.sleep(600)", "longer than its limit of 6 s")],
     ids=["leaves", "hangs"],
 )
 def test_a_notebook_that_does_not_end_is_not_published(tmp_path, capsys, cell, sentence):

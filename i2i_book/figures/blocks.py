@@ -19,12 +19,7 @@ _LINE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
 
 
 def inception_block(
-    axis: Axes,
-    width: int,
-    block: BlockWidths,
-    kernel_sizes: Sequence[int],
-    *,
-    of: BlockWidths | None = None,
+    axis: Axes, width: int, block: BlockWidths, kernel_sizes: Sequence[int], *, of: BlockWidths | None = None
 ) -> None:
     """Draw an inception block, its input at the left: a row for every branch, dotted where it is gone.
 
