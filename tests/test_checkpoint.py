@@ -268,40 +268,34 @@ def twice_the_kernel(state):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("state", "change", "message"),
     [
-        (without("down_sampling.5.running_var"), r"'down_sampling.5.running_var' is missing.*shape \(19,\)"),
-        (without("features.3.res_ops.1.1.0.weight"), "'features.3.res_ops.1.1.0.weight' is missing"),
-        (without("features.3.res_ops.1.4"), r"'features.3.res_ops.1.4.weight' is missing.*\(41, 4, 3, 3\)"),
-        (without("up_sampling.7.bias"), r"'up_sampling.7.bias' is missing.*shape \(3,\)"),
-        (first_half, "is missing"),
-        (without("features"), "'features.0.pw_bn.weight' is missing"),
-        (without("features.2."), "'features.2.pw_bn.weight' is missing"),
-        (plus("up_sampling.4.weight", 11), r"'up_sampling.4.weight' .*shape \(11,\): expected \(10,\)"),
-        (plus("down_sampling.4.weight", 3), r"'down_sampling.4.weight' has shape \(3,\)"),
-        (twice_the_kernel, "'features.0.dw_ops.2.2.0.weight' is a second branch of kernel size 5"),
-        (plus("netA.weight", 3), "'netA.weight' .*is foreign"),
-        (without("running"), "'down_sampling.2.running_mean' is missing.*not supported"),
-        (lambda state: {"state_dict": state, "epoch": 3}, "'state_dict' holds a dict, expected a tensor"),
-        (lambda state: {}, "first key is None"),
+        (official, without("down_sampling.5.running_var"), r"'down_sampling.5.running_var' is missing.*shape \(19,\)"),
+        (official, without("features.3.res_ops.1.1.0.weight"), "'features.3.res_ops.1.1.0.weight' is missing"),
+        (official, without("features.3.res_ops.1.4"), r"'features.3.res_ops.1.4.weight' is missing.*\(41, 4, 3, 3\)"),
+        (official, without("up_sampling.7.bias"), r"'up_sampling.7.bias' is missing.*shape \(3,\)"),
+        (official, first_half, "is missing"),
+        (official, without("features"), "'features.0.pw_bn.weight' is missing"),
+        (official, without("features.2."), "'features.2.pw_bn.weight' is missing"),
+        (official, plus("up_sampling.4.weight", 11), r"'up_sampling.4.weight' .*shape \(11,\): expected \(10,\)"),
+        (official, plus("down_sampling.4.weight", 3), r"'down_sampling.4.weight' has shape \(3,\)"),
+        (official, twice_the_kernel, "'features.0.dw_ops.2.2.0.weight' is a second branch of kernel size 5"),
+        (official, plus("netA.weight", 3), "'netA.weight' .*is foreign"),
+        (official, without("running"), "'down_sampling.2.running_mean' is missing.*not supported"),
+        (official, lambda state: {"state_dict": state, "epoch": 3}, "'state_dict' holds a dict, expected a tensor"),
+        (official, lambda state: {}, "first key is None"),
+        (official_resnet, without("model.1.weight"), "'model.1.weight' is missing"),
+        (official_resnet, without("model.11.conv_block.5.bias"), r"'model.11.conv_block.5.bias' is missing.*\(8,\)"),
+        (official_resnet, without("model.20.weight"), "'model.20.weight' is missing"),
+        (official_resnet, without("conv_block"), "'model.10.conv_block.1.weight' is missing"),
+        (
+            official_resnet,
+            plus("model.7.weight", 9, 4, 3, 3),
+            r"'model.7.weight' .*\(9, 4, 3, 3\): expected \(8, 4, 3, 3\)",
+        ),
+        (official_resnet, plus("model.23.weight", 1), "'model.23.weight' .*is foreign"),
     ],
 )
-def test_inception_state_dicts_that_do_not_fit_name_the_key(change, message):
+def test_state_dicts_that_do_not_fit_name_the_key(state, change, message):
     with pytest.raises(ValueError, match=message):
-        from_cat_state_dict(change(official()))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (without("model.1.weight"), "'model.1.weight' is missing"),
-        (without("model.11.conv_block.5.bias"), r"'model.11.conv_block.5.bias' is missing.*\(8,\)"),
-        (without("model.20.weight"), "'model.20.weight' is missing"),
-        (without("conv_block"), "'model.10.conv_block.1.weight' is missing"),
-        (plus("model.7.weight", 9, 4, 3, 3), r"'model.7.weight' .*\(9, 4, 3, 3\): expected \(8, 4, 3, 3\)"),
-        (plus("model.23.weight", 1), "'model.23.weight' .*is foreign"),
-    ],
-)
-def test_resnet_state_dicts_that_do_not_fit_name_the_key(change, message):
-    with pytest.raises(ValueError, match=message):
-        from_cat_state_dict(change(official_resnet()))
+        from_cat_state_dict(change(state()))

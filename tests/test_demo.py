@@ -4,17 +4,16 @@ import json
 
 import numpy as np
 from PIL import Image
-from toys import tiles, trained
+from toys import GENERATORS, tiles, trained
 
 from i2i_book.demo import EXAMPLES, make
 from i2i_lib.checkpoint import save_generator
-from i2i_lib.config import BlockWidths, GeneratorConfig
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.export.onnx import session
 from i2i_lib.macs import generator_macs
 
-CONFIG = GeneratorConfig((4, 6, 8), (BlockWidths((2, 0, 2), (3, 2, 0)),) * 3, (6, 4), "batch", "resize")
+CONFIG = GENERATORS["pix2pix"]
 
 
 def test_the_files_of_a_demo_belong_together(tmp_path):

@@ -14,7 +14,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +22,13 @@ from unittest import mock
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 import torch
-from fake_run import source
+from fake_run import checkout, source
 from nbformat.v4 import new_notebook
 from PIL import Image
+from project import wait_for
 from server import CYCLEGAN, serving, taped, zipped
 from toys import GENERATORS, batches, network, trainer
 
@@ -117,15 +118,10 @@ def vanished(folder: Path) -> str:
     return raised(lambda: images[0])
 
 
-def cut_picture(folder: Path) -> str:
+def cut_picture(folder: Path, length: int = 300) -> str:
     path = pictures(folder, "a.png", size=400) / "a.png"
-    path.write_bytes(path.read_bytes()[:300])
+    path.write_bytes(path.read_bytes()[:length])
     return raised(read_picture, path)
-
-
-def empty_picture(folder: Path) -> str:
-    (folder / "a.png").touch()
-    return raised(read_picture, folder / "a.png")
 
 
 def web_page(folder: Path) -> str:
@@ -215,8 +211,7 @@ def unfinished_page(folder: Path) -> str:
     home = folder / "runs" / "cpu" / "earth" / "seed0" / "notebooks"
     home.mkdir(parents=True)
     nbformat.write(new_notebook(), home / "01-data.ipynb")
-    shutil.copytree(runs.root() / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks", "recorded"))
-    shutil.copytree(runs.root() / "notebooks", folder / "notebooks")
+    checkout(folder)
     with instead(pages, "root", lambda: folder):
         return said(pages_command.main, "assemble", "--preset", "cpu", "--runs", folder / "runs")
 
@@ -303,15 +298,15 @@ def run(folder: Path, *arguments: object, cell: str = "x") -> str:
     """What the runner says of a notebook with one parameter and one cell."""
     notebook = source(folder / "04-distillation.ipynb", "steps: int = 3\nrun: str = 'lab'", cell)
     log = ["--log", folder / "log.ipynb", "--publish", folder / "page.ipynb"]
+    others = set(psutil.Process().children(recursive=True))
     text = said(runner_command.main, notebook, *log, *arguments)
-    assert not (folder / "page.ipynb").exists()
+    assert not (folder / "page.ipynb").exists() and set(psutil.Process().children(recursive=True)) == others
     return text
 
 
 def ctrl_c(folder: Path) -> str:
     def press() -> None:
-        while not (folder / "begun").exists():
-            time.sleep(0.1)
+        wait_for((folder / "begun").exists, 200)
         os.kill(os.getpid(), signal.SIGINT)
 
     wait = f"import time; open({str(folder / 'begun')!r}, 'w'); time.sleep(99)"
@@ -330,7 +325,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
     "Pictures and folders": {
         "a picture that is not there": lambda here: said(translate.main, saved(here), here / "map.png", here / "out"),
         "a picture that went away after its folder was listed": vanished,
-        "an empty file": empty_picture,
+        "an empty file": lambda here: cut_picture(here, 0),
         "a picture cut short": cut_picture,
         "a web page saved under a picture's name": web_page,
         "a picture far too large": huge_picture,

@@ -17,8 +17,8 @@ import pytest
 import torch
 from fake_run import finished_run, source
 from server import CYCLEGAN, zipped
-from test_export import CONFIGS
-from toys import network, tiles, trained
+from torch import nn
+from toys import GENERATORS, network, tiles, trained
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
@@ -179,7 +179,7 @@ ARTIFACTS = {
 def student(folder: Path, version: int) -> Path:
     path = folder / f"student{version}"
     if not path.with_suffix(".json").exists():
-        save_generator(trained(CONFIGS["batch"], version), path)
+        save_generator(trained(GENERATORS["pix2pix"], version), path)
     return path
 
 
@@ -233,21 +233,16 @@ def test_a_recording_is_packed_whole_or_not_at_all(name, tmp_path):
         assert {path.name for path in folder.iterdir()} <= {name}
 
 
-class Toy:
+class Toy(nn.Module):
     """A trainer of one number."""
 
     def __init__(self) -> None:
-        self.weight = torch.zeros(2000)
+        super().__init__()
+        self.weight = nn.Buffer(torch.zeros(2000))
 
     def step(self, batch: Any) -> dict[str, torch.Tensor]:
         self.weight = self.weight * 0.9 + batch
         return {"loss": self.weight.mean()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.weight = state["weight"]
 
     def check(self) -> None:
         pass
