@@ -148,11 +148,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    parts = {
-        "kills": (kills, given.kills),
-        "fuzz": (fuzz, given.cases),
-        "bfloat16": (bfloat16, given.steps),
-    }
+    parts = {"kills": (kills, given.kills), "fuzz": (fuzz, given.cases), "bfloat16": (bfloat16, given.steps)}
     good = True
     for name, (part, count) in parts.items():
         if not count:  # left out

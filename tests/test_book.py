@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import io
 import json
 import re
 import shutil
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import server
 import yaml
 from fake_run import CHAPTERS, checkout, facts, fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
 
 from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
@@ -24,15 +23,12 @@ WASM = "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip"
 PACKED = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm"
 
 
-def picture(alt: str | None = "A grey square", name: str | None = None):
+def picture(name: str):
     """A code cell that has shown a picture."""
-    file = io.BytesIO()
-    Image.new("RGB", (40, 20), (90, 120, 150)).save(file, "PNG")
-    output = new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
-    mystnb = {"image": {"alt": alt}} if alt else {}
-    if name:
-        mystnb["figure"] = {"caption": f"What {name} shows, as in {{numref}}`{name}`.", "name": name}
-    return new_code_cell("show()", execution_count=2, outputs=[output], metadata={"mystnb": mystnb})
+    output = new_output("display_data", {"image/png": base64.b64encode(server.picture(0)).decode()})
+    figure = {"caption": f"The picture {name}, as in {{numref}}`{name}`.", "name": name}
+    metadata = {"mystnb": {"image": {"alt": "A square of noise"}, "figure": figure}}
+    return new_code_cell("show()", execution_count=2, outputs=[output], metadata=metadata)
 
 
 def run(book: Path, name: str, preset: str = "cpu", **more):
@@ -46,7 +42,7 @@ def run(book: Path, name: str, preset: str = "cpu", **more):
     cells = [
         new_markdown_cell(f"# Title of {source}\n\nA question, see {{eq}}`eq-{source}` and {{numref}}`fig-{source}`."),
         new_code_cell("steps: int = 100  # steps", execution_count=1, metadata={"tags": ["parameters"]}),
-        picture(name=f"fig-{source}"),
+        picture(f"fig-{source}"),
         new_markdown_cell(f"(sec-{source})=\n## Part\n\n$$ a^2 $$ (eq-{source})\n\nSee [there](#sec-{source})."),
     ]
     notebook = new_notebook(cells=cells, metadata={"i2i": meta, "language_info": PYTHON})
@@ -210,7 +206,7 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     fill(book, "cpu")
     html = build(top)
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
-    assert 'alt="A grey square"' in (html / "notebooks/01-data.html").read_text()
+    assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
     assert 'data-models="_static/models/earth/"' in (html / "demo.html").read_text()
     assert (html / "_static/models/earth/demo.json").exists()
     assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()

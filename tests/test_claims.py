@@ -120,13 +120,6 @@ def evaluation(seed, kd=None, l1=None, blocks=(0, 1, 1), protocol="p", **facts):
     return {"results": rows, "blocks": list(blocks), "per_image": {"l1": l1}}
 
 
-def test_models_are_compared_over_evaluations():
-    flat = {"gcka": [0.2, 0.2, 0.2], "mse": [0.3, 0.3, 0.3]}
-    found = compare_models([evaluation(0), evaluation(1, l1=flat)], "l1", "gcka", "mse")
-    assert found.difference == pytest.approx(-0.1)
-    assert (found.seeds, found.images, found.blocks, found.model, found.against) == (2, 3, 2, "gcka", "mse")
-
-
 def test_a_measure_of_sets_is_compared_over_seeds():
     pairs = ({"a": 1.0, "b": 11.0}, {"a": 2.0, "b": 13.0}, {"a": 3.0, "b": 15.0})
     seeds = [evaluation(seed, kd) for seed, kd in enumerate(pairs)]
