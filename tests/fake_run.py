@@ -1,5 +1,6 @@
 """Runs that nobody computed: notebooks as the runner leaves them, rows of results, and a run of two seeds."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,16 @@ import nbformat
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from i2i_book.pages.assemble import assemble
+from i2i_book.pages.contents import Page
+from i2i_book.runs import root
 from i2i_lib.checkpoint import save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.results import EvalResult, collect, save_evaluation
 
+CHAPTERS = sorted(path.stem for path in (root() / "notebooks").glob("*.ipynb"))
 MACHINE = {"cpu": "A Processor", "cores": 8, "gpu": "A Large GPU", "os": "Linux"}
 WROTE = {
     "01-data": ["data"],
@@ -46,15 +51,8 @@ def facts(notebook: str, preset: str, **more: Any) -> dict[str, Any]:
 
 def row(seed: int = 0, model: str = "gcka", **more: Any) -> EvalResult:
     """A row of results."""
-    values: dict[str, Any] = {
-        "task": "earth",
-        "protocol": "a protocol",
-        "images": 2,
-        "blocks": 2,
-        "l1": 0.1,
-        "ssim": 0.5,
-    }
-    values |= {"feature_distance": 1.0, "kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
+    values: dict[str, Any] = {"task": "earth", "protocol": "a protocol", "images": 2, "blocks": 2, "l1": 0.1}
+    values |= {"ssim": 0.5, "feature_distance": 1.0, "kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
     return EvalResult(seed=seed, model=model, **(values | more))
 
 
@@ -95,3 +93,20 @@ def finished_run(top: Path) -> Path:
     (run / "results.jsonl").write_text(collect(sorted(run.glob("*/seed*/eval.json"))))
     publish(run, "06-results", None)
     return run
+
+
+def checkout(folder: Path) -> Path:
+    """The committed part of book/, recordings apart, beside bare sources of the notebooks; returns the book."""
+    left_out = ("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime", "recorded")
+    shutil.copytree(root() / "book", folder / "book", ignore=shutil.ignore_patterns(*left_out))
+    shutil.copy(root() / "_config.yml", folder)
+    (folder / "notebooks").mkdir()
+    for name in CHAPTERS:
+        bare = new_notebook(cells=[new_markdown_cell(f"# Title of {name}")])
+        nbformat.write(bare, folder / f"notebooks/{name}.ipynb")
+    return folder / "book"
+
+
+def fill(book: Path, preset: str, digest: tuple[str, str] = ("s", "m")) -> list[Page]:
+    """Assemble the book of a checkout, whose notebooks and modules have these checksums."""
+    return assemble(preset, lambda *_: digest, book=book, runs=book.parent / "runs")

@@ -2,55 +2,47 @@
 
 import base64
 import gzip
-import io
 import json
 import re
 import shutil
 from pathlib import Path
 
-import fake_run
 import nbformat
 import pytest
+import server
 import yaml
+from fake_run import CHAPTERS, checkout, facts, fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
 
 from i2i_book.api import reference
-from i2i_book.pages.assemble import assemble
 from i2i_book.pages.build import SCRIPTS, build, faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
-CHAPTERS = tuple(path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
-
-
 WASM = "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip"
 PACKED = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm"
 
 
-def picture(alt: str | None = "A grey square", name: str | None = None):
+def picture(name: str):
     """A code cell that has shown a picture."""
-    file = io.BytesIO()
-    Image.new("RGB", (40, 20), (90, 120, 150)).save(file, "PNG")
-    output = new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
-    mystnb = {"image": {"alt": alt}} if alt else {}
-    if name:
-        mystnb["figure"] = {"caption": f"What {name} shows, as in {{numref}}`{name}`.", "name": name}
-    return new_code_cell("show()", execution_count=2, outputs=[output], metadata={"mystnb": mystnb})
+    output = new_output("display_data", {"image/png": base64.b64encode(server.picture(0)).decode()})
+    figure = {"caption": f"The picture {name}, as in {{numref}}`{name}`.", "name": name}
+    metadata = {"mystnb": {"image": {"alt": "A square of noise"}, "figure": figure}}
+    return new_code_cell("show()", execution_count=2, outputs=[output], metadata=metadata)
 
 
-def run(book: Path, name: str, preset: str = "cpu", **facts):
+def run(book: Path, name: str, preset: str = "cpu", **more):
     """Put an executed notebook where the runner would have published it; returns its path."""
     base, _, arm = name.partition("-gcka")[0].partition("04-distillation-")
     source = "04-distillation" if arm or "gcka" in name else base
     arm = arm or ("gcka" if "gcka" in name else None)
     parameters = {"steps": 100, "run": preset, "arms": ["gcka", "a|b"]}
     machine = {"cpu": "A Processor", "cores": 2, "gpu": None, "os": "Linux"}
-    meta = fake_run.facts(source, preset, **({"arm": arm, "parameters": parameters, "machine": machine} | facts))
+    meta = facts(source, preset, **({"arm": arm, "parameters": parameters, "machine": machine} | more))
     cells = [
         new_markdown_cell(f"# Title of {source}\n\nA question, see {{eq}}`eq-{source}` and {{numref}}`fig-{source}`."),
         new_code_cell("steps: int = 100  # steps", execution_count=1, metadata={"tags": ["parameters"]}),
-        picture(name=f"fig-{source}"),
+        picture(f"fig-{source}"),
         new_markdown_cell(f"(sec-{source})=\n## Part\n\n$$ a^2 $$ (eq-{source})\n\nSee [there](#sec-{source})."),
     ]
     notebook = new_notebook(cells=cells, metadata={"i2i": meta, "language_info": PYTHON})
@@ -63,19 +55,7 @@ def run(book: Path, name: str, preset: str = "cpu", **facts):
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
-    """A copy of the committed part of book/, recordings apart, beside bare notebook sources."""
-    left_out = ("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime", "recorded")
-    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns(*left_out))
-    shutil.copy(ROOT / "_config.yml", tmp_path)
-    (tmp_path / "notebooks").mkdir()
-    for name in CHAPTERS:
-        bare = new_notebook(cells=[new_markdown_cell(f"# Title of {name}")])
-        nbformat.write(bare, tmp_path / f"notebooks/{name}.ipynb")
-    return tmp_path / "book"
-
-
-def fill(book: Path, preset: str, digest=("s", "m")):
-    return assemble(preset, lambda *_: digest, book=book, runs=book.parent / "runs")
+    return checkout(tmp_path)
 
 
 def page(book: Path, docname: str) -> str:
@@ -119,6 +99,7 @@ def test_the_config_loads_nothing_from_afar_and_executes_nothing():
 
 
 def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
+    (book / "static/models/earth").mkdir(parents=True)  # of another preset
     pages = fill(book, "cpu")
     assert all(p.executed is None for p in pages)
     for p in pages:
@@ -126,17 +107,14 @@ def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
         assert text.startswith(f"# Title of {p.source.stem}")
         assert "Not run" in text and "make book PRESET=cpu" in text and status(book, p.docname) == "not run"
     assert "has not been run" in (book / "notebooks/headline.md").read_text()
-
-
-def test_the_demo_says_when_no_network_was_trained_and_how_to_get_one(book: Path):
-    (book / "static/models/earth").mkdir(parents=True)  # of another preset
-    fill(book, "cpu")
-    assert "Not run" in (text := (book / "notebooks/demo.md").read_text()) and "make book PRESET=cpu" in text
+    demo = (book / "notebooks/demo.md").read_text()
+    assert "Not run" in demo and "make book PRESET=cpu" in demo
     assert not (book / "static/models").exists()
 
 
 def test_a_run_gets_its_line_below_the_title(book: Path):
     run(book, "03-pruning", precision="bf16")
+    run(book, "03-pruning", seed=1)
     fill(book, "cpu")
     first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
     assert first == "# Title of 03-pruning"
@@ -144,7 +122,8 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
         ":::{div} run-line\n**Fresh** · preset cpu · task earth · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
     )
     assert "bf16" in rest and "<run-notebooks-03-pruning>" in rest and "Smoke run" not in rest
-    assert "(run-notebooks-03-pruning)=" in (book / "status.md").read_text()
+    listed = (book / "status.md").read_text()
+    assert "(run-notebooks-03-pruning)=" in listed and "| 03-pruning | earth | 1 | cpu | fresh |" in listed
 
 
 @pytest.mark.parametrize("now, expected", [(("s", "m"), "fresh"), (("x", "m"), "stale"), (("s", "x"), "stale")])
@@ -157,32 +136,20 @@ def test_a_page_is_fresh_only_if_notebook_and_modules_are_unchanged(book: Path, 
     assert status(book, "notebooks/01-data") == "stale"
 
 
-def test_smoke_pages_say_so(book: Path):
-    run(book, "01-data", preset="smoke")
-    (book.parent / "runs/smoke/headline.md").write_text("A number.")
-    fill(book, "smoke")
-    assert "{admonition} Smoke run" in page(book, "notebooks/01-data")
-    assert "{admonition} Smoke run" in (book / "notebooks/headline.md").read_text()
-    assert status(book, "notebooks/01-data") == "smoke"
-
-
-def test_another_preset_leaves_no_page_behind(book: Path):
+def test_smoke_pages_say_so_and_leave_nothing_to_another_preset(book: Path):
     run(book, "01-data", preset="smoke")
     run(book, "02-search-space")
     (book.parent / "runs/smoke/headline.md").write_text("A number.")
     fill(book, "smoke")
-    assert "A number." in (book / "notebooks/headline.md").read_text()
+    headline = (book / "notebooks/headline.md").read_text()
+    assert "A number." in headline and "{admonition} Smoke run" in headline
+    assert "{admonition} Smoke run" in page(book, "notebooks/01-data")
+    assert status(book, "notebooks/01-data") == "smoke"
     (book / "notebooks/left-over.ipynb").write_text("{}")
     fill(book, "cpu")
     assert "Not run" in page(book, "notebooks/01-data") and "Fresh" in page(book, "notebooks/02-search-space")
     assert not (book / "notebooks/left-over.ipynb").exists()
     assert "A number." not in (book / "notebooks/headline.md").read_text()
-
-
-def test_a_notebook_that_failed_is_no_page(book: Path):
-    path = run(book, "01-data", status="failed")
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        fill(book, "cpu")
 
 
 def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
@@ -197,12 +164,6 @@ def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
     figure = cells[2].metadata.mystnb.figure
     assert figure.name == "fig-04-distillation-04-distillation-none"
     assert f"`{figure.name}`" in figure.caption
-
-
-def test_other_seeds_are_listed(book: Path):
-    run(book, "03-pruning", seed=1)
-    fill(book, "cpu")
-    assert "| 03-pruning | earth | 1 | cpu | fresh |" in (book / "status.md").read_text()
 
 
 def test_the_scan_names_what_is_wrong(tmp_path: Path):
@@ -245,7 +206,7 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     fill(book, "cpu")
     html = build(top)
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
-    assert 'alt="A grey square"' in (html / "notebooks/01-data.html").read_text()
+    assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
     assert 'data-models="_static/models/earth/"' in (html / "demo.html").read_text()
     assert (html / "_static/models/earth/demo.json").exists()
     assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()

@@ -112,39 +112,31 @@ def test_spread_over_seeds():
         over_seeds([1.0, float("nan")])
 
 
-def evaluation(seed, blocks=(0, 1, 1), protocol="p", task="earth", gcka=(0.1, 0.2, 0.3)):
-    row = fake_run.row(seed, task=task, protocol=protocol, images=3)
-    return {"results": [row], "blocks": list(blocks), "per_image": {"l1": {"gcka": gcka, "mse": [0.3, 0.3, 0.3]}}}
-
-
-def test_models_are_compared_over_evaluations():
-    found = compare_models([evaluation(0), evaluation(1, gcka=(0.2, 0.2, 0.2))], "l1", "gcka", "mse")
-    assert found.difference == pytest.approx(-0.1)
-    assert (found.seeds, found.images, found.blocks, found.model, found.against) == (2, 3, 2, "gcka", "mse")
+def evaluation(seed, kd=None, l1=None, blocks=(0, 1, 1), protocol="p", **facts):
+    """An evaluation of three pictures. `kd`: model -> its distance, `l1`: model -> its values."""
+    facts |= {"protocol": protocol, "images": 3}
+    rows = [fake_run.row(seed, name, kd=value, **facts) for name, value in (kd or {"gcka": 1.0}).items()]
+    l1 = l1 or {"gcka": [0.1, 0.2, 0.3], "mse": [0.3, 0.3, 0.3]}
+    return {"results": rows, "blocks": list(blocks), "per_image": {"l1": l1}}
 
 
 def test_a_measure_of_sets_is_compared_over_seeds():
-    def seed(number: int, *kd: float):
-        one = evaluation(number)
-        rows = [replace(one["results"][0], model=name, kd=value) for name, value in zip("ab", kd, strict=True)]
-        return one | {"results": rows}
-
-    found = compare_sets([seed(0, 1.0, 11.0), seed(1, 2.0, 13.0), seed(2, 3.0, 15.0)], "kd", "a", "b")
+    pairs = ({"a": 1.0, "b": 11.0}, {"a": 2.0, "b": 13.0}, {"a": 3.0, "b": 15.0})
+    seeds = [evaluation(seed, kd) for seed, kd in enumerate(pairs)]
+    found = compare_sets(seeds, "kd", "a", "b")
     # By hand: differences -10, -11, -12; standard error 1 / sqrt 3; Student's quantile for 2 degrees of freedom.
     assert (found.difference, found.low) == pytest.approx((-11.0, -11 - 4.302653 / 3**0.5), abs=1e-5)
     assert found.verdict == "better" and "3 seeds, on these test pictures" in sentence(found)
     with pytest.raises(ValueError, match="at least 2"):
-        compare_sets([seed(0, 1.0, 2.0)], "kd", "a", "b")
+        compare_sets(seeds[:1], "kd", "a", "b")
     with pytest.raises(ValueError, match="no miou of both a and b"):
-        compare_sets([seed(0, 1.0, 2.0), seed(1, 1.0, 2.0)], "miou", "a", "b")
+        compare_sets(seeds[:2], "miou", "a", "b")
 
 
 def test_questions_are_answered_where_every_seed_has_both_models():
     def seed(number: int, *models: str):
-        one = evaluation(number)
-        rows = [replace(one["results"][0], model=name, kd=10.0 if name == "none" else number) for name in models]
-        l1 = {name: [0.3, 0.3, 0.3] if name == "none" else [0.1, 0.1, 0.1] for name in models}
-        return one | {"results": rows, "per_image": {"l1": l1}}
+        kd = {name: 10.0 if name == "none" else number for name in models}
+        return evaluation(number, kd, {name: [0.3] * 3 if name == "none" else [0.1] * 3 for name in models})
 
     found = answers([seed(0, "gcka", "none", "mse"), seed(1, "gcka", "none"), seed(2, "gcka", "none", "mse")])
     assert [(question, c.measure, c.favours) for question, c in found] == [

@@ -3,28 +3,23 @@
 import json
 
 import numpy as np
-import torch
 from PIL import Image
-from toys import trained
+from toys import GENERATORS, tiles, trained
 
 from i2i_book.demo import EXAMPLES, make
 from i2i_lib.checkpoint import save_generator
-from i2i_lib.config import BlockWidths, GeneratorConfig
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task
 from i2i_lib.export.onnx import session
 from i2i_lib.macs import generator_macs
 
-CONFIG = GeneratorConfig((4, 6, 8), (BlockWidths((2, 0, 2), (3, 2, 0)),) * 3, (6, 4), "batch", "resize")
+CONFIG = GENERATORS["pix2pix"]
 
 
 def test_the_files_of_a_demo_belong_together(tmp_path):
     """The networks, run on the first of the pictures, give the values that the browser will compare with."""
-    pictures = torch.randint(0, 256, (2, 12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
-    box = torch.zeros(12, 2, dtype=torch.int64)
-    tiles = Tiles(pictures[0], pictures[1], torch.arange(12), box, box)
     info = {"domains": ["line", "colour"], "credit": "its maker", "test": [{"name": f"drawing {i}"} for i in range(12)]}
-    save_task(Task("openmoji", "pix2pix", tiles, tiles, info), tmp_path / "data")
+    save_task(Task("openmoji", "pix2pix", tiles(size=16), tiles(size=16), info), tmp_path / "data")
     save_generator(trained(CONFIG, 1), tmp_path / "student-gcka")
     make(tmp_path, tmp_path / "alone")
     save_generator(trained(CONFIG, 2), tmp_path / "teacher")

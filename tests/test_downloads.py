@@ -77,15 +77,6 @@ def test_a_file_that_changed_since_its_first_download_is_refused(server, tmp_pat
     assert left_in(tmp_path) == {"moved", "maps.json"}
 
 
-def test_a_recorded_checksum_is_enforced(server, tmp_path, monkeypatch):
-    server.content = zipped(CYCLEGAN)
-    source = downloads.SOURCES["horse2zebra"]
-    monkeypatch.setitem(downloads.SOURCES, "horse2zebra", Source(source.url, source.holds, source.about, "0" * 64))
-    with pytest.raises(ValueError, match=r"is not the file whose checksum is recorded, and was thrown away"):
-        fetch("horse2zebra", tmp_path)
-    assert left_in(tmp_path) == set()
-
-
 def test_a_file_that_the_server_lacks_is_named(server, tmp_path, monkeypatch):
     source = downloads.SOURCES["maps"]
     monkeypatch.setitem(downloads.SOURCES, "maps", Source(source.url.replace("maps.tar.gz", "missing.zip"), (), ""))

@@ -14,7 +14,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +22,15 @@ from unittest import mock
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 import torch
-from fake_run import source
+from fake_run import checkout, source
 from nbformat.v4 import new_notebook
 from PIL import Image
+from project import wait_for
 from server import CYCLEGAN, serving, taped, zipped
+from toys import GENERATORS, batches, network, trainer
 
 from i2i_book import make, runs, verify
 from i2i_book.pages import __main__ as pages_command
@@ -37,15 +39,11 @@ from i2i_book.recorded import __main__ as recorded_command
 from i2i_book.runner import __main__ as runner_command
 from i2i_lib import data, files, translate
 from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
-from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data import __main__ as data_command
 from i2i_lib.data import cityscapes, downloads
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, read_picture
-from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.export import __main__ as export_command
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.metrics.labels import confusion_matrix
 from i2i_lib.metrics.networks.literature import CatInception
@@ -98,14 +96,12 @@ def pictures(folder: Path, *names: str, size: int = 24) -> Path:
     return folder
 
 
-def network(seed: int = 0) -> InceptionGenerator:
-    made = InceptionGenerator(cat_teacher(4, 3, "batch"))
-    init_weights(made, seed=seed)
-    return made
+def generator(seed: int = 0) -> Any:
+    return network(GENERATORS["pix2pix"], seed)
 
 
 def saved(folder: Path) -> Path:
-    save_generator(network(), folder / "student")
+    save_generator(generator(), folder / "student")
     return folder / "student"
 
 
@@ -122,15 +118,10 @@ def vanished(folder: Path) -> str:
     return raised(lambda: images[0])
 
 
-def cut_picture(folder: Path) -> str:
+def cut_picture(folder: Path, length: int = 300) -> str:
     path = pictures(folder, "a.png", size=400) / "a.png"
-    path.write_bytes(path.read_bytes()[:300])
+    path.write_bytes(path.read_bytes()[:length])
     return raised(read_picture, path)
-
-
-def empty_picture(folder: Path) -> str:
-    (folder / "a.png").touch()
-    return raised(read_picture, folder / "a.png")
 
 
 def web_page(folder: Path) -> str:
@@ -167,7 +158,7 @@ def label_of_a_map(folder: Path) -> str:
 
 def too_large_for_memory(folder: Path) -> str:
     with instead(translate.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000)):
-        return raised(translate.translate, network(), torch.zeros(3, 4000, 6000, dtype=torch.uint8))
+        return raised(translate.translate, generator(), torch.zeros(3, 4000, 6000, dtype=torch.uint8))
 
 
 # --- files of a run ---------------------------------------------------------------------------------------------------
@@ -190,7 +181,7 @@ def cut_description(folder: Path) -> str:
 
 
 def changed_plan(folder: Path) -> str:
-    save_plan(prune(network(), 1e9, image_size=16), folder / "plan")
+    save_plan(prune(generator(), 1e9, image_size=16), folder / "plan")
     plan = json.loads((folder / "plan.json").read_text())
     plan["plan"]["keep"]["stem.0"].pop()
     (folder / "plan.json").write_text(json.dumps(plan))
@@ -198,7 +189,7 @@ def changed_plan(folder: Path) -> str:
 
 
 def foreign_plan(folder: Path) -> str:
-    save_plan(prune(network(1), 1e9, image_size=16), folder / "plan", provenance={"teacher": "of another seed"})
+    save_plan(prune(generator(1), 1e9, image_size=16), folder / "plan", provenance={"teacher": "of another seed"})
     return raised(load_plan, folder / "plan", teacher=saved(folder))
 
 
@@ -220,8 +211,7 @@ def unfinished_page(folder: Path) -> str:
     home = folder / "runs" / "cpu" / "earth" / "seed0" / "notebooks"
     home.mkdir(parents=True)
     nbformat.write(new_notebook(), home / "01-data.ipynb")
-    shutil.copytree(runs.root() / "book", folder / "book", ignore=shutil.ignore_patterns("notebooks", "recorded"))
-    shutil.copytree(runs.root() / "notebooks", folder / "notebooks")
+    checkout(folder)
     with instead(pages, "root", lambda: folder):
         return said(pages_command.main, "assemble", "--preset", "cpu", "--runs", folder / "runs")
 
@@ -254,17 +244,11 @@ def full_disk(folder: Path) -> str:
 # --- pruning, training and measuring ----------------------------------------------------------------------------------
 
 
-def batches(first: int) -> Any:
-    random = torch.Generator().manual_seed(0)
-    while True:
-        yield data.Batch(torch.rand(2, 3, 16, 16, generator=random), torch.rand(2, 3, 16, 16, generator=random))
-
-
 def training(folder: Path, step: Callable[[PairedTrainer, Any], Any] = PairedTrainer.step) -> str:
-    trainer = PairedTrainer(network(), PatchDiscriminator(DiscriminatorConfig(base=4, n_layers=1)), TrainConfig(20))
-    run = TrainingRun(folder / "train", trainer, {}, "the student", log_every=2)
+    made = trainer("pix2pix", TrainConfig(20))
+    run = TrainingRun(folder / "train", made, {}, "the student", log_every=2)
     with instead(sys, "stderr", io.StringIO()):
-        return raised(fit, lambda batch: step(trainer, batch), batches, run, 20)
+        return raised(fit, lambda batch: step(made, batch), batches(), run, 20)
 
 
 def too_little_memory(*_: Any) -> Any:
@@ -314,15 +298,15 @@ def run(folder: Path, *arguments: object, cell: str = "x") -> str:
     """What the runner says of a notebook with one parameter and one cell."""
     notebook = source(folder / "04-distillation.ipynb", "steps: int = 3\nrun: str = 'lab'", cell)
     log = ["--log", folder / "log.ipynb", "--publish", folder / "page.ipynb"]
+    others = set(psutil.Process().children(recursive=True))
     text = said(runner_command.main, notebook, *log, *arguments)
-    assert not (folder / "page.ipynb").exists()
+    assert not (folder / "page.ipynb").exists() and set(psutil.Process().children(recursive=True)) == others
     return text
 
 
 def ctrl_c(folder: Path) -> str:
     def press() -> None:
-        while not (folder / "begun").exists():
-            time.sleep(0.1)
+        wait_for((folder / "begun").exists, 200)
         os.kill(os.getpid(), signal.SIGINT)
 
     wait = f"import time; open({str(folder / 'begun')!r}, 'w'); time.sleep(99)"
@@ -341,7 +325,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
     "Pictures and folders": {
         "a picture that is not there": lambda here: said(translate.main, saved(here), here / "map.png", here / "out"),
         "a picture that went away after its folder was listed": vanished,
-        "an empty file": empty_picture,
+        "an empty file": lambda here: cut_picture(here, 0),
         "a picture cut short": cut_picture,
         "a web page saved under a picture's name": web_page,
         "a picture far too large": huge_picture,
@@ -386,7 +370,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         "a full disk": full_disk,
     },
     "Pruning, training and measuring": {
-        "a budget under the floor": lambda here: raised(prune, network(), 1000, image_size=16),
+        "a budget under the floor": lambda here: raised(prune, generator(), 1000, image_size=16),
         "a batch too small for the alignment": lambda here: raised(
             kernel_alignment, ONE, ONE, rows="samples", centered=False
         ),

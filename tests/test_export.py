@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from toys import trained
+from toys import tiles, trained
 
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task
 from i2i_lib.export import __main__ as export_command
 from i2i_lib.export import onnx as export
 from i2i_lib.export.onnx import export_onnx, session
@@ -30,17 +30,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("export")
     for name, config in CONFIGS.items():
         save_generator(trained(config, 1), place / name)
-
-    save_task(Task("smooth", "pix2pix", tiles(0), tiles(1), {}), place / "data")
+    save_task(Task("smooth", "pix2pix", tiles(size=32), tiles(size=32, seed=1), {}), place / "data")
     return place
-
-
-def tiles(seed: int, side: int = 32) -> Tiles:
-    """Smooth, like pictures."""
-    coarse = torch.randint(0, 256, (2, 12, 3, 5, 5), generator=torch.Generator().manual_seed(seed)).float()
-    source, target = (torch.nn.functional.interpolate(x, side, mode="bicubic").clamp(0, 255).byte() for x in coarse)
-    box = torch.zeros(12, 2, dtype=torch.int64)
-    return Tiles(source, target, torch.arange(12) // 3, box, box)
 
 
 def images(height: int, width: int, count: int = 1) -> torch.Tensor:
@@ -68,7 +59,7 @@ def test_the_file_agrees_with_pytorch_at_any_size(folder, norm, precision):
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_training_tiles_may_have_any_side(folder, tmp_path, precision):
     """A folder's are 286/256 of the size that training crops from them: 143 pixels at a size of 128."""
-    save_task(Task("smooth", "pix2pix", tiles(0, 35), tiles(1), {}), tmp_path / "data")
+    save_task(Task("smooth", "pix2pix", tiles(size=35), tiles(size=32), {}), tmp_path / "data")
     out = tmp_path / "student.onnx"
     export_onnx(folder / "instance", out, precision=precision, calibrate=tmp_path / "data")
     assert out.exists()

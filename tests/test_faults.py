@@ -17,8 +17,8 @@ import pytest
 import torch
 from fake_run import finished_run, source
 from server import CYCLEGAN, zipped
-from test_export import CONFIGS
-from toys import trained
+from torch import nn
+from toys import GENERATORS, network, tiles, trained
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
@@ -30,11 +30,9 @@ from i2i_lib.data.downloads import fetch
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, read_picture, write_picture
 from i2i_lib.data.store import load_saved_task, save_task
-from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.data.tiles import Task
 from i2i_lib.export.onnx import export_onnx
 from i2i_lib.files import sha256, write_json
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
 from i2i_lib.train.loop import TrainingRun, fit
 
 DOCUMENTED = (ValueError, OSError)
@@ -83,10 +81,10 @@ def faults(write: Callable[[], Any], folder: Path) -> list[Any]:
     """Every fault that can meet `write` into `folder`: the first, middle and last of its calls, and some lengths."""
     with failing("fsync", -1, 0) as fsyncs, failing("replace", -1, 0) as replaces, failing("rename", -1, 0) as renames:
         write()
-    counts = {"fsync": len(fsyncs), "replace": len(replaces), "rename": len(renames)}
     found: list[Any] = []
-    for call, count in counts.items():
-        found += [(failing, call, at, CALLS[call]) for at in sorted({0, count // 2, count - 1} & set(range(count)))]
+    for call, calls in {"fsync": fsyncs, "replace": replaces, "rename": renames}.items():
+        places = {0, len(calls) // 2, len(calls) - 1} if calls else set()
+        found += [(failing, call, at, CALLS[call]) for at in sorted(places)]
     size = max(path.stat().st_size for path in files_in(folder))
     return found + [(short_writes, limit) for limit in (0, size // 2, size - 1)]
 
@@ -102,15 +100,8 @@ class Artifact:
     read: Callable[[Path], Any]
 
 
-def generator(version: int) -> InceptionGenerator:
-    made = InceptionGenerator(cat_teacher(4 + 2 * version, 3, "batch"))
-    init_weights(made, seed=version)
-    return made
-
-
-def tiles(version: int) -> Task:
-    pictures, numbers = torch.full((2, 3, 8, 8), version, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.int64)
-    made = Tiles(pictures, pictures, torch.arange(2), numbers, numbers)
+def task(version: int) -> Task:
+    made = tiles(n=2, size=8, seed=version)
     return Task("earth", "pix2pix", made, made, {"version": version})
 
 
@@ -162,11 +153,12 @@ def taken_in(folder: Path, version: int) -> None:
 ARTIFACTS = {
     "JSON": Artifact(lambda f, v: write_json(f / "a.json", [v] * 99), lambda f: json.loads((f / "a.json").read_text())),
     "generator": Artifact(
-        lambda f, v: save_generator(generator(v), f / "net"), lambda f: load_generator(f / "net").config
+        lambda f, v: save_generator(network(cat_teacher(4 + 2 * v, 3, "batch"), v), f / "net"),
+        lambda f: load_generator(f / "net").config,
     ),
     "task": Artifact(
-        lambda f, v: save_task(tiles(v), f / "data"),
-        lambda f: (load_saved_task(f / "data").info, load_saved_task(f / "data").test.source.max().item()),
+        lambda f, v: save_task(task(v), f / "data"),
+        lambda f: (load_saved_task(f / "data").info, load_saved_task(f / "data").test.source.tolist()),
     ),
     "picture": Artifact(
         lambda f, v: write_picture(torch.full((3, 40, 40), v, dtype=torch.uint8), f / "a.png"),
@@ -187,7 +179,7 @@ ARTIFACTS = {
 def student(folder: Path, version: int) -> Path:
     path = folder / f"student{version}"
     if not path.with_suffix(".json").exists():
-        save_generator(trained(CONFIGS["batch"], version), path)
+        save_generator(trained(GENERATORS["pix2pix"], version), path)
     return path
 
 
@@ -241,21 +233,16 @@ def test_a_recording_is_packed_whole_or_not_at_all(name, tmp_path):
         assert {path.name for path in folder.iterdir()} <= {name}
 
 
-class Toy:
+class Toy(nn.Module):
     """A trainer of one number."""
 
     def __init__(self) -> None:
-        self.weight = torch.zeros(2000)
+        super().__init__()
+        self.weight = nn.Buffer(torch.zeros(2000))
 
     def step(self, batch: Any) -> dict[str, torch.Tensor]:
         self.weight = self.weight * 0.9 + batch
         return {"loss": self.weight.mean()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.weight = state["weight"]
 
     def check(self) -> None:
         pass

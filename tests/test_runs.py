@@ -41,9 +41,6 @@ def test_presets_never_read_one_another(top):
         put(top, place)
     with pytest.raises(FileNotFoundError, match=r"runs/smoke/earth/seed0/teacher\.json is missing: notebook 02-search"):
         Run("smoke", "earth", 0).find("teacher")
-
-
-def test_what_is_written_goes_to_the_run_alone(top):
     assert Run("lab", "earth", 3).out("plan") == top / "runs" / "lab" / "earth" / "seed3" / "plan"
 
 
@@ -119,7 +116,7 @@ def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     assert of("mse") == {"distill": 1.0, "index": "mse", "lr": 2.0}
     with pytest.raises(ValueError, match=r"unknown student 'gkca': notebooks/arms\.yml has gcka, mse, none"):
         of("gkca")
-    assert presets.ablations(preset, "openmoji") == ["mse"]
+    assert presets.ablations(preset, "openmoji") == presets.ablations(preset, "cityscapes") == ["mse"]
     assert presets.ablations(preset | {"+openmoji": {"ablations": ["none", "twice"]}}, "openmoji") == ["twice"]
     assert presets.ablations(preset, "earth-unpaired") == []
 

@@ -1,27 +1,24 @@
 """A saved student on pictures as users have them."""
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import network, same
 
 from i2i_lib import translate as module
-from i2i_lib.checkpoint import save_generator
+from i2i_lib.checkpoint import build, save_generator
 from i2i_lib.config import cat_spade_teacher, cat_teacher
 from i2i_lib.data.pictures import read_picture
-from i2i_lib.generators import InceptionGenerator
-from i2i_lib.layers import init_weights
-from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.translate import main, translate
 
 
 @pytest.fixture(scope="module")
 def generator():
-    generator = InceptionGenerator(cat_teacher(base=8, n_blocks=3))
-    init_weights(generator, seed=0, gain=0.2)
-    return generator.eval()
+    return network(cat_teacher(base=8, n_blocks=3), gain=0.2).eval()
 
 
 @pytest.fixture
@@ -62,18 +59,16 @@ def test_the_border_is_a_reflection(generator):
     assert torch.equal(translate(generator, picture), translate(generator, whole)[:, :30, :30])
 
 
-def test_training_networks_are_used_as_if_evaluated(generator):
-    network = InceptionGenerator(cat_teacher(base=8, n_blocks=3, norm="batch"))
-    network.load_state_dict(generator.state_dict(), strict=False)
-    before = {name: value.clone() for name, value in network.train().state_dict().items()}
-    translate(network, noise(16, 16))
-    assert network.training and all(torch.equal(before[n], v) for n, v in network.state_dict().items())
+def test_training_networks_are_used_as_if_evaluated():
+    net = network(cat_teacher(base=8, n_blocks=3, norm="batch"), gain=0.2).train()
+    before = deepcopy(net)
+    translate(net, noise(16, 16))
+    assert net.training and same(net, before)
 
 
 def test_what_cannot_be_translated_says_why(generator, monkeypatch):
-    labels = InceptionSpadeGenerator(cat_spade_teacher(6, 9, upsamplings=4, hidden=18))
     with pytest.raises(ValueError, match="reads label maps, not pictures"):
-        translate(labels, noise(16, 16))
+        translate(build(cat_spade_teacher(6, 9, upsamplings=4, hidden=18)), noise(16, 16))
     with pytest.raises(ValueError, match=r"expected a uint8 picture \[3, H, W\], got torch.float32 \[1, 3, 16, 16\]"):
         translate(generator, noise(16, 16)[None].float())
 

@@ -140,10 +140,3 @@ def test_changed_code_is_said(home: Path, ran, capsys):
 def test_what_cannot_be_verified_is_said_in_a_sentence(home: Path, number, says, capsys):
     assert verify.main(["micro", number]) == 1
     assert says in capsys.readouterr().err
-
-
-def test_what_stands_behind_a_number(home: Path):
-    number = verify.find("micro", "earth/0/gcka/l1")
-    assert number.chain == ["01-data", "02-search-space", "03-pruning", "04-distillation-gcka"]
-    assert number.weights == "student-gcka" and number.value == 0.25
-    assert verify.tolerance(number, "artifacts")[0] == verify.SAME

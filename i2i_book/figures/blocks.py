@@ -19,12 +19,7 @@ _LINE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "zorder": 0}
 
 
 def inception_block(
-    axis: Axes,
-    width: int,
-    block: BlockWidths,
-    kernel_sizes: Sequence[int],
-    *,
-    of: BlockWidths | None = None,
+    axis: Axes, width: int, block: BlockWidths, kernel_sizes: Sequence[int], *, of: BlockWidths | None = None
 ) -> None:
     """Draw an inception block, its input at the left: a row for every branch, dotted where it is gone.
 
@@ -186,14 +181,6 @@ def stacked_bars(
     axis.set_xlim(0, (100 if share else longest / scale) * 1.14)
     axis.set_xlabel("% of the MACs of one picture" if share else f"MACs of one picture ({unit})")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
-    axis.legend(
-        handles,
-        list(colours),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(colours),
-        fontsize=11 if len(colours) < 6 else 8,
-        handlelength=0.9,
-        columnspacing=1,
-        handletextpad=0.5,
-    )
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(colours)}
+    size = 11 if len(colours) < 6 else 8
+    axis.legend(handles, list(colours), **above, fontsize=size, handlelength=0.9, columnspacing=1, handletextpad=0.5)

@@ -30,14 +30,8 @@ def draw_effects(
     tasks = list(found) or [""]
     rows = {task: sum(c.measure == "l1" for c in found.get(task, ())) for task in tasks}
     heights = [0.26 * rows[task] + 0.9 for task in tasks]
-    figure, axes = plt.subplots(
-        len(tasks),
-        len(PAIRED),
-        figsize=(9, sum(heights)),
-        sharey="row",
-        squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )
+    panels, size = (len(tasks), len(PAIRED)), (9, sum(heights))
+    figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
     for line, task in zip(axes, tasks, strict=True):
         for axis, measure in zip(line, PAIRED, strict=True):
             chosen = [c for c in found.get(task, ()) if c.measure == measure]

@@ -72,13 +72,8 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     # An edge just above the threshold: no bar crosses it, and the scale that gave it is on the removed side.
     edge = scales.min() if threshold is None else np.nextafter(threshold, np.inf)
     first, last = np.floor((scales.min() - edge) / width), np.ceil((scales.max() - edge) / width)
-    top.hist(
-        [scales[kept], scales[~kept]],
-        bins=edge + width * np.arange(first, last + 1),
-        stacked=True,
-        color=[BLUE, GREY],
-        label=["student keeps", "removed"],
-    )
+    bins, labels = edge + width * np.arange(first, last + 1), ["student keeps", "removed"]
+    top.hist([scales[kept], scales[~kept]], bins=bins, stacked=True, color=[BLUE, GREY], label=labels)
     top.set(ylabel="channels")
     top.legend(fontsize=9)
     rows = channels.kind.map(kinds.index).to_numpy()
@@ -276,15 +271,8 @@ def draw_rankings(ranked: pd.Series, uniform: pd.Series, random: pd.DataFrame) -
     """Percent of channels kept in each kind of layer: by norm scales, evenly, and the range of random rankings."""
     figure, axis = plt.subplots(figsize=(8, 1 + 0.25 * len(ranked)))
     y = np.arange(len(ranked))
-    axis.hlines(
-        y,
-        random.min(axis=1),
-        random.max(axis=1),
-        color=GREY,
-        alpha=0.5,
-        linewidth=7,
-        label=f"random (range of {random.shape[1]})",
-    )
+    label = f"random (range of {random.shape[1]})"
+    axis.hlines(y, random.min(axis=1), random.max(axis=1), color=GREY, alpha=0.5, linewidth=7, label=label)
     axis.plot(uniform, y, "D", color=ORANGE, markersize=6, label="uniform")
     axis.plot(ranked, y, "o", color=BLUE, markersize=7, label="norm scales")
     axis.set_yticks(y, list(ranked.index), fontsize=9.5)

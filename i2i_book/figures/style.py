@@ -59,14 +59,8 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1) -> Figure:
     `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. `side`: inches per image.
     """
     count = len(next(iter(rows.values())))
-    figure, axes = plt.subplots(
-        len(rows),
-        count,
-        figsize=(side * count + 0.9, side * len(rows) + 0.1),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.04},
-        layout="constrained",
-    )
+    size, gaps = (side * count + 0.9, side * len(rows) + 0.1), {"wspace": 0.04, "hspace": 0.04}
+    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, gridspec_kw=gaps, layout="constrained")
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, quantise(images), strict=True):
             axis.imshow(image.permute(1, 2, 0).cpu(), interpolation="nearest")

@@ -1,9 +1,6 @@
-"""Make the HTML book of executed notebooks: `python -m i2i_book.pages assemble --preset cpu`, then `... build`.
+"""Refill the git-ignored pages of the book from one preset's runs; no notebook is executed.
 
-`assemble` refills the git-ignored pages (book/notebooks/, book/tasks/, book/status.md) and the live demo's networks
-(book/static/models/) from one preset's runs, with a stub for every entry of the table of contents that did not run.
-`build` renders them strictly, looks for remote resources and broken links, and only then replaces _build/html. Neither
-executes a notebook.
+They are book/notebooks/, book/tasks/, book/status.md, and the live demo's networks in book/static/models/.
 """
 
 import base64

@@ -34,16 +34,8 @@ def build(top: Path) -> Path:
     _scripts(top)
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
     shutil.rmtree(work, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        "book",
-        "--config",
-        "_config.yml",
-    ]
-    command += ["--toc", str(top / "book" / "notebooks" / "_toc.yml")]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book"]
+    command += ["--config", "_config.yml", "--toc", str(top / "book" / "notebooks" / "_toc.yml")]
     command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
     # Warnings come on the error stream; the rest would name folders that are about to move.
     if subprocess.run(command, cwd=top, stdout=subprocess.DEVNULL).returncode:

@@ -1,9 +1,5 @@
 """Runs that another machine made, packed small, checked, and shown in the book under their own label.
 
-`python -m i2i_book.recorded pack runs/gpu OUT.zip` (or a folder) packs a run where it was made, and
-`python -m i2i_book.recorded import OUT.zip` takes it into `book/recorded/gpu` of another checkout. Under a name of its
-own (`--name`) it is only shown among the recorded results and stands in for no run of its preset.
-
 A recording is a manifest, the evaluations and plans, the students' weights in bfloat16 and, where pages were packed,
 the executed notebooks of seed 0. The manifest holds the checksum of every file, and what every notebook noted when it
 ran: parameters, versions, machine, time, and the hashes of the files that it read and wrote. Every file is checked

@@ -12,9 +12,9 @@ from i2i_lib.files import atomic_write, place_folder
 def import_recording(source: Path, recorded: Path, *, name: str | None = None, replace: bool = False) -> Path:
     """Check the recording `source` (.zip or folder) and place it in `recorded`/`name`; returns that folder.
 
-    `name` is its preset's unless given. Nothing is left behind unless all of it fits. Raises ValueError naming the file
-    that does not, for an archive that names a path outside, a link or a file twice, for a name that is no plain one,
-    and for a recording that is there already unless `replace`.
+    `name` is its preset's unless given; under another it stands in for no run of that preset. Nothing is left behind
+    unless all of it fits. Raises ValueError naming the file that does not, for an archive that names a path outside, a
+    link or a file twice, for a name that is no plain one, and for a recording that is there already unless `replace`.
     """
     if name is not None and not PRESET.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a recording: expected small letters, digits and -")
