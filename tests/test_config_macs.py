@@ -79,12 +79,6 @@ def test_macs_at_256_are_the_published_ones(config, paper, exact):
     assert generator_macs(config, (256, 256), "exact") == exact
 
 
-def test_gaugan_costs_what_was_published():
-    """281 G MACs and 93.0 M parameters (Li et al. 2020); a norm without statistics would make it 282 G."""
-    assert round(generator_macs(SpadeResnetConfig(), (256, 512)) / 1e9) == 281
-    assert round(generator_params(SpadeResnetConfig()) / 1e6, 1) == 93.0
-
-
 def test_params_are_the_published_ones():
     assert generator_params(cat_teacher()) == 8_154_255
     assert generator_params(cat_teacher(norm="batch")) == 8_136_389

@@ -29,6 +29,8 @@ def test_pictures_survive_quantisation(random):
     picture = torch.randint(0, 256, (2, 3, 5, 5), generator=random, dtype=torch.uint8)
     assert torch.equal(quantise(picture.float() / 127.5 - 1), picture)
     assert quantise(torch.tensor([-9.0, 9.0, 0.6 / 127.5 - 1])).tolist() == [0, 255, 1]
+    down = torch.tensor([-1.0, -1 + 1.9 / 127.5, 0.999, 1.0, 1.5])
+    assert quantise(down, "down").tolist() == [0, 1, 254, 255, 255]
     with pytest.raises(ValueError, match="NaN"):
         quantise(torch.tensor([math.nan]))
 
@@ -167,7 +169,7 @@ def test_kernel_distance_is_unbiased(random):
     assert abs(np.mean(draws)) < 3 * np.std(draws) / 20
 
 
-def test_kernel_distance_of_many_images_in_parts(random, monkeypatch):
+def test_kernel_distance_of_many_images_in_parts(random):
     x, y = torch.randn(1500, 2, generator=random), torch.randn(1300, 2, generator=random)
     kernels = [(a.double() @ b.double().mT / 2 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
     means = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
