@@ -107,12 +107,19 @@ def test_a_gpu_preset_without_a_gpu_says_so(monkeypatch):
         set_up(0, "bf16")
 
 
+@pytest.fixture
+def backends():
+    """PyTorch's two backends with TF32 allowed, as they were when the test is over."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    yield matmul, cudnn
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_float32_keeps_its_digits_on_a_gpu(monkeypatch, precision):
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    for backend in backends:
-        monkeypatch.setattr(backend, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+def test_float32_keeps_its_digits_on_a_gpu(backends, monkeypatch, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert set_up(0, precision).type == "cuda"
     assert not any(backend.allow_tf32 for backend in backends)
