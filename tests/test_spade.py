@@ -133,19 +133,11 @@ def test_features_come_from_three_blocks(net):
         assert torch.equal(feature, seen[name])
 
 
-@pytest.mark.parametrize(
-    ("upsamplings", "shrinks"),
-    [
-        (3, (8, 8, 8, 4, 2, 1)),
-        (4, (16, 16, 16, 8, 4, 2, 1)),
-        (5, (32, 16, 16, 8, 4, 2, 1)),
-        (6, (64, 32, 16, 8, 4, 2, 1)),
-        (7, (128, 64, 32, 16, 8, 4, 2, 1)),
-    ],
-)
-def test_the_grid_doubles_where_it_does_in_the_original(upsamplings, shrinks):
-    assert tuple(cat_spade_teacher(4, 5, upsamplings).stages.values()) == shrinks
-    assert tuple(SpadeResnetConfig(4, 5, upsamplings).stages.values()) == shrinks
+def test_the_grid_doubles_where_it_does_in_the_original():
+    first = {3: (8, 8), 4: (16, 16, 16), 5: (32, 16, 16), 6: (64, 32, 16), 7: (128, 64, 32, 16)}
+    for upsamplings, shrinks in first.items():
+        for config in (cat_spade_teacher(4, 5, upsamplings), SpadeResnetConfig(4, 5, upsamplings)):
+            assert tuple(config.stages.values()) == (*shrinks, 8, 4, 2, 1)
 
 
 def test_every_label_reaches_the_image(net):
