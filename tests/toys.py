@@ -129,7 +129,7 @@ def distiller(family: Family, config: TrainConfig, kind: str = "gcka", *, norm: 
     return DISTILLERS[family](student, teacher, discriminator(family, 3, norm), config, kind)
 
 
-def train(trainer: Any, family: Family, steps: int) -> list[dict[str, float]]:
-    """The losses of the first steps."""
-    rows = [trainer.step(batch) for batch in islice(batches(family)(0), steps)]
-    return [{name: loss.item() for name, loss in row.items()} for row in rows]
+def train(trainer: Any, family: Family, steps: int) -> None:
+    """Take the first steps."""
+    for batch in islice(batches(family)(0), steps):
+        trainer.step(batch)
