@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -117,18 +116,14 @@ def test_the_inception_trunk_is_that_of_torch_fidelity(random_inception, monkeyp
     monkeypatch.setenv("I2I_INCEPTION", str(random_inception))
     cat = literature.CatInception()
     small = pictures(4, 2, 64)
-    wanted = theirs_on(theirs, F.interpolate(small.float() / 255, (299, 299), mode="bilinear") * 2 - 1)
+    sized = F.interpolate(small.float() / 255, (299, 299), mode="bilinear") * 2 - 1
+    with monkeypatch.context() as patch:  # theirs on what is resized and scaled already: it undoes its own scaling
+        name = "interpolate_bilinear_2d_like_tensorflow1x"
+        patch.setattr(feature_extractor_inceptionv3, name, lambda *_, **__: sized * 128 + 128)
+        wanted = theirs(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))[0]
     torch.testing.assert_close(cat(small), wanted, rtol=1e-3, atol=1e-6)
     assert clean.protocol("a", 2).id != cat.protocol("a", 2).id
     assert [e.frechet for e in literature.available_extractors()[0]] == ["FID (CAT)", "FID (clean)"]
-
-
-def theirs_on(network: Any, x: Tensor) -> Tensor:
-    """torch-fidelity's network on an input that is resized and scaled already: what it does itself is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "interpolate_bilinear_2d_like_tensorflow1x"
-        patch.setattr(feature_extractor_inceptionv3, name, lambda *_, **__: x * 128 + 128)
-        return network(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))[0]
 
 
 def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):

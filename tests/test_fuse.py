@@ -73,7 +73,7 @@ def test_fewer_kernels(norm):
     assert after.total() < 0.6 * before.total()
 
 
-def test_what_cannot_be_fused_says_so():
+def test_what_cannot_be_fused_is_refused():
     net = InceptionGenerator(any_config(0))
     with pytest.raises(ValueError, match=r"training mode.*call \.eval\(\) first"):
         fuse(net)
