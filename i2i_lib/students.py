@@ -32,10 +32,7 @@ def inherit(teacher: Prunable, plan: ChannelPlan) -> InceptionGenerator:
 
 
 def start_student(
-    teacher: P,
-    plan: ChannelPlan,
-    start: Literal["random", "inherited", "scales"] = "random",
-    **drawn: Any,
+    teacher: P, plan: ChannelPlan, start: Literal["random", "inherited", "scales"] = "random", **drawn: Any
 ) -> P:
     """A student to train, in one of three states.
 

@@ -10,8 +10,14 @@ DATA = Path(__file__).parent / "data"
 
 def official(name: str = "student_batch") -> dict[str, torch.Tensor]:
     """A recorded state dict of the official code."""
+    return golden(name)[0]
+
+
+def golden(name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    """Recorded weights of the official code, an input, and the outputs that it computed."""
     values = load_file(DATA / f"{name}.safetensors")
-    return {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
+    weights = {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
+    return weights, values["input/0"].float(), [v for key, v in sorted(values.items()) if key.startswith("output/")]
 
 
 def official_resnet() -> dict[str, torch.Tensor]:

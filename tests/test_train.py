@@ -1,31 +1,25 @@
-"""Steps of all trainers on toy networks, and the loop's promises: resume, refusal, averages."""
+"""The training loop: it resumes to the bit, refuses what is damaged or of another training, names what went bad."""
 
-import copy
 import json
 import re
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from toys import FAMILIES, batches, distiller, same, train, trainer
+from toys import FAMILIES, GENERATORS, batches, distiller, network, same, trainer
 
 from i2i_lib.data.tiles import Family
-from i2i_lib.losses import kernel_alignment
+from i2i_lib.prune import norm_scales
+from i2i_lib.scales import ScaleNotes, load_scales, save_scales, scales_after
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
-DISTILL = TrainConfig(steps=20, distill=1.0)
-families = pytest.mark.parametrize("family", FAMILIES)
-kinds = pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
 
 
 def run(
@@ -39,133 +33,7 @@ def kept_step(folder: Path) -> int:
     return torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("family", "lowered"),
-    [
-        ("pix2pix", ["recon"]),
-        ("cyclegan", ["cycle_a", "cycle_b", "identity_a", "identity_b", "d_a"]),
-        ("gaugan", ["features"]),
-    ],
-)
-def test_training_fits_a_batch(family, lowered):
-    t = trainer(family, TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
-    batch = next(batches(family)(0))
-    rows = [t.step(batch) for _ in range(25)]
-    for name in lowered:
-        assert rows[-1][name] < 0.8 * rows[0][name], name
-
-
-@pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
-def test_settings_are_checked(name, choices):
-    given: dict[str, Any] = {"steps": 1, name: "wgan"}
-    with pytest.raises(ValueError, match=f"{name} is one of {choices}, got 'wgan'"):
-        TrainConfig(**given)
-
-
-def test_compiled_networks_train_alike_and_are_saved_bare(monkeypatch):
-    # Traced, but not built, which would take a minute.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    plain, compiled = (trainer("pix2pix", replace(CONFIG, compiled=choice)) for choice in (False, True))
-    batch = next(batches()(0))
-    torch.testing.assert_close(compiled.step(batch), plain.step(batch))
-    assert compiled.state_dict()["generator"].keys() == plain.state_dict()["generator"].keys()
-
-
-@families
-@kinds
-def test_distillation_moves_the_student_and_nothing_else(family, kind):
-    t = distiller(family, TrainConfig(8, 1e-2, recon=0.0, distill=20.0), kind)
-    teacher = copy.deepcopy(t.teacher)
-    batch = next(batches(family)(0))
-    rows = [t.step(batch) for _ in range(8)]
-    assert same(t.teacher, teacher) and not any(p.requires_grad for p in t.teacher.parameters())
-    tapped = 3 if family == "gaugan" else 4
-    layers = [f"layer{n}" for n in range(1, tapped + 1)] if kind != "none" else []
-    assert [name for name in rows[0] if name.startswith("layer")] == layers
-    assert ("distill" in rows[0]) == (kind != "none")
-    if kind != "none":
-        assert rows[-1]["distill"] < rows[0]["distill"]
-    if kind == "mse" and family == "gaugan":  # head_0, G_middle_1, up_1
-        adaptors = [(a.in_channels, a.out_channels) for a in t.feature_loss.adaptors]
-        assert adaptors == [(32, 64), (32, 64), (8, 16)]
-
-
-@pytest.mark.parametrize("imitate", [0.0, 0.25])
-@pytest.mark.parametrize("family", ["pix2pix", "cyclegan"])
-def test_the_l1_distance_is_to_targets_where_there_are_pairs_and_to_the_teachers_images(family, imitate):
-    t = distiller(family, TrainConfig(20, recon=10.0, imitate=imitate), "none")
-    batch = next(batches(family)(0))
-    with torch.no_grad():  # batch norm in train mode: as in the step
-        fake, image = copy.deepcopy(t.generator)(batch.source), t.teacher(batch.source)
-    losses = t.step(batch)
-    if family == "cyclegan":
-        torch.testing.assert_close(losses["recon"], 10 * F.l1_loss(fake, image))
-    else:
-        torch.testing.assert_close(losses["recon"], 10 * (1 - imitate) * F.l1_loss(fake, batch.target))
-        assert ("imitate" in losses) == bool(imitate)
-        torch.testing.assert_close(losses.get("imitate", torch.tensor(0.0)), 10 * imitate * F.l1_loss(fake, image))
-
-
-def test_gcka_of_a_step_is_that_of_the_features_it_saw():
-    t = distiller("pix2pix", DISTILL)
-    batch = next(batches()(0))
-    with torch.no_grad():
-        features = copy.deepcopy(t.generator).forward_features(batch.source)[1]
-        wanted = t.teacher.forward_features(batch.source)[1]
-    losses = t.step(batch)
-    for i, (x, y) in enumerate(zip(features, wanted, strict=True), start=1):
-        torch.testing.assert_close(losses[f"layer{i}"], kernel_alignment(x, y))
-
-
-@kinds
-def test_a_step_reads_nothing_from_the_device(kind):
-    """A value read, even a flag, would make a GPU wait for the host."""
-
-    class Reads(TorchFunctionMode):
-        count = 0
-
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            self.count += getattr(func, "__name__", "") in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu")
-            return func(*args, **(kwargs or {}))
-
-    t = distiller("pix2pix", DISTILL, kind)
-    batch = next(batches()(0))
-    with Reads() as reads:
-        t.step(batch)
-    assert reads.count == 0
-    with Reads() as reads:
-        t.check()
-    assert reads.count == (kind in ALIGNMENTS)
-
-
-@pytest.mark.parametrize(
-    ("family", "average"),
-    [
-        ("pix2pix", 0.5),
-        ("cyclegan", 0.5),
-        ("cyclegan", 0.0),  # running statistics of training are of mixed domains
-    ],
-)
-def test_averaged_weights_bring_the_statistics_of_what_they_read(family, average):
-    """The average of equal weights is those weights; running statistics are those of the batches given."""
-    t = trainer(family, TrainConfig(steps=3, lr=1e-30, average=average))
-    train(t, family, 3)
-    result = t.result(batches(family), 4)
-    assert not result.training
-    seen = torch.cat([b.source for b in islice(batches(family)(0), 4)])
-    with torch.no_grad():
-        before = result.get_submodule("stem.0.conv")(seen)
-    mean = result.get_submodule("stem.0.norm").get_buffer("running_mean")
-    torch.testing.assert_close(mean, before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
-
-
-# --- the loop --------------------------------------------------------------------------------------------------------
-
-
-@families
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_interrupted_training_ends_in_the_same_bits(family, tmp_path):
     """With optimisers, running averages, the vectors of spectral norms, and CycleGAN's pool of pictures."""
     options: dict[str, Any] = {"pool": 3} if family == "cyclegan" else {}
@@ -293,7 +161,7 @@ def test_what_went_bad_first_is_named_and_not_kept(change, at, message, kept, tm
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_features_that_do_not_vary_stop_the_run_and_name_the_layer(kind, tmp_path):
-    t = distiller("pix2pix", DISTILL, kind)
+    t = distiller("pix2pix", TrainConfig(steps=20, distill=1.0), kind)
 
     def step(batch):
         if t.count == 12:
@@ -305,3 +173,36 @@ def test_features_that_do_not_vary_stop_the_run_and_name_the_layer(kind, tmp_pat
     with pytest.raises(ValueError, match="alignment of layer 1 is undefined: the features of the student do not vary"):
         run(tmp_path, t, step=step)
     assert kept_step(tmp_path) == 10
+
+
+# --- norm scales, noted while a teacher trains ----------------------------------------------------------------------
+
+
+class Trainer:
+    """Every step adds 1 to all scales."""
+
+    def __init__(self) -> None:
+        self.generator, self.count = network(GENERATORS["pix2pix"]), 0
+
+    def step(self, batch):
+        self.count += 1
+        with torch.no_grad():
+            for layer in norm_scales(self.generator):
+                norm = f"{layer}.expand.norm" if layer.startswith("blocks") else f"{layer}.norm"
+                self.generator.get_parameter(f"{norm}.weight").add_(1)
+        return {"loss": torch.tensor(float(batch))}
+
+
+def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
+    trainer, notes = Trainer(), ScaleNotes(tmp_path / "notes", 20)
+    assert notes.due == [1, 2, 4, 7, 10, 15]
+    step = notes.after(trainer, trainer.generator)
+    assert [step(i)["loss"].item() for i in range(20)] == list(range(20))
+    history = notes.history(trainer.generator)
+    assert [(note.step, note.scales["stem.0"][0]) for note in history] == [(s, s + 1.0) for s in (*notes.due, 20)]
+    save_scales(history, tmp_path / "scales")
+    assert load_scales(tmp_path / "scales") == history
+    assert [scales_after(history, share)["up.1"][0] for share in (0.0, 0.2, 0.8, 1.0)] == [2.0, 5.0, 16.0, 21.0]
+    (tmp_path / "scales.json").write_text('[{"steps": 1}]')
+    with pytest.raises(ValueError, match=r"scales\.json does not hold norm scales"):
+        load_scales(tmp_path / "scales")

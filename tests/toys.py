@@ -35,6 +35,7 @@ DISCRIMINATORS: dict[str, Any] = {
     "cyclegan": DiscriminatorConfig(3, 4, 2),
     "gaugan": MultiscaleDiscriminatorConfig(LABELS + 3, 4, 3),
 }
+TRAINERS: dict[str, Any] = {"pix2pix": PairedTrainer, "cyclegan": UnpairedTrainer, "gaugan": SpadeTrainer}
 DISTILLERS: dict[str, Any] = {"pix2pix": PairedDistiller, "cyclegan": UnpairedDistiller, "gaugan": SpadeDistiller}
 
 
@@ -43,6 +44,12 @@ def network(config: Any, seed: int = 0, **options: Any) -> Any:
     made = build(config)
     init_weights(made, seed=seed, **options)
     return made
+
+
+def label_map(labels: int, height: int, width: int, n: int = 1) -> torch.Tensor:
+    """Random labels, one-hot [n, labels, height, width]."""
+    drawn = torch.randint(labels, (n, height, width), generator=torch.Generator().manual_seed(2))
+    return F.one_hot(drawn, labels).movedim(-1, 1).float()
 
 
 def trained(config: Any, seed: int = 0) -> Any:
@@ -112,7 +119,7 @@ def trainer(family: Family, config: TrainConfig, *, norm: str = "batch", **optio
     if family == "cyclegan":
         back = network(generator.config, 1, gain=0.1)
         return UnpairedTrainer(generator, back, first, discriminator(family, 3, norm), config, **options)
-    return (SpadeTrainer if family == "gaugan" else PairedTrainer)(generator, first, config, **options)
+    return TRAINERS[family](generator, first, config, **options)
 
 
 def distiller(family: Family, config: TrainConfig, kind: str = "gcka", *, norm: str = "batch") -> Any:
@@ -122,7 +129,7 @@ def distiller(family: Family, config: TrainConfig, kind: str = "gcka", *, norm: 
     return DISTILLERS[family](student, teacher, discriminator(family, 3, norm), config, kind)
 
 
-def train(trainer: Any, family: Family, steps: int) -> list[dict[str, float]]:
-    """The losses of the first steps."""
-    rows = [trainer.step(batch) for batch in islice(batches(family)(0), steps)]
-    return [{name: loss.item() for name, loss in row.items()} for row in rows]
+def train(trainer: Any, family: Family, steps: int) -> None:
+    """Take the first steps."""
+    for batch in islice(batches(family)(0), steps):
+        trainer.step(batch)

@@ -84,12 +84,7 @@ class Comparison:
 
 
 def compare(
-    differences: Any,
-    blocks: Any,
-    *,
-    measure: str = "l1",
-    model: str = "model",
-    against: str = "the other",
+    differences: Any, blocks: Any, *, measure: str = "l1", model: str = "model", against: str = "the other"
 ) -> Comparison:
     """Test a paired difference [seeds, images] (model - against, on the same images for every seed).
 

@@ -1,4 +1,8 @@
-"""Shared by the training steps of all families: settings, optimisers, learning rate, precision, running average."""
+"""Shared by the training steps of all families: settings, optimisers, learning rate, precision, running average.
+
+A step draws nothing from the global random numbers, and batches are a pure function of seed and step, so that a run
+killed at any moment and started again ends as an unbroken one does.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -53,12 +57,7 @@ class GanState:
     betas = (0.5, 0.999)
 
     def __init__(
-        self,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        config: TrainConfig,
-        *,
-        feature_loss: Any = None,
+        self, generator: nn.Module, discriminator: nn.Module, config: TrainConfig, *, feature_loss: Any = None
     ) -> None:
         self.config = replace(config, gan=config.gan or self.gan)
         self.generator: Any = channels_last(generator.train())

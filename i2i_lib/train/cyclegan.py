@@ -1,7 +1,4 @@
-"""CycleGAN: training and distillation where no picture of one domain belongs to one of the other.
-
-A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
-"""
+"""CycleGAN: training and distillation where no picture of one domain belongs to one of the other."""
 
 from dataclasses import replace
 from typing import Any

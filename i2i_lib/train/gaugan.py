@@ -1,7 +1,4 @@
-"""GauGAN: training and distillation from label maps to pictures, judged at several scales (Park et al. 2019).
-
-A step draws nothing from the global random numbers, so that a resumed run ends as an unbroken one does.
-"""
+"""GauGAN: training and distillation from label maps to pictures, judged at several scales (Park et al. 2019)."""
 
 from typing import Any
 

@@ -1,8 +1,4 @@
-"""pix2pix: training and distillation on registered pairs.
-
-A step draws no random numbers, and the batches are a pure function of seed and step, so that a run killed at any
-moment and started again ends as an unbroken one does.
-"""
+"""pix2pix: training and distillation on registered pairs."""
 
 import torch
 from torch import Tensor

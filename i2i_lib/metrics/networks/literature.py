@@ -154,10 +154,7 @@ class DinoV2(Extractor):
     resize = "antialiased bicubic to 224, in 8 bits"
 
     def __init__(
-        self,
-        code: Path | str | None = None,
-        weights: Path | str | None = None,
-        device: str | torch.device = "cpu",
+        self, code: Path | str | None = None, weights: Path | str | None = None, device: str | torch.device = "cpu"
     ) -> None:
         help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
         what = f"{self.frechet} and {self.kernel}"

@@ -1,0 +1,300 @@
+"""Steps of all trainers on toy networks: losses by hand, what a step moves and reads, what its settings do."""
+
+import copy
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torchvision.models import vgg
+from toys import DISCRIMINATORS, FAMILIES, LABELS, batches, distiller, network, same, train, trainer
+
+from i2i_lib.data.tiles import Batch
+from i2i_lib.losses import kernel_alignment
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer
+from i2i_lib.train.distill import ALIGNMENTS
+from i2i_lib.train.vgg import Vgg19Features
+
+CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
+DISTILL = TrainConfig(steps=20, distill=1.0)
+kinds = pytest.mark.parametrize("kind", [*ALIGNMENTS, "mse", "none"])
+
+
+@pytest.mark.parametrize(
+    ("family", "lowered"),
+    [
+        ("pix2pix", ["recon"]),
+        ("cyclegan", ["cycle_a", "cycle_b", "identity_a", "identity_b", "d_a"]),
+        ("gaugan", ["features"]),
+    ],
+)
+def test_training_fits_a_batch(family, lowered):
+    t = trainer(family, TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
+    batch = next(batches(family)(0))
+    rows = [t.step(batch) for _ in range(25)]
+    for name in lowered:
+        assert rows[-1][name] < 0.8 * rows[0][name], name
+
+
+@pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
+def test_settings_are_checked(name, choices):
+    given: dict[str, Any] = {"steps": 1, name: "wgan"}
+    with pytest.raises(ValueError, match=f"{name} is one of {choices}, got 'wgan'"):
+        TrainConfig(**given)
+
+
+def test_compiled_networks_train_alike_and_are_saved_bare(monkeypatch):
+    # Traced, but not built, which would take a minute.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = (trainer("pix2pix", replace(CONFIG, compiled=choice)) for choice in (False, True))
+    batch = next(batches()(0))
+    torch.testing.assert_close(compiled.step(batch), plain.step(batch))
+    assert compiled.state_dict()["generator"].keys() == plain.state_dict()["generator"].keys()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@kinds
+def test_distillation_moves_the_student_and_nothing_else(family, kind):
+    t = distiller(family, TrainConfig(8, 1e-2, recon=0.0, distill=20.0), kind)
+    teacher = copy.deepcopy(t.teacher)
+    batch = next(batches(family)(0))
+    rows = [t.step(batch) for _ in range(8)]
+    assert same(t.teacher, teacher) and not any(p.requires_grad for p in t.teacher.parameters())
+    tapped = 3 if family == "gaugan" else 4
+    layers = [f"layer{n}" for n in range(1, tapped + 1)] if kind != "none" else []
+    assert [name for name in rows[0] if name.startswith("layer")] == layers
+    assert ("distill" in rows[0]) == (kind != "none")
+    if kind != "none":
+        assert rows[-1]["distill"] < rows[0]["distill"]
+    if kind == "mse" and family == "gaugan":  # head_0, G_middle_1, up_1
+        adaptors = [(a.in_channels, a.out_channels) for a in t.feature_loss.adaptors]
+        assert adaptors == [(32, 64), (32, 64), (8, 16)]
+
+
+@pytest.mark.parametrize("kind", ["gcka", "none"])
+@pytest.mark.parametrize("imitate", [0.0, 0.25])
+@pytest.mark.parametrize("family", ["pix2pix", "cyclegan"])
+def test_the_losses_of_a_student_by_hand(family, imitate, kind):
+    """L1 to the target where there are pairs, and to the teacher's image; alignments of the features of this step."""
+    t = distiller(family, TrainConfig(20, recon=10.0, imitate=imitate, distill=3.0), kind)
+    batch = next(batches(family)(0))
+    with torch.no_grad():  # batch norm in train mode: as in the step
+        fake, features = copy.deepcopy(t.generator).forward_features(batch.source)
+        image, teacher_features = t.teacher.forward_features(batch.source)
+    to_teacher = 10 * F.l1_loss(fake, image)
+    wanted = {"recon": to_teacher}
+    if family == "pix2pix":
+        wanted = {"recon": 10 * (1 - imitate) * F.l1_loss(fake, batch.target)}
+        wanted |= {"imitate": imitate * to_teacher} if imitate else {}
+    if kind == "gcka":
+        layers = [kernel_alignment(x, y) for x, y in zip(features, teacher_features, strict=True)]
+        wanted |= {f"layer{i}": value for i, value in enumerate(layers, start=1)}
+        wanted["distill"] = 3 * (4 - torch.stack(layers).sum())
+    losses = t.step(batch)
+    torch.testing.assert_close({name: loss for name, loss in losses.items() if name not in ("d", "gan")}, wanted)
+
+
+@kinds
+def test_a_step_reads_nothing_from_the_device(kind):
+    """A value read, even a flag, would make a GPU wait for the host."""
+
+    class Reads(TorchFunctionMode):
+        count = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.count += getattr(func, "__name__", "") in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu")
+            return func(*args, **(kwargs or {}))
+
+    t = distiller("pix2pix", DISTILL, kind)
+    batch = next(batches()(0))
+    with Reads() as reads:
+        t.step(batch)
+    assert reads.count == 0
+    with Reads() as reads:
+        t.check()
+    assert reads.count == (kind in ALIGNMENTS)
+
+
+# Without an average, too, for CycleGAN: running statistics of its training are of mixed domains.
+@pytest.mark.parametrize(("family", "average"), [("pix2pix", 0.5), ("cyclegan", 0.5), ("cyclegan", 0.0)])
+def test_averaged_weights_bring_the_statistics_of_what_they_read(family, average):
+    """The average of equal weights is those weights; running statistics are those of the batches given."""
+    t = trainer(family, TrainConfig(steps=3, lr=1e-30, average=average))
+    train(t, family, 3)
+    result = t.result(batches(family), 4)
+    assert not result.training
+    seen = torch.cat([batch.source for batch in islice(batches(family)(0), 4)])
+    with torch.no_grad():
+        before = result.get_submodule("stem.0.conv")(seen)
+    mean = result.get_submodule("stem.0.norm").get_buffer("running_mean")
+    torch.testing.assert_close(mean, before.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+# --- CycleGAN --------------------------------------------------------------------------------------------------------
+
+
+def test_the_losses_of_cyclegan_by_hand():
+    t = trainer("cyclegan", CONFIG, cycle=8.0, identity=0.25)
+    nets = t.ab.generator, t.ba.generator, t.ba.discriminator, t.ab.discriminator
+    ab, ba, d_a, d_b = map(copy.deepcopy, nets)
+    batch = next(batches("cyclegan")(0))
+    a, b = batch.source, batch.target
+    losses = t.step(batch)
+
+    fake_a, fake_b = ba(b), ab(a)
+    wanted = {
+        "d_a": ((d_a(a) - 1) ** 2).mean() / 2 + (d_a(fake_a.detach()) ** 2).mean() / 2,
+        "d_b": ((d_b(b) - 1) ** 2).mean() / 2 + (d_b(fake_b.detach()) ** 2).mean() / 2,
+        # The generators are judged by discriminators that have taken their step.
+        "gan_a": ((t.ba.discriminator(fake_a) - 1) ** 2).mean(),
+        "gan_b": ((t.ab.discriminator(fake_b) - 1) ** 2).mean(),
+        "cycle_a": 8 * (ba(fake_b) - a).abs().mean(),
+        "cycle_b": 8 * (ab(fake_a) - b).abs().mean(),
+        "identity_a": 2 * (ba(a) - a).abs().mean(),
+        "identity_b": 2 * (ab(b) - b).abs().mean(),
+    }
+    torch.testing.assert_close(losses, wanted)
+    # Generators moved by the last six terms alone, discriminators by their own: frozen, they took no other gradient.
+    torch.stack(list(wanted.values())).sum().backward()
+    for side, copies in ((t.ab, (ab, d_b)), (t.ba, (ba, d_a))):
+        for net, by_hand in zip((side.generator, side.discriminator), copies, strict=True):
+            for ours, theirs in zip(net.parameters(), by_hand.parameters(), strict=True):
+                torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_discriminators_are_shown_the_pool():
+    pooled, other = (trainer("cyclegan", CONFIG, pool=size) for size in (3, 0))
+    train(pooled, "cyclegan", 3)
+    train(other, "cyclegan", 3)
+    assert len(pooled.pool_a.images) == 3
+    assert not same(pooled.ab.discriminator, other.ab.discriminator)
+
+
+def test_the_pool_shows_each_fake_once_or_never_and_half_of_them_late():
+    pool, shown = ImagePool(20, 0), []
+    for step in range(100):
+        fakes = torch.arange(4 * step, 4 * step + 4).float().view(4, 1, 1, 1).expand(4, 3, 2, 2)
+        out = pool.exchange(fakes, step)
+        assert out.shape == fakes.shape
+        if step < 5:
+            assert torch.equal(out, fakes)
+        shown += [(int(image[0, 0, 0]), step) for image in out]
+    # Those that filled the pool are shown at once and again when they leave it; no other comes twice.
+    late = [n for n, step in shown if n // 4 < step]
+    assert len(late) == len(set(late)) and 0.35 < len(late) / (400 - 20) < 0.65
+    at_once = {n for n, step in shown if n // 4 == step}
+    assert not {n for n in late if n >= 20} & at_once
+    resumed = ImagePool(20, 0)
+    resumed.load_state_dict(pool.state_dict())
+    more = torch.randn(8, 3, 2, 2)
+    assert torch.equal(pool.exchange(more, 100), resumed.exchange(more, 100))
+
+
+def test_a_conditional_discriminator_is_refused():
+    t = trainer("cyclegan", CONFIG)
+    conditional = network(DISCRIMINATORS["pix2pix"])
+    with pytest.raises(ValueError, match=r"this one reads 6: build it with DiscriminatorConfig\(in_channels=3\)"):
+        UnpairedTrainer(t.ab.generator, t.ba.generator, conditional, t.ab.discriminator, CONFIG)
+    with pytest.raises(ValueError, match="this one reads 6"):
+        UnpairedDistiller(t.ab.generator, t.ba.generator, conditional, CONFIG)
+
+
+# --- GauGAN ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file as torchvision's, of random weights; its last layers and the classifier are not read."""
+    layers = vgg.make_layers(vgg.cfgs["E"])[:30]
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
+    torch.save({f"features.{name}": w for name, w in layers.state_dict().items()}, path)
+    return layers, path
+
+
+def test_the_losses_of_gaugan_by_hand(weights):
+    layers, path = weights
+    t = trainer("gaugan", CONFIG, feature_matching=7.0, perceptual=Vgg19Features(path))
+    g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
+    batch = next(batches("gaugan")(0))
+    losses = t.step(batch)
+
+    fake = g(batch.source)
+    pair, real = torch.cat([batch.source, fake], 1), torch.cat([batch.source, batch.target], 1)
+    optimiser = torch.optim.Adam(d.parameters(), lr=2e-3, betas=(0.0, 0.9))
+    verdicts = zip(d(real), d(pair.detach()), strict=True)
+    halves = [(1 - r[-1]).clamp(min=0).mean() + (1 + f[-1]).clamp(min=0).mean() for r, f in verdicts]
+    loss_d = torch.stack(halves).mean() / 2
+    torch.testing.assert_close(losses["d"], loss_d.detach())
+    loss_d.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+
+    seen, wanted = d(pair), d(real)
+    gan = -sum(scale[-1].mean() for scale in seen) / 2
+    matching = sum(
+        (s - w.detach()).abs().mean()
+        for scale, truth in zip(seen, wanted, strict=True)
+        for s, w in zip(scale[:-1], truth[:-1], strict=True)
+    )
+    x, y, perceptual = fake, batch.target, torch.tensor(0.0)
+    for i, layer in enumerate(layers):
+        x, y = layer(x), layer(y)
+        if i in (1, 6, 11, 20, 29):
+            weight = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}[i]
+            perceptual = perceptual + weight * (x - y).abs().mean()
+            x, y = x.clone(), y.clone()  # VGG's ReLUs write in place
+    by_hand = {"gan": gan, "features": 7 * matching / 2, "perceptual": 10 * perceptual}
+    assert losses.keys() == {"d", *by_hand}
+    torch.testing.assert_close({name: losses[name] for name in by_hand}, by_hand)
+    torch.stack(list(by_hand.values())).sum().backward()
+    for ours, theirs in zip(t.generator.parameters(), g.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    # Adam's first step without momentum is the rate itself, half of the config's for the generator.
+    moved = (t.generator.head.weight - g.head.weight).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 5e-4), rtol=1e-2, atol=0)
+
+
+def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.delenv("I2I_VGG19", raising=False)
+    assert Vgg19Features.find() is None
+    monkeypatch.setenv("I2I_VGG19", str(tmp_path / "gone.pth"))
+    with pytest.raises(ValueError, match=r"gone\.pth, which is not a file"):
+        Vgg19Features.find()
+    monkeypatch.setenv("I2I_VGG19", str(weights[1]))
+    assert Vgg19Features.find() == weights[1]
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
+    (tmp_path / "torn.pth").write_bytes(weights[1].read_bytes()[:1000])
+    for name in ("other.pth", "torn.pth"):
+        with pytest.raises(ValueError, match=f"{name} is not a state dict of torchvision's vgg19"):
+            Vgg19Features(tmp_path / name)
+    features = Vgg19Features(weights[1])
+    assert not any(p.requires_grad for p in features.parameters())
+    shapes = [tuple(m.shape[1:]) for m in features(torch.zeros(1, 3, 16, 16))]
+    assert shapes == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]
+
+
+def coloured(step: int) -> Batch:
+    """Each label has a colour of its own."""
+    labels = torch.randint(LABELS, (3, 4, 4), generator=torch.Generator().manual_seed(step))
+    source = F.interpolate(F.one_hot(labels, LABELS).movedim(-1, 1).float(), (16, 16))
+    colours = torch.linspace(-0.9, 0.9, 3 * LABELS).reshape(LABELS, 3)
+    return Batch(source, torch.einsum("nlhw,lc->nchw", source, colours))
+
+
+def test_training_finds_the_labels_colours():
+    t = trainer("gaugan", TrainConfig(steps=25, lr=1e-2, decay_from=1.0))
+
+    def distance() -> float:
+        with torch.no_grad():
+            return F.l1_loss(t.generator(coloured(99).source), coloured(99).target).item()
+
+    before = distance()
+    rows = [t.step(coloured(step)) for step in range(25)]
+    assert distance() < 0.7 * before
+    assert rows[0].keys() == {"d", "gan", "features"}  # plainly without VGG's weights
