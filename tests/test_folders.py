@@ -39,12 +39,12 @@ def numbered(n: int, suffix: str = "png") -> list[str]:
 def test_unpaired_folders(tmp_path):
     fill(tmp_path / "trainA", numbered(5), 10)
     fill(tmp_path / "trainB", ["x.png", "y.BMP"], 200)
-    fill(tmp_path / "testA", ["t.png"], 10)
+    fill(tmp_path / "testA", ["t.png", "u.png"], 10)
     fill(tmp_path / "testB", numbered(3), 200)
     task = load_task("folder", image_size=12, path=tmp_path)
     assert (task.name, task.family, task.train.paired, task.test.paired) == ("folder", "cyclegan", False, False)
     assert (len(task.train), len(task.train.target)) == (5, 2) and task.train.size == 13
-    assert (len(task.test), len(task.test.target), task.test.size) == (1, 3, 12)
+    assert (len(task.test), len(task.test.target), task.test.size) == (2, 3, 12)
     batch = next(unpaired_batches(task.train, image_size=12, batch_size=4, seed=0)(0))
     assert batch.source.shape == (4, 3, 12, 12)
     assert ((batch.source[:, 0] + 1) * 127.5).round().eq(10).all()
@@ -58,7 +58,7 @@ def test_all_real_targets_have_the_size_of_a_test_tile(tmp_path):
         fill(tmp_path / name, numbered(n), 200 if name.endswith("B") else 10)
     whole = np.arange(144, dtype=np.uint8).reshape(12, 12, 1).repeat(3, 2)  # at the size asked for, to stay as it is
     Image.fromarray(whole).save(tmp_path / "trainB" / "0004.png")
-    task = load_task("folder", image_size=12, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path, layout="unpaired")
     batches = list(real_targets(task, 3))
     assert [batch.shape for batch in batches] == [(3, 3, 12, 12), (2, 3, 12, 12), (3, 3, 12, 12)]
     assert torch.equal(batches[1][1], torch.from_numpy(whole).permute(2, 0, 1))
@@ -117,7 +117,7 @@ def test_the_two_ways_between_horses_and_zebras(tmp_path):
 def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     load = lambda path, **options: load_task("folder", image_size=12, path=path, **options)  # noqa: E731
     fill(tmp_path / "loose", ["a.png"])
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="the task folder needs path"):
         load_task("folder", image_size=12)
@@ -128,12 +128,17 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
         load(tmp_path / "single")
     fill(tmp_path / "one" / "trainA", ["a.png"])
     fill(tmp_path / "one" / "trainB", ["b.png", "c.png"])
-    with pytest.raises(ValueError, match=r"trainA holds one picture.*add pictures, or a folder testA"):
+    with pytest.raises(
+        ValueError, match=r"at least 3 pictures are needed, 2 .* trainA holds 1: add pictures, or a folder testA"
+    ):
         load(tmp_path / "one")
     fill(tmp_path / "one" / "testA", ["a.png"])
     with pytest.raises(ValueError, match="has testA and not the other"):
         load(tmp_path / "one")
-    fill(tmp_path / "one" / "testB", ["b.png"])
+    fill(tmp_path / "one" / "testB", ["b.png", "c.png"])
+    with pytest.raises(ValueError, match=r"testA holds one picture: the evaluation needs at least 2"):
+        load(tmp_path / "one")
+    fill(tmp_path / "one" / "testA", ["b.png"])
     task = load(tmp_path / "one")
     assert next(unpaired_batches(task.train, image_size=12, batch_size=3, seed=0)(0)).source.shape[0] == 3
     for name in "xyzab":
@@ -150,8 +155,8 @@ def test_a_bad_picture_stops_training_by_name(tmp_path):
     fill(tmp_path / "trainB", ["b.png", "c.png"])
     for name in numbered(4):
         (tmp_path / "trainA" / name).write_text("no picture")
-    fill(tmp_path / "testA", ["a.png"])
-    fill(tmp_path / "testB", ["a.png"])
+    fill(tmp_path / "testA", ["a.png", "b.png"])
+    fill(tmp_path / "testB", ["a.png", "b.png"])
     batches = unpaired_batches(
         load_task("folder", image_size=12, path=tmp_path).train, image_size=12, batch_size=1, seed=0
     )
@@ -196,7 +201,7 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction="BtoA")
     save_task(task, tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "list_pictures", None)
+        patch.setattr(folders, "scan_pictures", None)
         back = load_saved_task(tmp_path / "data")
     assert (back.info, back.family, back.train.paired) == (task.info, "pix2pix", True)
     for part in ("train", "test"):
@@ -225,15 +230,17 @@ def test_the_guide_quotes_messages_that_exist():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant):
+                said.append(str(node.value))
     quoted = re.findall(r"^\| `(.+?)` \|", guide().split("## When something goes wrong")[1], re.M)
     assert len(quoted) > 12 and not [text for text in quoted if not any(text in message for message in said)]
 
 
 def test_the_guide_turns_photographs_into_a_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg"], 90)
+    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg", "d.png"], 90)
     exec(re.findall(r"```python\n(.*?)```", guide(), re.S)[0], {})
     task = load_task("folder", image_size=12, path="my-pictures")
-    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 1)
+    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 2)
     source, target = task.train.source[0][:, 0, 0].tolist(), task.train.target[0][:, 0, 0].tolist()
     assert len(set(source)) == 1 and abs(source[0] - sum(target) / 3) <= 2 and abs(target[0] - 90) <= 3

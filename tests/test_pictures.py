@@ -132,7 +132,7 @@ def test_listing_skips_what_is_no_picture(save, tmp_path):
     (tmp_path / "folder.png" / "IMG_1.HEIC").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"other files: 1 of \.heic"):
         list_pictures(tmp_path / "folder.png")
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_pictures(tmp_path / "nowhere")
 
 
