@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i2i_lib.data import __main__ as data_command
 from i2i_lib.data import folders, picture_cache
 from i2i_lib.data.batches import paired_batches, unpaired_batches
 from i2i_lib.data.picture_cache import FileImages
@@ -129,7 +131,7 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     fill(tmp_path / "one" / "trainA", ["a.png"])
     fill(tmp_path / "one" / "trainB", ["b.png", "c.png"])
     with pytest.raises(
-        ValueError, match=r"at least 3 pictures are needed, 2 .* trainA holds 1: add pictures, or a folder testA"
+        ValueError, match=r"at least 3 pictures are needed, 2 .*trainA holds 1: add pictures, or a folder testA"
     ):
         load(tmp_path / "one")
     fill(tmp_path / "one" / "testA", ["a.png"])
@@ -148,6 +150,125 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "root", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"data/horse2zebra does not exist: `.* fetch horse2zebra` downloads"):
         load_task("zebra2horse", image_size=12)
+
+
+def test_names_that_pair_in_part_leave_the_layout_open(tmp_path):
+    load = lambda layout="auto": load_task("folder", image_size=12, path=tmp_path, layout=layout)  # noqa: E731
+    names = ["café.png", *numbered(19)]
+    fill(tmp_path / "trainA", names)
+    fill(tmp_path / "trainB", [unicodedata.normalize("NFD", name) for name in names])
+    with pytest.raises(ValueError, match="hold the same names"):
+        load()
+    batch = to_batch(load("paired").train, slice(None))
+    assert torch.equal(batch.source[:, 1], batch.target[:, 1])
+    (tmp_path / "trainB" / "0007.png").rename(tmp_path / "trainB" / "0007_.png")
+    odd = r"share 19 names, and not 2 files \(trainA/0007\.png, trainB/0007_\.png\)\. .*layout='paired'.*'unpaired'"
+    with pytest.raises(ValueError, match=odd):
+        load()
+    assert load("unpaired").family == "cyclegan"
+    for name in numbered(11):
+        (tmp_path / "trainA" / name).rename(tmp_path / "trainA" / f"summer-{name}")
+    assert load().family == "cyclegan", "8 of 20 names are a chance"
+    fill(tmp_path / "trainA", [unicodedata.normalize("NFD", "café.png")])
+    with pytest.raises(ValueError, match="or the encoding of its accents: rename them"):
+        load("paired")
+
+
+def test_every_file_of_a_paired_folder_has_the_shape_of_a_pair(tmp_path):
+    load = lambda part, **options: load_task("folder", image_size=12, path=tmp_path / part, **options)  # noqa: E731
+    fill(tmp_path / "first" / "train", numbered(2), pair=True)
+    fill(tmp_path / "first" / "train", [f"single{i}.png" for i in range(8)])
+    odd = r"train/single0\.png is 16 x 12: two pictures .*; 8 files \(train/single0\.png, .*, …\) of 10 have another"
+    with pytest.raises(ValueError, match=odd):
+        load("first")
+    fill(tmp_path / "test" / "train", numbered(8), pair=True)
+    fill(tmp_path / "test" / "test", numbered(4))
+    for layout in ("auto", "side-by-side"):
+        with pytest.raises(ValueError, match=r"4 files \(test/0000\.png.* of 12 have another shape"):
+            load("test", layout=layout)
+    fill(tmp_path / "portraits" / "train", numbered(8))  # halves of 8 x 12
+    assert load("portraits", layout="side-by-side").family == "pix2pix"
+    fill(tmp_path / "portraits" / "val", ["a.png", "b.png"])
+    Image.new("RGB", (30, 10)).save(tmp_path / "portraits" / "val" / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png is 30 x 10: most files here are 1\.33 times as wide as high"):
+        load("portraits", layout="side-by-side")
+
+    fill(tmp_path / "pairs" / "trainA", numbered(8))
+    fill(tmp_path / "pairs" / "trainB", numbered(8))
+    Image.new("RGB", (33, 25)).save(tmp_path / "pairs" / "trainB" / "0002.png")  # larger, and rounded
+    assert load("pairs", layout="paired").family == "pix2pix"
+    fill(tmp_path / "pairs" / "trainB", ["0003.png"], pair=True)
+    with pytest.raises(ValueError, match=r"1 file \(0003\.png: 16 x 12 and 24 x 12\) have another shape than their"):
+        load("pairs", layout="paired")
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for suffix in ("png", "jpg", "tif"):
+        Image.new("RGB", (12, 16)).save(tmp_path / "pairs" / "trainB" / f"0003.{suffix}", exif=sideways)
+        assert load("pairs", layout="paired").family == "pix2pix", suffix
+        (tmp_path / "pairs" / "trainB" / f"0003.{suffix}").unlink()
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    fill(tmp_path / "trainA", numbered(4))
+    fill(tmp_path / "trainA" / "session1" / "more", numbered(7))
+    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"])
+    (tmp_path / "trainB" / "IMG_1.HEIC").touch()
+    (tmp_path / "trainB" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "trainB" / "loop").symlink_to(tmp_path / "trainB")
+    fill(tmp_path, ["loose.png"])
+    fill(tmp_path / "trainC", ["c.png"])
+    task = load_task("folder", image_size=12, path=tmp_path)
+    assert task.info["left_out"] == [
+        "1 picture in 1 sub-folder (trainC): move them to where the others are",
+        "1 file (loose.png) beside trainA and trainB: move them into one of these",
+        "trainA: 7 pictures in 1 sub-folder (session1): move them to where the others are",
+        "trainB: 3 pictures in 1 sub-folder (loop): move them to where the others are",
+        "trainB: other files: 1 of .heic (what is a picture among them, such as HEIC: export it as JPEG or PNG)",
+        "trainB: 1 link to nothing (gone.png): put the files back, or copy them",
+        "trainB: 1 hidden file (._x.png): rename what is a picture among them",
+    ]
+    fill(tmp_path / "nested" / "train" / "class1", numbered(6), pair=True)
+    with pytest.raises(ValueError, match=r"train holds no pictures \(6 pictures in 1 sub-folder \(class1\): move them"):
+        load_task("folder", image_size=12, path=tmp_path / "nested")
+
+
+def test_check_finds_what_training_would_meet(tmp_path, capsys):
+    def check(folder, *layout):
+        status = data_command.main(["check", str(folder), *layout])
+        return status, capsys.readouterr().out
+
+    fill(tmp_path / "in" / "trainA", numbered(4))
+    fill(tmp_path / "other disk", ["x.png", "y.png", "z.png"])
+    (tmp_path / "in" / "trainB").symlink_to(tmp_path / "other disk")
+    assert check(tmp_path / "in") == (0, "every picture can be read\n")
+    (tmp_path / "in" / "trainA" / "IMG_1.HEIC").touch()
+    assert "\nnot read: trainA: other files: 1 of .heic" in check(tmp_path / "in")[1]
+    whole = (tmp_path / "other disk" / "y.png").read_bytes()
+    (tmp_path / "other disk" / "y.png").write_bytes(whole[: len(whole) // 2])
+    status, said = check(tmp_path / "in")
+    assert status == 1 and "trainB/y.png cannot be decoded" in said
+    (tmp_path / "other disk" / "y.png").rename(os.fsdecode(bytes(tmp_path) + b"/other disk/M\xfcnchen.png"))
+    status, said = check(tmp_path / "in")
+    assert status == 1 and r"trainB/M\xfcnchen.png cannot be decoded" in said
+
+    fill(tmp_path / "pairs" / "trainA", numbered(4))
+    fill(tmp_path / "pairs" / "trainB", numbered(4))
+    status, said = check(tmp_path / "pairs")
+    assert status == 1 and "Say layout='paired'" in said
+    assert check(tmp_path / "pairs", "paired") == (0, "every picture can be read\n")
+
+    fill(tmp_path / "photos" / "2026", ["a.png"])
+    assert check(tmp_path / "photos")[0] == 1 and check(tmp_path / "photos" / "2026")[0] == 0
+    assert data_command.main(["check", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_ten_pictures_leave_two_for_the_test(tmp_path):
+    """Of which the evaluation needs two, long after the folder was read."""
+    for n, test in ((3, 2), (10, 2), (30, 3)):
+        fill(tmp_path / f"{n}" / "train", numbered(n), pair=True)
+        task = load_task("folder", image_size=12, path=tmp_path / f"{n}")
+        assert (len(task.train), len(task.test)) == (n - test, test)
 
 
 def test_a_bad_picture_stops_training_by_name(tmp_path):

@@ -241,14 +241,12 @@ def scan_pictures(folder: Path | str, skip: Collection[str] = ()) -> Listing:
                 others.append(entry.name)
     left_out = []
     if below:
-        left_out.append(
-            f"{_count(sum(below.values()), 'picture')} in {_count(len(below), 'sub-folder')} ({_first(below)}), which "
-            f"are not read: move them to where the others are"
-        )
+        where = f"{_count(len(below), 'sub-folder')} ({_first(below)})"
+        left_out.append(f"{_count(sum(below.values()), 'picture')} in {where}: move them to where the others are")
     if others:
         kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
         has = ", ".join(f"{count:,} of {shown(kind)}" for kind, count in kinds.most_common(5))
-        left_out.append(f"other files: {has}; what is a picture among them (HEIC, raw), export as JPEG or PNG")
+        left_out.append(f"other files: {has} (what is a picture among them, such as HEIC: export it as JPEG or PNG)")
     if dead:
         left_out.append(f"{_count(len(dead), 'link')} to nothing ({_first(dead)}): put the files back, or copy them")
     if hidden:
