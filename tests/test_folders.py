@@ -1,6 +1,7 @@
 """Tasks from folders of pictures: layouts, splits, and a large folder that is listed and decoded once."""
 
 import ast
+import io
 import os
 import re
 import unicodedata
@@ -223,7 +224,7 @@ def test_what_is_left_out_is_said(tmp_path):
         "1 file (loose.png) beside trainA and trainB: move them into one of these",
         "trainA: 7 pictures in 1 sub-folder (session1): move them to where the others are",
         "trainB: 3 pictures in 1 sub-folder (loop): move them to where the others are",
-        "trainB: other files: 1 of .heic (what is a picture among them, such as HEIC: export it as JPEG or PNG)",
+        "trainB: other files: 1 of .heic: export those that are pictures, such as HEIC, as JPEG or PNG",
         "trainB: 1 link to nothing (gone.png): put the files back, or copy them",
         "trainB: 1 hidden file (._x.png): rename what is a picture among them",
     ]
@@ -243,8 +244,9 @@ def test_check_finds_what_training_would_meet(tmp_path, capsys):
     assert check(tmp_path / "in") == (0, "every picture can be read\n")
     (tmp_path / "in" / "trainA" / "IMG_1.HEIC").touch()
     assert "\nnot read: trainA: other files: 1 of .heic" in check(tmp_path / "in")[1]
-    whole = (tmp_path / "other disk" / "y.png").read_bytes()
-    (tmp_path / "other disk" / "y.png").write_bytes(whole[: len(whole) // 2])
+    noise = io.BytesIO()
+    Image.effect_noise((40, 40), 50).save(noise, "PNG")
+    (tmp_path / "other disk" / "y.png").write_bytes(noise.getvalue()[:900])
     status, said = check(tmp_path / "in")
     assert status == 1 and "trainB/y.png cannot be decoded" in said
     (tmp_path / "other disk" / "y.png").rename(os.fsdecode(bytes(tmp_path) + b"/other disk/M\xfcnchen.png"))
@@ -258,7 +260,10 @@ def test_check_finds_what_training_would_meet(tmp_path, capsys):
     assert check(tmp_path / "pairs", "paired") == (0, "every picture can be read\n")
 
     fill(tmp_path / "photos" / "2026", ["a.png"])
-    assert check(tmp_path / "photos")[0] == 1 and check(tmp_path / "photos" / "2026")[0] == 0
+    below = "not read: 1 picture in 1 sub-folder (2026): move them to where the others are"
+    assert check(tmp_path / "photos") == (0, f"every picture can be read\n{below}\n")
+    (tmp_path / "empty").mkdir()
+    assert check(tmp_path / "empty")[0] == 1
     assert data_command.main(["check", str(tmp_path / "nowhere")]) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
 

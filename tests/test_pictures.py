@@ -199,7 +199,7 @@ def test_listing_skips_what_is_no_picture(save, tmp_path):
     with pytest.raises(ValueError, match=r"holds no pictures \(it is empty\): expected files that end in"):
         list_pictures(tmp_path / "folder.png")
     (tmp_path / "folder.png" / "IMG_1.HEIC").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"other files: 1 of \.heic \(what is a picture among them"):
+    with pytest.raises(ValueError, match=r"other files: 1 of \.heic: export those that are pictures"):
         list_pictures(tmp_path / "folder.png")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_pictures(tmp_path / "nowhere")

@@ -8,7 +8,7 @@ from typing import Any
 from i2i_lib.commands import one_line_errors
 from i2i_lib.data.downloads import fetch, listing
 from i2i_lib.data.folders import find_parts
-from i2i_lib.data.pictures import check_pictures, no_pictures, scan_pictures, shown
+from i2i_lib.data.pictures import check_pictures, no_pictures, pictures_below, scan_pictures, shown
 
 _USAGE = """usage:
   python -m i2i_lib.data fetch NAME    download a public data set into data/
@@ -45,7 +45,7 @@ def _check(folder: Path, layout: Any = "auto") -> int:
             left_out = []
             if shown(str(error)) not in problems:
                 problems.append(shown(str(error)))
-    elif not found.pictures:
+    elif not pictures_below(folder):
         problems.append(shown(str(no_pictures(folder, found))))
         left_out = []
     for sentence in problems:

@@ -53,9 +53,10 @@ def read_tile(path: Path | str, size: int, halves: int = 1) -> Tensor:
 def picture_size(path: Path | str) -> tuple[int, int]:
     """Width and height of a picture file, upright, by its header alone. Errors are those of `read_picture`."""
     with _opened(Path(path)) as image:
-        # A PNG may hold EXIF data behind its pixels, which Pillow would decode to find it.
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        sideways = exif.get(ExifTags.Base.Orientation, 1) >= 5
+        sideways = False
+        # Pillow gives the upright size of a TIFF. A PNG may hold EXIF data behind its pixels, which it would decode.
+        if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (image.height, image.width) if sideways else (image.width, image.height)
 
 
@@ -246,7 +247,7 @@ def scan_pictures(folder: Path | str, skip: Collection[str] = ()) -> Listing:
     if others:
         kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
         has = ", ".join(f"{count:,} of {shown(kind)}" for kind, count in kinds.most_common(5))
-        left_out.append(f"other files: {has} (what is a picture among them, such as HEIC: export it as JPEG or PNG)")
+        left_out.append(f"other files: {has}: export those that are pictures, such as HEIC, as JPEG or PNG")
     if dead:
         left_out.append(f"{_count(len(dead), 'link')} to nothing ({_first(dead)}): put the files back, or copy them")
     if hidden:
@@ -265,7 +266,9 @@ def pictures_below(folder: Path | str) -> list[Path]:
             continue
         visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(path, name) for name in files if _has_suffix(name) and not name.startswith(".")]
+        for name in files:
+            if _has_suffix(name) and not name.startswith(".") and os.path.isfile(os.path.join(path, name)):
+                found.append(Path(path, name))
     return sorted(found)
 
 
