@@ -167,12 +167,29 @@ def test_names_that_pair_in_part_leave_the_layout_open(tmp_path):
     with pytest.raises(ValueError, match=odd):
         load()
     assert load("unpaired").family == "cyclegan"
-    for name in numbered(11):
-        (tmp_path / "trainA" / name).rename(tmp_path / "trainA" / f"summer-{name}")
+    for i, name in enumerate(numbered(11)):
+        (tmp_path / "trainA" / name).rename(tmp_path / "trainA" / f"summer{chr(97 + i)}.png")
     assert load().family == "cyclegan", "8 of 20 names are a chance"
     fill(tmp_path / "trainA", [unicodedata.normalize("NFD", "café.png")])
-    with pytest.raises(ValueError, match="or the encoding of its accents: rename them"):
+    with pytest.raises(ValueError, match="capitals or the encoding of its accents: rename them"):
         load("paired")
+
+
+def test_names_that_nearly_pair_are_not_taken_for_heaps(tmp_path):
+    load = lambda part, layout="auto": load_task("folder", image_size=12, path=tmp_path / part, layout=layout)  # noqa: E731
+    fill(tmp_path / "cases" / "trainA", [f"IMG_{i}.JPG" for i in range(9)])
+    fill(tmp_path / "cases" / "trainB", [f"img_{i}.png" for i in range(9)])
+    with pytest.raises(ValueError, match="hold the same names"):
+        load("cases")
+    assert len(load("cases", "paired").train) == 7
+    fill(tmp_path / "ends" / "trainA", [f"{i}-input.png" for i in range(9)])
+    fill(tmp_path / "ends" / "trainB", [f"{i}-target.png" for i in range(9)])
+    with pytest.raises(ValueError, match=r"numbers do not \(as trainA/0-input\.png and trainB/0-target\.png\)\. If"):
+        load("ends")
+    assert load("ends", "unpaired").family == "cyclegan"
+    fill(tmp_path / "words" / "trainA", ["a.png", "b.png", "c.png"])
+    fill(tmp_path / "words" / "trainB", ["x.png", "y.png", "z.png"])
+    assert load("words").family == "cyclegan"
 
 
 def test_every_file_of_a_paired_folder_has_the_shape_of_a_pair(tmp_path):

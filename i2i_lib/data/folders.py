@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import statistics
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     | layout | expected in `path` | family |
     |---|---|---|
     | unpaired | `trainA`, `trainB`; for the test `testA`, `testB` | cyclegan |
-    | paired | the same; a picture of A belongs to that of B with its name, up to the suffix | pix2pix |
+    | paired | the same; a picture of A belongs to that of B with its name, up to suffix and capitals | pix2pix |
     | side-by-side | `train`; for the test `test` or `val`; each picture's left half is A, its right half B | pix2pix |
     | auto | inferred from the names of folders and files, or ValueError where they leave it open | |
 
@@ -136,9 +137,11 @@ def find_parts(where: Path, layout: Layout = "auto") -> Parts:
     if layout == "side-by-side":
         _check_halves(train + test, asked=asked)
     elif layout == "paired":
-        train, test = _in_pairs(train), _in_pairs(test)
+        train = _in_pairs(train)
         _check_pairs(train)
-        _check_pairs(test)
+        if test:
+            test = _in_pairs(test)
+            _check_pairs(test)
     if not test:
         train, test = _hold_out(train, together=layout == "paired")
     for folder, files in test:
@@ -182,6 +185,7 @@ def _detect(where: Path) -> Layout:
         b = {_stem(name): name for name in _listed(where / "trainB").pictures}
         both = a.keys() & b.keys()
         if 2 * len(both) < min(len(a), len(b)):
+            _check_numbers(where, list(a.values()), list(b.values()))
             return "unpaired"
         if len(a) == len(b) == len(both):
             raise ValueError(
@@ -204,7 +208,21 @@ def _detect(where: Path) -> Layout:
 
 def _stem(name: str) -> str:
     """What partners have in common; macOS writes an accent as a character of its own, others do not."""
-    return unicodedata.normalize("NFC", Path(name).stem)
+    return unicodedata.normalize("NFC", Path(name).stem).casefold()
+
+
+def _check_numbers(where: Path, a: list[str], b: list[str]) -> None:
+    """Refuse names that differ, but for most of them not in their numbers, as 001-input and 001-target do."""
+    numbers_a = {tuple(re.findall(r"\d+", name)): name for name in a}
+    numbers_b = {tuple(re.findall(r"\d+", name)): name for name in b}
+    both = (numbers_a.keys() & numbers_b.keys()) - {()}
+    if 2 * len(both) >= min(len(a), len(b)):
+        example = min(both)
+        raise ValueError(
+            f"{where}: names in trainA and trainB differ, and their numbers do not (as trainA/{numbers_a[example]} and "
+            f"trainB/{numbers_b[example]}). If these are pairs, give both the same name and say layout='paired'; if "
+            "not, say layout='unpaired'"
+        )
 
 
 def _sizes(folder: Path, files: dict[str, int]) -> list[tuple[int, int]]:
@@ -242,8 +260,6 @@ def _check_halves(parts: list[Part], *, asked: bool) -> None:
 
 def _check_pairs(parts: list[Part]) -> None:
     """Refuse partners of two shapes, which cannot show the same thing in the same places."""
-    if not parts:
-        return
     (first, files), (second, others) = parts
     odd = []
     for name, size, other in zip(files, _sizes(first, files), _sizes(second, others), strict=True):
@@ -265,8 +281,8 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
         if len(stems[-1]) < len(files):
             twice = sorted(files.keys() - stems[-1].values())
             raise ValueError(
-                f"{folder}: {shorten(twice)} share their name with another but for its suffix or the encoding of its "
-                "accents: rename them"
+                f"{folder}: {shorten(twice)} share their name with another but for its suffix, capitals "
+                "or the encoding of its accents: rename them"
             )
     for i, (folder, _) in enumerate(parts):
         if alone := [name for stem, name in stems[i].items() if stem not in stems[1 - i]]:
@@ -274,8 +290,9 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
                 f"{folder}: {shorten(alone)} have no partner of that name in {parts[1 - i][0].name}: add or remove"
                 " them, or say layout='unpaired'"
             )
+    order = sorted(stems[0], key=lambda stem: Path(stems[0][stem]).stem)
     return [
-        (folder, {names[stem]: files[names[stem]] for stem in sorted(stems[0])})
+        (folder, {names[stem]: files[names[stem]] for stem in order})
         for (folder, files), names in zip(parts, stems, strict=True)
     ]
 
