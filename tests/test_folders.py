@@ -250,6 +250,17 @@ def test_what_is_left_out_is_said(tmp_path):
         load_task("folder", image_size=12, path=tmp_path / "nested")
 
 
+def test_check_says_it_in_any_locale(tmp_path, monkeypatch):
+    fill(tmp_path / "in", ["café.png"])
+    fill(tmp_path / "in" / "über", ["a.png"])
+    (tmp_path / "in" / "café.png").write_text("no picture")
+    said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", said)
+    assert data_command.main(["check", str(tmp_path / "in")]) == 1
+    said.seek(0)
+    assert r"caf\xe9.png is not a picture" in (text := said.read()) and r"1 sub-folder (\xfcber)" in text
+
+
 def test_check_finds_what_training_would_meet(tmp_path, capsys):
     def check(folder, *layout):
         status = data_command.main(["check", str(folder), *layout])
