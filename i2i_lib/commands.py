@@ -1,5 +1,6 @@
 """Command lines: an error is a sentence, not a stack trace."""
 
+import io
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -16,6 +17,8 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr escapes what its encoding lacks by itself
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(*args, **kwargs)
         except KeyboardInterrupt:

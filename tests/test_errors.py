@@ -194,8 +194,8 @@ def foreign_plan(folder: Path) -> str:
 
 
 def foreign_tiles(folder: Path) -> str:
-    pictures(folder / "trainA", "1.png", "2.png")
-    pictures(folder / "trainB", "3.png", "4.png")
+    pictures(folder / "trainA", "1.png", "2.png", "3.png")
+    pictures(folder / "trainB", "4.png", "5.png", "6.png")
     data.save_task(data.load_task("folder", image_size=16, path=folder), folder / "data")
     (folder / "data.safetensors").write_bytes(b"other tiles")
     return raised(data.load_saved_task, folder / "data")

@@ -1,8 +1,10 @@
 """Tasks from folders of pictures: layouts, splits, and a large folder that is listed and decoded once."""
 
 import ast
+import io
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i2i_lib.data import __main__ as data_command
 from i2i_lib.data import folders, picture_cache
 from i2i_lib.data.batches import paired_batches, unpaired_batches
 from i2i_lib.data.picture_cache import FileImages
@@ -39,12 +42,12 @@ def numbered(n: int, suffix: str = "png") -> list[str]:
 def test_unpaired_folders(tmp_path):
     fill(tmp_path / "trainA", numbered(5), 10)
     fill(tmp_path / "trainB", ["x.png", "y.BMP"], 200)
-    fill(tmp_path / "testA", ["t.png"], 10)
+    fill(tmp_path / "testA", ["t.png", "u.png"], 10)
     fill(tmp_path / "testB", numbered(3), 200)
     task = load_task("folder", image_size=12, path=tmp_path)
     assert (task.name, task.family, task.train.paired, task.test.paired) == ("folder", "cyclegan", False, False)
     assert (len(task.train), len(task.train.target)) == (5, 2) and task.train.size == 13
-    assert (len(task.test), len(task.test.target), task.test.size) == (1, 3, 12)
+    assert (len(task.test), len(task.test.target), task.test.size) == (2, 3, 12)
     batch = next(unpaired_batches(task.train, image_size=12, batch_size=4, seed=0)(0))
     assert batch.source.shape == (4, 3, 12, 12)
     assert ((batch.source[:, 0] + 1) * 127.5).round().eq(10).all()
@@ -58,7 +61,7 @@ def test_all_real_targets_have_the_size_of_a_test_tile(tmp_path):
         fill(tmp_path / name, numbered(n), 200 if name.endswith("B") else 10)
     whole = np.arange(144, dtype=np.uint8).reshape(12, 12, 1).repeat(3, 2)  # at the size asked for, to stay as it is
     Image.fromarray(whole).save(tmp_path / "trainB" / "0004.png")
-    task = load_task("folder", image_size=12, path=tmp_path)
+    task = load_task("folder", image_size=12, path=tmp_path, layout="unpaired")
     batches = list(real_targets(task, 3))
     assert [batch.shape for batch in batches] == [(3, 3, 12, 12), (2, 3, 12, 12), (3, 3, 12, 12)]
     assert torch.equal(batches[1][1], torch.from_numpy(whole).permute(2, 0, 1))
@@ -117,7 +120,7 @@ def test_the_two_ways_between_horses_and_zebras(tmp_path):
 def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
     load = lambda path, **options: load_task("folder", image_size=12, path=path, **options)  # noqa: E731
     fill(tmp_path / "loose", ["a.png"])
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="the task folder needs path"):
         load_task("folder", image_size=12)
@@ -128,12 +131,17 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
         load(tmp_path / "single")
     fill(tmp_path / "one" / "trainA", ["a.png"])
     fill(tmp_path / "one" / "trainB", ["b.png", "c.png"])
-    with pytest.raises(ValueError, match=r"trainA holds one picture.*add pictures, or a folder testA"):
+    with pytest.raises(
+        ValueError, match=r"at least 3 pictures are needed, 2 .*trainA holds 1: add pictures, or a folder testA"
+    ):
         load(tmp_path / "one")
     fill(tmp_path / "one" / "testA", ["a.png"])
     with pytest.raises(ValueError, match="has testA and not the other"):
         load(tmp_path / "one")
-    fill(tmp_path / "one" / "testB", ["b.png"])
+    fill(tmp_path / "one" / "testB", ["b.png", "c.png"])
+    with pytest.raises(ValueError, match=r"testA holds one picture: the evaluation needs at least 2"):
+        load(tmp_path / "one")
+    fill(tmp_path / "one" / "testA", ["b.png"])
     task = load(tmp_path / "one")
     assert next(unpaired_batches(task.train, image_size=12, batch_size=3, seed=0)(0)).source.shape[0] == 3
     for name in "xyzab":
@@ -145,13 +153,164 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
         load_task("zebra2horse", image_size=12)
 
 
+def test_names_that_pair_in_part_leave_the_layout_open(tmp_path):
+    load = lambda layout="auto": load_task("folder", image_size=12, path=tmp_path, layout=layout)  # noqa: E731
+    names = ["café.png", *numbered(19)]
+    fill(tmp_path / "trainA", names)
+    fill(tmp_path / "trainB", [unicodedata.normalize("NFD", name) for name in names])
+    with pytest.raises(ValueError, match="hold the same names"):
+        load()
+    batch = to_batch(load("paired").train, slice(None))
+    assert torch.equal(batch.source[:, 1], batch.target[:, 1])
+    (tmp_path / "trainB" / "0007.png").rename(tmp_path / "trainB" / "0007_.png")
+    odd = r"share 19 names, and not 2 files \(trainA/0007\.png, trainB/0007_\.png\)\. .*layout='paired'.*'unpaired'"
+    with pytest.raises(ValueError, match=odd):
+        load()
+    assert load("unpaired").family == "cyclegan"
+    for i, name in enumerate(numbered(11)):
+        (tmp_path / "trainA" / name).rename(tmp_path / "trainA" / f"summer{chr(97 + i)}.png")
+    assert load().family == "cyclegan", "8 of 20 names are a chance"
+    fill(tmp_path / "trainA", [unicodedata.normalize("NFD", "café.png")])
+    with pytest.raises(ValueError, match="capitals or the encoding of its accents: rename them"):
+        load("paired")
+
+
+def test_names_that_nearly_pair_are_not_taken_for_heaps(tmp_path):
+    load = lambda part, layout="auto": load_task("folder", image_size=12, path=tmp_path / part, layout=layout)  # noqa: E731
+    fill(tmp_path / "cases" / "trainA", [f"IMG_{i}.JPG" for i in range(9)])
+    fill(tmp_path / "cases" / "trainB", [f"img_{i}.png" for i in range(9)])
+    with pytest.raises(ValueError, match="hold the same names"):
+        load("cases")
+    assert len(load("cases", "paired").train) == 7
+    fill(tmp_path / "ends" / "trainA", [f"{i}-input.png" for i in range(9)])
+    fill(tmp_path / "ends" / "trainB", [f"{i}-target.png" for i in range(9)])
+    with pytest.raises(ValueError, match=r"numbers do not \(as trainA/0-input\.png and trainB/0-target\.png\)\. If"):
+        load("ends")
+    assert load("ends", "unpaired").family == "cyclegan"
+    fill(tmp_path / "words" / "trainA", ["a.png", "b.png", "c.png"])
+    fill(tmp_path / "words" / "trainB", ["x.png", "y.png", "z.png"])
+    assert load("words").family == "cyclegan"
+
+
+def test_every_file_of_a_paired_folder_has_the_shape_of_a_pair(tmp_path):
+    load = lambda part, **options: load_task("folder", image_size=12, path=tmp_path / part, **options)  # noqa: E731
+    fill(tmp_path / "first" / "train", numbered(2), pair=True)
+    fill(tmp_path / "first" / "train", [f"single{i}.png" for i in range(8)])
+    odd = r"train/single0\.png is 16 x 12: two pictures .*; 8 files \(train/single0\.png, .*, …\) of 10 have another"
+    with pytest.raises(ValueError, match=odd):
+        load("first")
+    fill(tmp_path / "test" / "train", numbered(8), pair=True)
+    fill(tmp_path / "test" / "test", numbered(4))
+    for layout in ("auto", "side-by-side"):
+        with pytest.raises(ValueError, match=r"4 files \(test/0000\.png.* of 12 have another shape"):
+            load("test", layout=layout)
+    fill(tmp_path / "portraits" / "train", numbered(8))  # halves of 8 x 12
+    assert load("portraits", layout="side-by-side").family == "pix2pix"
+    fill(tmp_path / "portraits" / "val", ["a.png", "b.png"])
+    Image.new("RGB", (30, 10)).save(tmp_path / "portraits" / "val" / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png is 30 x 10: most files here are 1\.33 times as wide as high"):
+        load("portraits", layout="side-by-side")
+
+    fill(tmp_path / "pairs" / "trainA", numbered(8))
+    fill(tmp_path / "pairs" / "trainB", numbered(8))
+    Image.new("RGB", (33, 25)).save(tmp_path / "pairs" / "trainB" / "0002.png")  # larger, and rounded
+    assert load("pairs", layout="paired").family == "pix2pix"
+    fill(tmp_path / "pairs" / "trainB", ["0003.png"], pair=True)
+    with pytest.raises(ValueError, match=r"1 file \(0003\.png: 16 x 12 and 24 x 12\) have another shape than their"):
+        load("pairs", layout="paired")
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for suffix in ("png", "jpg", "tif"):
+        Image.new("RGB", (12, 16)).save(tmp_path / "pairs" / "trainB" / f"0003.{suffix}", exif=sideways)
+        assert load("pairs", layout="paired").family == "pix2pix", suffix
+        (tmp_path / "pairs" / "trainB" / f"0003.{suffix}").unlink()
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    fill(tmp_path / "trainA", numbered(4))
+    fill(tmp_path / "trainA" / "session1" / "more", numbered(7))
+    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"])
+    (tmp_path / "trainB" / "IMG_1.HEIC").touch()
+    (tmp_path / "trainB" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "trainB" / "loop").symlink_to(tmp_path / "trainB")
+    fill(tmp_path, ["loose.png"])
+    fill(tmp_path / "trainC", ["c.png"])
+    task = load_task("folder", image_size=12, path=tmp_path)
+    assert task.info["left_out"] == [
+        "1 picture in 1 sub-folder (trainC): move them to where the others are",
+        "1 file (loose.png) beside trainA and trainB: move them into one of these",
+        "trainA: 7 pictures in 1 sub-folder (session1): move them to where the others are",
+        "trainB: 3 pictures in 1 sub-folder (loop): move them to where the others are",
+        "trainB: other files: 1 of .heic: export those that are pictures, such as HEIC, as JPEG or PNG",
+        "trainB: 1 link to nothing (gone.png): put the files back, or copy them",
+        "trainB: 1 hidden file (._x.png): rename what is a picture among them",
+    ]
+    fill(tmp_path / "nested" / "train" / "class1", numbered(6), pair=True)
+    with pytest.raises(ValueError, match=r"train holds no pictures \(6 pictures in 1 sub-folder \(class1\): move them"):
+        load_task("folder", image_size=12, path=tmp_path / "nested")
+
+
+def test_check_says_it_in_any_locale(tmp_path, monkeypatch):
+    fill(tmp_path / "in", ["café.png"])
+    fill(tmp_path / "in" / "über", ["a.png"])
+    (tmp_path / "in" / "café.png").write_text("no picture")
+    said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", said)
+    assert data_command.main(["check", str(tmp_path / "in")]) == 1
+    said.seek(0)
+    assert r"caf\xe9.png is not a picture" in (text := said.read()) and r"1 sub-folder (\xfcber)" in text
+
+
+def test_check_finds_what_training_would_meet(tmp_path, capsys):
+    def check(folder, *layout):
+        status = data_command.main(["check", str(folder), *layout])
+        return status, capsys.readouterr().out
+
+    fill(tmp_path / "in" / "trainA", numbered(4))
+    fill(tmp_path / "other disk", ["x.png", "y.png", "z.png"])
+    (tmp_path / "in" / "trainB").symlink_to(tmp_path / "other disk")
+    assert check(tmp_path / "in") == (0, "every picture can be read\n")
+    (tmp_path / "in" / "trainA" / "IMG_1.HEIC").touch()
+    assert "\nnot read: trainA: other files: 1 of .heic" in check(tmp_path / "in")[1]
+    noise = io.BytesIO()
+    Image.effect_noise((40, 40), 50).save(noise, "PNG")
+    (tmp_path / "other disk" / "y.png").write_bytes(noise.getvalue()[:900])
+    status, said = check(tmp_path / "in")
+    assert status == 1 and "trainB/y.png cannot be decoded" in said
+    (tmp_path / "other disk" / "y.png").rename(os.fsdecode(bytes(tmp_path) + b"/other disk/M\xfcnchen.png"))
+    status, said = check(tmp_path / "in")
+    assert status == 1 and r"trainB/M\xfcnchen.png cannot be decoded" in said
+
+    fill(tmp_path / "pairs" / "trainA", numbered(4))
+    fill(tmp_path / "pairs" / "trainB", numbered(4))
+    status, said = check(tmp_path / "pairs")
+    assert status == 1 and "Say layout='paired'" in said
+    assert check(tmp_path / "pairs", "paired") == (0, "every picture can be read\n")
+
+    fill(tmp_path / "photos" / "2026", ["a.png"])
+    below = "not read: 1 picture in 1 sub-folder (2026): move them to where the others are"
+    assert check(tmp_path / "photos") == (0, f"every picture can be read\n{below}\n")
+    (tmp_path / "empty").mkdir()
+    assert check(tmp_path / "empty")[0] == 1
+    assert data_command.main(["check", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_ten_pictures_leave_two_for_the_test(tmp_path):
+    """Of which the evaluation needs two, long after the folder was read."""
+    for n, test in ((3, 2), (10, 2), (30, 3)):
+        fill(tmp_path / f"{n}" / "train", numbered(n), pair=True)
+        task = load_task("folder", image_size=12, path=tmp_path / f"{n}")
+        assert (len(task.train), len(task.test)) == (n - test, test)
+
+
 def test_a_bad_picture_stops_training_by_name(tmp_path):
     fill(tmp_path / "trainA", numbered(4))
     fill(tmp_path / "trainB", ["b.png", "c.png"])
     for name in numbered(4):
         (tmp_path / "trainA" / name).write_text("no picture")
-    fill(tmp_path / "testA", ["a.png"])
-    fill(tmp_path / "testB", ["a.png"])
+    fill(tmp_path / "testA", ["a.png", "b.png"])
+    fill(tmp_path / "testB", ["a.png", "b.png"])
     batches = unpaired_batches(
         load_task("folder", image_size=12, path=tmp_path).train, image_size=12, batch_size=1, seed=0
     )
@@ -196,7 +355,7 @@ def test_saved_folders_come_back_without_listing(tmp_path, monkeypatch):
     task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction="BtoA")
     save_task(task, tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "list_pictures", None)
+        patch.setattr(folders, "scan_pictures", None)
         back = load_saved_task(tmp_path / "data")
     assert (back.info, back.family, back.train.paired) == (task.info, "pix2pix", True)
     for part in ("train", "test"):
@@ -225,15 +384,17 @@ def test_the_guide_quotes_messages_that_exist():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant):
+                said.append(str(node.value))
     quoted = re.findall(r"^\| `(.+?)` \|", guide().split("## When something goes wrong")[1], re.M)
     assert len(quoted) > 12 and not [text for text in quoted if not any(text in message for message in said)]
 
 
 def test_the_guide_turns_photographs_into_a_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg"], 90)
+    fill(tmp_path / "photos", ["a.jpg", "b.png", "c.jpeg", "d.png"], 90)
     exec(re.findall(r"```python\n(.*?)```", guide(), re.S)[0], {})
     task = load_task("folder", image_size=12, path="my-pictures")
-    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 1)
+    assert task.family == "pix2pix" and (len(task.train), len(task.test)) == (2, 2)
     source, target = task.train.source[0][:, 0, 0].tolist(), task.train.target[0][:, 0, 0].tolist()
     assert len(set(source)) == 1 and abs(source[0] - sum(target) / 3) <= 2 and abs(target[0] - 90) <= 3

@@ -1,11 +1,13 @@
 """Picture files of every kind that users have, and the ones that are none."""
 
+import errno
+import os
 import re
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from i2i_lib.data import picture_cache
 from i2i_lib.data.picture_cache import FileImages
@@ -105,6 +107,73 @@ def test_what_is_no_picture_is_refused_by_name(save, tmp_path, monkeypatch):
             read_picture(tmp_path / "whole.png")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_12_bits_in_a_file_of_16_are_refused(save, suffix):
+    values = np.linspace(0, 4000, 256).astype(np.uint16).reshape(16, 16)
+    with pytest.raises(ValueError, match=r"its 16-bit values are not above 4,000 of 65,535.* \(by 16 if"):
+        read_picture(save(f"grey.{suffix}", values))
+    assert read_picture(save(f"full.{suffix}", values * 16)).max() > 240
+    assert not read_picture(save(f"black.{suffix}", values * 0)).any()
+
+
+def tiff(bands: np.ndarray) -> bytes:
+    """A TIFF [H, W, C] of numbers that Pillow does not write, without compression."""
+    height, width, count = bands.shape
+    tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    kind = {"u": 1, "i": 2, "f": 3}[bands.dtype.kind]
+    lists = {258: (8 * bands.itemsize,) * count, 339: (kind,) * count}
+    if count in (2, 4):
+        lists[338] = (2,)
+    for tag, value in {256: width, 257: height, 259: 1, 262: 2 if count > 2 else 1, 277: count, 278: height}.items():
+        tags[tag] = value
+    for tag, value in lists.items():
+        tags[tag] = value
+    tags[273], tags[279] = 0, bands.nbytes  # the first is counted from the end of the tags
+    return b"II*\0\x08\0\0\0" + tags.tobytes(8) + bands.astype(bands.dtype.newbyteorder("<")).tobytes()
+
+
+def test_16_bits_of_colour_keep_their_range_or_are_refused(save):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16, 1).repeat(3, 2)
+    made = read_picture(save("full.tif", tiff(ramp)))
+    assert (made[0].numpy() - ramp[..., 0] // 256 == 0).all()
+    with pytest.raises(ValueError, match=r"its 16-bit values are not above 4,095 of 65,535"):
+        read_picture(save("dark.tif", tiff(ramp // 16)))
+
+
+def test_pictures_that_are_not_supported_are_called_so(save):
+    flat = np.full((6, 6, 1), 90)
+    for kind, count, called in (
+        (np.float32, 3, "3 bands of floats of 32 bits"),
+        (np.uint16, 2, "2 bands of unsigned integers of 16 bits"),
+        (np.uint8, 5, "5 bands of unsigned integers of 8 bits"),
+        (np.int16, 1, "1 band of signed integers of 16 bits"),
+    ):
+        path = save("a.tif", tiff(flat.astype(kind).repeat(count, 2)))
+        with pytest.raises(
+            ValueError, match=rf"a\.tif is a picture, but has {called}, which is not supported: save it"
+        ):
+            read_picture(path)
+    with pytest.raises(ValueError, match="is a HEIC picture, whatever its name"):
+        read_picture(save("IMG_1.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))
+    with pytest.raises(ValueError, match=r"torn\.tif cannot be decoded"):
+        read_picture(save("torn.tif", b"II*\0\xff\xff\0\0ab"))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOSPC])
+def test_errors_of_the_system_are_not_called_damage(save, monkeypatch, number):
+    path = save("a.png", gradient())
+    where = "builtins.open" if number == errno.EMFILE else "PIL.ImageFile.ImageFile.load"
+
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fails)
+        with pytest.raises(OSError, match=rf"{re.escape(os.strerror(number))}: .*a\.png") as error:
+            read_picture(path)
+    assert error.value.errno == number
+
+
 def test_a_tile_is_the_middle_square_without_aliasing(save):
     wide = np.zeros((50, 150, 3), np.uint8)
     wide[:, 50:100] = gradient(50, 50)
@@ -130,9 +199,9 @@ def test_listing_skips_what_is_no_picture(save, tmp_path):
     with pytest.raises(ValueError, match=r"holds no pictures \(it is empty\): expected files that end in"):
         list_pictures(tmp_path / "folder.png")
     (tmp_path / "folder.png" / "IMG_1.HEIC").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"other files: 1 of \.heic"):
+    with pytest.raises(ValueError, match=r"other files: 1 of \.heic: export those that are pictures"):
         list_pictures(tmp_path / "folder.png")
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_pictures(tmp_path / "nowhere")
 
 

@@ -3,16 +3,20 @@
 import hashlib
 import json
 import os
+import re
+import statistics
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from i2i_lib.data.picture_cache import FileImages
-from i2i_lib.data.pictures import list_pictures, read_picture, shorten
+from i2i_lib.data.pictures import THREADS, Listing, no_pictures, picture_size, scan_pictures, shorten, shown
 from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
 from i2i_lib.files import root
 
@@ -21,6 +25,7 @@ Part = tuple[Path, dict[str, int]]  # a folder, and some of its files with their
 _TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
 _HELD_OUT = 0.1  # of the pictures, where no folder is for the test
 _MAX_HELD_OUT = 500
+_LEAST_TEST = 2  # pictures of each domain: a covariance and an interval need two
 _MAX_TEST = 2000  # pictures of a test folder: they are held in memory, and every student translates them all
 # The tasks of the paper: the folder in data/, its layout, and whether the second domain is the source.
 _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
@@ -57,22 +62,23 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     | layout | expected in `path` | family |
     |---|---|---|
     | unpaired | `trainA`, `trainB`; for the test `testA`, `testB` | cyclegan |
-    | paired | the same; a picture of A belongs to that of B with its name, up to the suffix | pix2pix |
+    | paired | the same; a picture of A belongs to that of B with its name, up to suffix and capitals | pix2pix |
     | side-by-side | `train`; for the test `test` or `val`; each picture's left half is A, its right half B | pix2pix |
-    | auto | inferred from the folders' names, or ValueError where they leave it open | |
+    | auto | inferred from the names of folders and files, or ValueError where they leave it open | |
 
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
-    Without test folders a tenth of the pictures, at most 500, are held out: those whose names have the lowest hash.
+    Without test folders a tenth of the pictures, 2 to 500, are held out: those whose names have the lowest hash.
     Of a test folder, 2,000 pictures are taken at most, evenly. Training pictures stay in their files (`FileImages`).
+    `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders.
+
+    Raises FileNotFoundError if the folder does not exist. Raises ValueError for a folder without pictures or with too
+    few; names that pair in part; pairs of two shapes; side-by-side files that are not twice as wide as high, or with
+    `layout="side-by-side"`, have another shape than most. Of the two paired layouts, every file's header is read.
     """
     if not path:
         raise ValueError("the task folder needs path: the folder that holds trainA and trainB, or train")
     where = Path(path).expanduser().resolve()
-    if not where.is_dir():
-        raise FileNotFoundError(f"{where} is not a folder")
-    if layout == "auto":
-        layout = _detect(where)
-    train, test, test_from = _parts(where, layout)
+    layout, train, test, test_from, left_out = find_parts(where, layout)
     train_size = round(_TRAIN_MARGIN * image_size)
     listing = [list(files.items()) for _, files in train + test]
     info = {
@@ -83,6 +89,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         "train_pictures": [len(files) for _, files in train],
         "test_pictures": [len(files) for _, files in test],
         "test_from": test_from,
+        "left_out": left_out,
         # So that a training on other files is not taken up where this one stopped.
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
@@ -91,27 +98,59 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     return Task("folder", family, seen, _tiles(test, image_size, layout, swap=swap, whole=True), info)
 
 
-def _parts(where: Path, layout: Layout) -> tuple[list[Part], list[Part], list[str] | str]:
-    """Training and test pictures of both domains, or of the folder whose files hold both; and where the test is from.
+class Parts(NamedTuple):
+    """What a task reads of a folder: training and test pictures of both domains, or of the folder that holds both."""
 
-    Paired domains are in the same order.
-    """
+    layout: Layout  # not "auto"
+    train: list[Part]  # paired domains are in the same order
+    test: list[Part]
+    test_from: list[str] | str  # the test folders, or how the pictures were chosen
+    left_out: list[str]  # sentences about what is not read
+
+
+def find_parts(where: Path, layout: Layout = "auto") -> Parts:
+    """List a folder in one of the layouts of `load_folder`, whose errors it raises; no picture is decoded."""
+    if not where.is_dir():
+        raise FileNotFoundError(f"{where} {'is not a folder' if where.exists() else 'does not exist'}")
+    asked = layout != "auto"
+    if not asked:
+        layout = _detect(where)
     if layout == "side-by-side":
         names, test_names = ["train"], ["test" if (where / "test").is_dir() else "val"]
     elif layout in ("paired", "unpaired"):
         names, test_names = ["trainA", "trainB"], ["testA", "testB"]
     else:
         raise ValueError(f"unknown layout {layout!r}: expected auto, unpaired, side-by-side or paired")
-    train = [(where / name, _listed(where / name)) for name in names]
     present = [name for name in test_names if (where / name).is_dir()]
     if present and len(present) < len(test_names):
         raise ValueError(f"{where} has {present[0]} and not the other: both testA and testB are needed, or neither")
-    test = [(where / name, _listed(where / name)) for name in present]
-    if layout == "paired":
-        train, test = _in_pairs(train), _in_pairs(test)
+    beside = scan_pictures(where, skip=[*names, *present])
+    left_out = list(beside.left_out)
+    if beside.pictures:
+        left_out.append(f"{shorten(beside.pictures)} beside {' and '.join(names)}: move them into one of these")
+    train, test = [], []
+    for part, folders in ((train, names), (test, present)):
+        for name in folders:
+            found = _listed(where / name)
+            part.append((where / name, found.pictures))
+            left_out += [f"{name}: {sentence}" for sentence in found.left_out]
+    if layout == "side-by-side":
+        _check_halves(train + test, asked=asked)
+    elif layout == "paired":
+        train = _in_pairs(train)
+        _check_pairs(train)
+        if test:
+            test = _in_pairs(test)
+            _check_pairs(test)
     if not test:
         train, test = _hold_out(train, together=layout == "paired")
-    return train, [(folder, _thinned(files)) for folder, files in test], present or "held out by name"
+    for folder, files in test:
+        if len(files) < _LEAST_TEST:
+            raise ValueError(f"{folder} holds one picture: the evaluation needs at least {_LEAST_TEST}, add some")
+        if len(files) > _MAX_TEST:
+            left_out.append(f"{folder.name}: {len(files) - _MAX_TEST:,} of {len(files):,} pictures, evenly")
+    test = [(folder, _thinned(files)) for folder, files in test]
+    return Parts(layout, train, test, present or "held out by name", left_out)
 
 
 def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: bool) -> Tiles:
@@ -130,48 +169,120 @@ def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: b
     return placeless_tiles(source, target, block, paired=layout != "unpaired")
 
 
-def _listed(folder: Path) -> dict[str, int]:
-    files = list_pictures(folder)
-    if empty := [name for name, size in files.items() if not size]:
+def _listed(folder: Path) -> Listing:
+    found = scan_pictures(folder)
+    if not found.pictures:
+        raise no_pictures(folder, found)
+    if empty := [name for name, size in found.pictures.items() if not size]:
         raise ValueError(f"{folder} holds {shorten(empty)} of 0 bytes: copy them again, or remove them")
-    return files
+    return found
 
 
 def _detect(where: Path) -> Layout:
-    """Infer the layout from the folders' names."""
+    """Infer the layout from the names of folders and files."""
     if all((where / name).is_dir() for name in ("trainA", "trainB")):
-        a, b = ({Path(name).stem for name in _listed(where / f)} for f in ("trainA", "trainB"))
-        if a != b:
+        a = {_stem(name): name for name in _listed(where / "trainA").pictures}
+        b = {_stem(name): name for name in _listed(where / "trainB").pictures}
+        both = a.keys() & b.keys()
+        if 2 * len(both) < min(len(a), len(b)):
+            _check_numbers(where, list(a.values()), list(b.values()))
             return "unpaired"
+        if len(a) == len(b) == len(both):
+            raise ValueError(
+                f"{where}: trainA and trainB hold the same names. Say layout='paired' if each picture of B shows what "
+                "the one of the same name in A should become, layout='unpaired' if the names mean nothing"
+            )
+        odd = [f"trainA/{a[stem]}" for stem in a.keys() - both] + [f"trainB/{b[stem]}" for stem in b.keys() - both]
         raise ValueError(
-            f"{where}: trainA and trainB hold the same names. Say layout='paired' if each picture of B shows what the "
-            "one of the same name in A should become, layout='unpaired' if the names mean nothing"
+            f"{where}: trainA and trainB share {len(both):,} names, and not {shorten(odd)}. If the names make pairs, "
+            "rename or remove these and say layout='paired'; if they mean nothing, say layout='unpaired'"
         )
     if (where / "train").is_dir():
-        first = where / "train" / next(iter(_listed(where / "train")))
-        _, height, width = read_picture(first).shape
-        if abs(width - 2 * height) > 2:
-            raise ValueError(
-                f"{first} is {width} x {height}: two pictures side by side are mostly twice as wide as high. Say "
-                "layout='side-by-side' if its halves are two pictures, else sort your pictures into trainA and trainB"
-            )
         return "side-by-side"
-    found = ", ".join(sorted(entry.name for entry in where.iterdir())[:5]) or "nothing"
+    found = ", ".join(sorted(shown(entry.name) for entry in where.iterdir())[:5]) or "nothing"
     raise ValueError(
         f"{where} holds {found}: expected trainA and trainB (pictures of two kinds), or train (each picture holds "
         "both, side by side); the page “Your own images” shows how to arrange them"
     )
 
 
+def _stem(name: str) -> str:
+    """What partners have in common; macOS writes an accent as a character of its own, others do not."""
+    return unicodedata.normalize("NFC", Path(name).stem).casefold()
+
+
+def _check_numbers(where: Path, a: list[str], b: list[str]) -> None:
+    """Refuse names that differ, but for most of them not in their numbers, as 001-input and 001-target do."""
+    numbers_a = {tuple(re.findall(r"\d+", name)): name for name in a}
+    numbers_b = {tuple(re.findall(r"\d+", name)): name for name in b}
+    both = (numbers_a.keys() & numbers_b.keys()) - {()}
+    if 2 * len(both) >= min(len(a), len(b)):
+        example = min(both)
+        raise ValueError(
+            f"{where}: names in trainA and trainB differ, and their numbers do not (as trainA/{numbers_a[example]} and "
+            f"trainB/{numbers_b[example]}). If these are pairs, give both the same name and say layout='paired'; if "
+            "not, say layout='unpaired'"
+        )
+
+
+def _sizes(folder: Path, files: dict[str, int]) -> list[tuple[int, int]]:
+    """Width and height of each file."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(picture_size, [folder / name for name in files]))
+
+
+def _check_halves(parts: list[Part], *, asked: bool) -> None:
+    """Refuse files that are unlikely to hold two pictures side by side, by their shapes.
+
+    Files twice as wide as high pass. Where the layout was `asked` for, so do others of the shape that most have.
+    """
+    sizes: dict[Path, tuple[int, int]] = {}
+    for folder, files in parts:
+        sizes |= zip((folder / name for name in files), _sizes(folder, files), strict=True)
+    usual = statistics.median(width / height for width, height in sizes.values()) if asked else 2
+    odd = []
+    for path, (width, height) in sizes.items():
+        if abs(width - 2 * height) > 2 and abs(width - usual * height) > 2:
+            odd.append(path)
+    if not odd:
+        return
+    width, height = sizes[odd[0]]
+    shape = "two pictures side by side are mostly twice as wide as high"
+    if usual != 2:
+        shape = f"most files here are {usual:.2f} times as wide as high"
+    if len(odd) < len(sizes):
+        names = shorten([f"{path.parent.name}/{path.name}" for path in odd])
+        way_out = f"{names} of {len(sizes):,} have another shape: remove them, or make two pictures of each"
+    else:
+        way_out = "say layout='side-by-side' if its halves are two pictures, else sort them into trainA and trainB"
+    raise ValueError(f"{odd[0]} is {width} x {height}: {shape}; {way_out}")
+
+
+def _check_pairs(parts: list[Part]) -> None:
+    """Refuse partners of two shapes, which cannot show the same thing in the same places."""
+    (first, files), (second, others) = parts
+    odd = []
+    for name, size, other in zip(files, _sizes(first, files), _sizes(second, others), strict=True):
+        # At the size of the smaller, 2 pixels are the rounding of whoever shrank it.
+        if abs(size[0] * other[1] - size[1] * other[0]) > 2 * max(*size, *other):
+            odd.append(f"{name}: {size[0]} x {size[1]} and {other[0]} x {other[1]}")
+    if odd:
+        raise ValueError(
+            f"{first.name} and {second.name}: {shorten(odd)} have another shape than their partners: crop both to the "
+            "same part, or say layout='unpaired'"
+        )
+
+
 def _in_pairs(parts: list[Part]) -> list[Part]:
     """The same files, in one order for both folders."""
     stems = []
     for folder, files in parts:
-        stems.append({Path(name).stem: name for name in files})
+        stems.append({_stem(name): name for name in files})
         if len(stems[-1]) < len(files):
             twice = sorted(files.keys() - stems[-1].values())
             raise ValueError(
-                f"{folder}: {shorten(twice)} share their name with another but for its suffix: rename them"
+                f"{folder}: {shorten(twice)} share their name with another but for its suffix, capitals "
+                "or the encoding of its accents: rename them"
             )
     for i, (folder, _) in enumerate(parts):
         if alone := [name for stem, name in stems[i].items() if stem not in stems[1 - i]]:
@@ -179,8 +290,9 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
                 f"{folder}: {shorten(alone)} have no partner of that name in {parts[1 - i][0].name}: add or remove"
                 " them, or say layout='unpaired'"
             )
+    order = sorted(stems[0], key=lambda stem: Path(stems[0][stem]).stem)
     return [
-        (folder, {names[stem]: files[names[stem]] for stem in sorted(stems[0])})
+        (folder, {names[stem]: files[names[stem]] for stem in order})
         for (folder, files), names in zip(parts, stems, strict=True)
     ]
 
@@ -189,14 +301,14 @@ def _hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Pa
     """A training and a test part of each. `together`: the same places of their lists, by the names of the first."""
     train, test = [], []
     for folder, files in parts:
-        if len(files) < 2:
+        if len(files) <= _LEAST_TEST:
             raise ValueError(
-                f"{folder} holds one picture, which cannot be both for training and for the test: add pictures, or a "
-                f"folder {folder.name.replace('train', 'test')}"
+                f"at least {_LEAST_TEST + 1} pictures are needed, {_LEAST_TEST} of them for the test, and {folder} "
+                f"holds {len(files)}: add pictures, or a folder {folder.name.replace('train', 'test')}"
             )
         names = list(parts[0][1] if together else files)
         ranked = sorted(range(len(names)), key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())
-        held = set(ranked[: min(_MAX_HELD_OUT, max(1, round(_HELD_OUT * len(names))))])
+        held = set(ranked[: min(_MAX_HELD_OUT, max(_LEAST_TEST, round(_HELD_OUT * len(names))))])
         for part, is_test in ((train, False), (test, True)):
             chosen = [item for i, item in enumerate(files.items()) if (i in held) == is_test]
             part.append((folder, dict(chosen)))

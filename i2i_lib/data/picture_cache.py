@@ -85,12 +85,13 @@ class FileImages:
             found = path.stat().st_size
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{path} was there when its folder was listed and is gone: put it back, or make the data again"
+                f"{path} was there when its folder was listed and is gone: put it back, or make the data again "
+                "without it"
             ) from None
         if found != listed:
             raise ValueError(
                 f"{path} has {found:,} bytes and had {listed:,} when its folder was listed: put the old file back, "
-                "or make the data again"
+                "or make the data again with this one"
             )
         data = read_tile(path, self.shape[-1], self.halves).numpy().tobytes()
         self._cache.write(i, data)
