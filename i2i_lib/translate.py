@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from i2i_lib.artifacts import without_suffix
 from i2i_lib.checkpoint import Generator, load_generator
 from i2i_lib.commands import one_line_errors
 from i2i_lib.config import GeneratorConfig, ResnetConfig
@@ -143,8 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {options.device} cannot be used here ({reason}): leave it out") from error
-    path = options.student.removesuffix(".safetensors").removesuffix(".json")
-    generator = load_generator(path, device=options.device)
+    generator = load_generator(without_suffix(options.student), device=options.device)
     for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
         tqdm.write(f"error: {problem}", file=sys.stderr)
         failed += 1

@@ -127,9 +127,18 @@ def test_a_config_of_no_network_is_refused():
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"net\.json"):
+    with pytest.raises(FileNotFoundError, match=r"net\.json does not exist: .* holds no saved network"):
         load_generator(tmp_path / "net")
     save_generator(generator(), tmp_path / "net")
+    save_generator(generator(), tmp_path / "student-0.5")
+    for given, sentence in {
+        "net.safetensors": r"name it without suffix, .*/net$",
+        "net.json": r"name it without suffix, .*/net$",
+        "nett": r"nett\.json does not exist: beside it there are net, student-0\.5$",
+        "no/net": r"nor does its folder, .*/no$",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=sentence):
+            load_generator(tmp_path / given)
     (tmp_path / "net.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"net\.safetensors"):
         load_generator(tmp_path / "net")

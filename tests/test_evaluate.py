@@ -36,6 +36,7 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     assert row.l1 == found.per_image["l1"].mean().item() and row.ssim == found.per_image["ssim"].mean().item()
     assert (row.task, row.seed, row.model, row.data, row.images, row.blocks) == ("toy", 3, "gcka", "d", 6, 3)
     assert "toy test tiles of 16 px" in row.protocol and row.miou is None and found.miou is None
+    assert row.kd_low is not None and row.kd_high is not None
     assert row.kd_low < row.kd < row.kd_high and row.fd > 0
     config = load_generator(weights).config
     assert (row.macs_exact, row.macs_paper) == (generator_macs(config, 16, "exact"), generator_macs(config, 16))
