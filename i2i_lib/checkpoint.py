@@ -151,7 +151,6 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]
 
     `net` is on the device "meta" and comes to the CPU.
     """
-    values = {}
     for name, own in net.state_dict().items():
         expected, given = tuple(own.shape), names[name]
         if given not in tensors:
@@ -162,9 +161,12 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]
         if value.is_complex() or value.is_floating_point() < own.is_floating_point():
             wanted = "floating-point numbers" if own.is_floating_point() else "integers"
             raise ValueError(f"{given!r} in {where} is of {value.dtype}: expected {wanted}")
-        values[name] = value.to("cpu", own.dtype, copy=True).contiguous()
     known = set(names.values())
     foreign = next((name for name in tensors if name not in known), None)
     if foreign is not None:
         raise ValueError(f"{foreign!r} in {where} is foreign: expected no such tensor in a {type(net).__name__}")
+    values = {}
+    # Only now that all agree: a damaged shape would ask for any amount of memory.
+    for name, own in net.state_dict().items():
+        values[name] = tensors[names[name]].to("cpu", own.dtype, copy=True).contiguous()
     net.load_state_dict(values, strict=True, assign=True)

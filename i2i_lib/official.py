@@ -57,7 +57,6 @@ def from_cat_state_dict(state: Mapping[str, Any], *, upsamplings: int = 6, paddi
             raise ValueError(f"{name!r} holds a {type(value).__name__}, expected a tensor: pass the state dict itself")
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
             raise ValueError(f"{name!r} is sparse, quantised, complex or without data: expected plain real numbers")
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _refuse_relatives(state)
     if any(name.startswith(("down_sampling.", "features.", "up_sampling.")) for name in state):
         read = _official_inception
@@ -160,7 +159,7 @@ def _complete_norms(net: Any, state: dict[str, Tensor], names: Mapping[str, str]
                     raise ValueError(
                         f"{name!r} or {mean!r} is missing, or their shapes differ: expected one per channel"
                     )
-                state[mean] = state[mean] - state.pop(name)
+                state[mean] = state[mean].float() - state.pop(name).float()
     if not any(names[f"{norm}.{leaf}"] in state for norm in norms for leaf in ("weight", "bias")):
         for norm in norms:
             channels = net.get_submodule(norm).num_features
