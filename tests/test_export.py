@@ -177,7 +177,7 @@ def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
 
 def test_the_command_line(folder, tmp_path, capsys):
     made = ["--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "32"]
-    assert export_command.main([str(folder / "batch"), *made]) == 0
+    assert export_command.main([f"{folder / 'batch'}.safetensors", *made]) == 0, "as a shell completes it"
     assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
     save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
     for arguments, sentence in {
