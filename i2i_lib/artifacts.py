@@ -23,6 +23,11 @@ def artifact_file(path: Path | str, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
+def without_suffix(path: str) -> str:
+    """An artifact's path, where a shell completed it to one of its files."""
+    return path.removesuffix(".safetensors").removesuffix(".json")
+
+
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Content of a safetensors file. No two tensors may share memory."""
     return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
@@ -46,6 +51,8 @@ def read_record(path: Path | str, kinds: Collection[str] | None = None) -> dict[
     Raises FileNotFoundError, or ValueError naming the file that is damaged, of another format or of another kind.
     """
     file = artifact_file(path, "json")
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist: {_way_out(Path(path))}")
     record = read_json(file)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{file} is not of format {FORMAT}: make it again")
@@ -53,6 +60,17 @@ def read_record(path: Path | str, kinds: Collection[str] | None = None) -> dict[
     if kinds is not None and kind not in kinds:
         raise ValueError(f"{file} holds kind {kind!r}, expected {' or '.join(map(repr, kinds))}")
     return record
+
+
+def _way_out(path: Path) -> str:
+    """A sentence that helps to name an artifact that is there."""
+    bare = Path(without_suffix(str(path)))
+    if bare != path:
+        return f"name it without suffix, {bare}"
+    if not path.parent.is_dir():
+        return f"nor does its folder, {path.parent}"
+    names = sorted(file.stem for file in path.parent.glob("*.safetensors") if file.with_suffix(".json").exists())
+    return f"beside it there are {', '.join(names[:20])}" if names else f"{path.parent} holds no saved network or task"
 
 
 def read_tensors(path: Path | str, record: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -128,6 +128,7 @@ class Evaluator:
             miou = self.read_labels(pictures)
 
         kd = kernel_distance_interval(self._real.pooled, features.pooled, self.blocks, paired=registered)
+        kd = kd.scaled(1000)
         stats = FeatureStats.from_batches([features.narrow(len(self.target))])
         means = {measure: per_image[measure].mean().item() if registered else None for measure in PAIRED}
         result = EvalResult(
@@ -138,9 +139,9 @@ class Evaluator:
             images=len(self.target),
             blocks=len(self.blocks.unique()),
             **means,
-            kd=1000 * kd.value,
-            kd_low=1000 * kd.low,
-            kd_high=1000 * kd.high,
+            kd=kd.value,
+            kd_low=kd.low,
+            kd_high=kd.high,
             fd=frechet_distance(stats, self._real_stats),
             miou=miou.value if miou else None,
             data=self.data,

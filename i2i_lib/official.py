@@ -1,38 +1,63 @@
 """Networks of the official code and its relatives, read from their state dicts."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from i2i_lib.checkpoint import Generator, fill
 from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, SpadeBlockWidths, SpadeConfig
-from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.generators import InceptionBlock, InceptionGenerator, ResnetGenerator
 from i2i_lib.spade import InceptionSpadeGenerator
 
+# What training scripts put around a generator's state dict, and before its names.
+_CONTAINERS = ("netG", "net_G", "generator", "state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.", "netG.", "net_G.", "generator.")  # DataParallel, torch.compile, whole GANs
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-def from_cat_state_dict(state: Mapping[str, Tensor], *, upsamplings: int = 6) -> Generator:
+
+def from_cat_state_dict(state: Mapping[str, Any], *, upsamplings: int = 6, padding: str = "reflect") -> Generator:
     """Our generator, in eval mode, from the state dict of an official one.
 
     Reads inception and inception-SPADE teachers and students of the CAT code, and ResNet generators of the
     pix2pix/CycleGAN code (which its forks share, CAT's included), plain or depthwise-separable. Widths come from the
-    shapes, since such files hold nothing else; every key must then be the expected one. Dropout layers have no weights
-    and are not rebuilt: pix2pix networks that were trained with them compute what they do in eval mode. How often a
-    SPADE generator doubles its grid leaves no trace in a file either: `upsamplings` is 5 for the official "normal", 6
-    for "more", 7 for "most". Read a file with `torch.load(path, map_location="cpu", weights_only=True)`.
+    shapes, since such files hold nothing else; every key must then be the expected one. Numbers of any precision become
+    float32. Whole checkpoints ({"state_dict": ...}, {"model": ...}, {"netG": ...}) and the prefixes of `DataParallel`,
+    `torch.compile` and GAN classes are unwrapped. Read a file with
+    `torch.load(path, map_location="cpu", weights_only=True)`.
+
+    Three things leave no trace in a file:
+
+    - Dropout. It does nothing in eval mode, so its layers are not rebuilt.
+    - `padding` at the borders. Only "reflect", the official default, can be rebuilt, and any other value is refused;
+      a network trained with replicate or zero padding would be read without an error and differ at its borders.
+      Compare with one picture that the original made where this is not known.
+    - `upsamplings`, how often a SPADE generator doubles its grid: 5 for the official "normal", 6 for "more", 7 for
+      "most".
+
+    Instance norms with stored statistics are ambiguous, and a UserWarning tells what was assumed. With
+    `num_batches_tracked` in the file they were tracked, and PyTorch normalises by them in eval mode: they become batch
+    norms, which compute the same. Without it they are of PyTorch before 0.4, which stored and never used them: each
+    picture is then normalised by its own.
 
     Raises ValueError naming the first key that is missing, foreign or of another shape, and what was expected.
     """
-    if not isinstance(state, Mapping):
-        raise ValueError(f"expected a state dict, got a {type(state).__name__}: pass what `.state_dict()` returns")
-    state = {str(name).removeprefix("module."): value for name, value in state.items()}  # of DataParallel
+    if padding != "reflect":
+        raise ValueError(
+            f"padding={padding!r} cannot be rebuilt: these generators reflect their borders. With padding='reflect' the"
+            " file can be read, and its pictures differ from the original's near the borders: compare one of each"
+        )
+    state = _unwrapped(state)
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name!r} holds a {type(value).__name__}, expected a tensor: pass the state dict itself")
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
             raise ValueError(f"{name!r} is sparse, quantised, complex or without data: expected plain real numbers")
+    _refuse_relatives(state)
     if any(name.startswith(("down_sampling.", "features.", "up_sampling.")) for name in state):
         read = _official_inception
     elif any(name.startswith(("fc.", "head_0.", "conv_img.")) for name in state):
@@ -46,11 +71,111 @@ def from_cat_state_dict(state: Mapping[str, Tensor], *, upsamplings: int = 6) ->
         )
     with torch.device("meta"):  # as in `checkpoint`
         net, names = read(state)
+    if not isinstance(net, InceptionSpadeGenerator):
+        _complete_norms(net, state, names)
+        if net.config.in_channels < 3:
+            raise ValueError(
+                f"this generator reads pictures of {net.config.in_channels} channel(s) (the shape of its first"
+                " convolution): expected 3, for colour pictures, or one for each class of a label map"
+            )
     for name in names.values():
         if name.endswith(".num_batches_tracked"):  # unused here, and files from before PyTorch 0.4.1 have none
             state.setdefault(name, torch.tensor(0))
     fill(net, state, names, "the state dict")
     return net.eval()
+
+
+def _unwrapped(state: Any) -> dict[str, Any]:
+    """The generator's own state dict, under its own names."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"expected a state dict, got a {type(state).__name__}: pass what `.state_dict()` returns")
+    while True:
+        inner = [name for name in _CONTAINERS if isinstance(state.get(name), Mapping)]
+        if not inner:
+            break
+        state = state[inner[0]]
+    state = {str(name): value for name, value in state.items()}
+    while True:
+        found = [prefix for prefix in _WRAPPERS if any(name.startswith(prefix) for name in state)]
+        if not found:
+            return state
+        # What else a GAN's file holds, such as the discriminator, is left out; any other wrapper holds all there is.
+        others = [name for name in state if not name.startswith(found[0])]
+        if others and found[0] in ("module.", "_orig_mod."):
+            raise ValueError(f"{others[0]!r} does not begin with {found[0]!r}, as other names do: expected all or none")
+        state = {name.removeprefix(found[0]): state[name] for name in state if name not in others}
+
+
+def _refuse_relatives(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, by name, for generators of the same family of codes that have no counterpart here."""
+    filters = [name for name in state if name.endswith(".filt")]
+    if filters:
+        raise ValueError(
+            f"{filters[0]!r} is the blur of an antialiased network, CUT's default, which has no counterpart here:"
+            " expected a ResNet trained with --no_antialias --no_antialias_up"
+        )
+    nested = [name for name in state if re.match(r"model\.model\.\d+\.model\.", name)]
+    if nested:
+        raise ValueError(
+            f"{nested[0]!r} is part of a U-Net (unet_128 or unet_256 of pix2pix), which has no counterpart here:"
+            " expected a ResNet generator, such as resnet_9blocks"
+        )
+
+
+def _complete_norms(net: Any, state: dict[str, Tensor], names: Mapping[str, str]) -> None:
+    """Bring the file's norms, in place, into the form that those of `net` have.
+
+    Instance norms of PyTorch before 0.4 lose statistics that they never used. Norms that normalise by their statistics
+    take the biases before them into their means. Norms without scale and shift get 1 and 0.
+    """
+    norms = [name for name, part in net.named_modules() if isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d)]
+    if net.config.norm == "instance":
+        stored = [name for name in state if name.endswith(_STATISTICS)]
+        if stored:
+            warnings.warn(
+                f"{stored[0]!r} and its like are ignored: without 'num_batches_tracked' they are taken for those of"
+                " PyTorch before 0.4, which instance norms stored and never used",
+                stacklevel=3,
+            )
+        for name in stored:
+            del state[name]
+    else:
+        biases = {}
+        for norm in norms:
+            weights = [names[f"{conv}.weight"] for conv in _before(net, norm)]
+            biases[norm] = [name.removesuffix("weight") + "bias" for name in weights]
+        if not any(name in state for found in biases.values() for name in found):
+            return  # plain batch norms
+        warnings.warn(
+            "the norms store statistics ('num_batches_tracked') after convolutions with biases: they are taken for"
+            " instance norms with track_running_stats=True, which in eval mode normalise by these, and read as batch"
+            " norms. Pictures made in training mode were normalised by their own",
+            stacklevel=3,
+        )
+        for norm, found in biases.items():
+            mean = names[f"{norm}.running_mean"]
+            for name in found:
+                if name not in state or mean not in state or state[name].shape != state[mean].shape:
+                    raise ValueError(
+                        f"{name!r} or {mean!r} is missing, or their shapes differ: expected one per channel"
+                    )
+                state[mean] = state[mean].float() - state.pop(name).float()
+    if not any(names[f"{norm}.{leaf}"] in state for norm in norms for leaf in ("weight", "bias")):
+        for norm in norms:
+            channels = net.get_submodule(norm).num_features
+            state[names[f"{norm}.weight"]] = torch.ones(channels)
+            state[names[f"{norm}.bias"]] = torch.zeros(channels)
+
+
+def _before(net: nn.Module, norm: str) -> list[str]:
+    """The names of the convolutions whose sum a norm normalises."""
+    owner = norm.rpartition(".")[0]
+    part: Any = net.get_submodule(owner)
+    if isinstance(part, InceptionBlock):
+        return [f"{owner}.{kind}.{name}.project" for kind in ("conv", "depthwise") for name in getattr(part, kind)]
+    if hasattr(part, "spatial"):
+        return [f"{owner}.spatial"]
+    return [f"{owner}.conv.project" if hasattr(part.conv, "project") else f"{owner}.conv"]
 
 
 def _official_inception(state: dict[str, Tensor]) -> tuple[InceptionGenerator, dict[str, str]]:
@@ -149,17 +274,7 @@ def _official_resnet(state: dict[str, Tensor]) -> tuple[ResnetGenerator, dict[st
         base, after - 10, norm, separable=separable, in_channels=in_channels, out_channels=out_channels
     )
     net = ResnetGenerator(config)
-    names = _named_by_prefix(net, prefixes)
-    norms = [name for name in names if ".norm." in name]
-    if norm == "instance" and not any(names[name] in state for name in norms):
-        # The original instance norm has no scale and shift; old versions stored statistics that it never used.
-        unused = (".running_mean", ".running_var", ".num_batches_tracked")
-        for name in [name for name in state if name.endswith(unused)]:
-            del state[name]
-        ours = net.state_dict()
-        starts = {name: float(name.endswith(".weight")) for name in norms}
-        state |= {names[name]: torch.full(ours[name].shape, value, device="cpu") for name, value in starts.items()}
-    return net, names
+    return net, _named_by_prefix(net, prefixes)
 
 
 _CONV_NORM = ((1, "conv"), (2, "norm"))
@@ -234,8 +349,8 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
 
 
 def _official_norm(state: Mapping[str, Tensor], conv: str, norm: str) -> Norm:
-    """Convolutions have biases exactly where instance norm follows."""
-    if f"{conv}.bias" in state:
+    """Convolutions have biases exactly where instance norm follows; one with statistics is read as batch norm."""
+    if f"{conv}.bias" in state and f"{norm}.num_batches_tracked" not in state:
         return "instance"
     if f"{norm}.running_mean" in state:
         return "batch"

@@ -29,8 +29,8 @@ class EvalResult:
     ssim: float | None
     feature_distance: float | None
     kd: float  # kernel distance to the targets, x 1000
-    kd_low: float  # its 95 % interval over blocks
-    kd_high: float
+    kd_low: float | None  # its 95 % interval over blocks; None for fewer than 5
+    kd_high: float | None
     fd: float  # Fréchet distance to the targets
     miou: float | None = None  # of labels read back from the pictures, where sources are labels
     macs_paper: int | None = None

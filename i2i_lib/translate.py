@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from i2i_lib.artifacts import without_suffix
 from i2i_lib.checkpoint import Generator, load_generator
 from i2i_lib.commands import one_line_errors
 from i2i_lib.config import GeneratorConfig, ResnetConfig
@@ -52,7 +53,7 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
         raise ValueError(f"expected a uint8 picture [3, H, W], got {picture.dtype} {list(picture.shape)}")
     height, width = picture.shape[1:]
-    right, below = (max(LEAST, -(-side // 4) * 4) - side for side in (width, height))
+    right, below = _missing(width), _missing(height)
     device = next(generator.parameters()).device
     full_size = (config.stem[0], *(config.up if config.upsample == "resize" else config.up[1:]))
     needed = COPIES * 4 * max(full_size) * (height + below) * (width + right)
@@ -62,19 +63,33 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
     )
     if device.type == "cpu" and needed > psutil.virtual_memory().available:
         raise MemoryError(too_large)  # else the system would kill the process, without a word
-    mode = "reflect" if right < width and below < height else "replicate"
     was_training = generator.training
     generator.eval()
     try:
         with torch.inference_mode():
-            padded = F.pad(encode(picture[None].to(device)), (0, right, 0, below), mode=mode)
-            return quantise(generator(padded))[0, :, :height, :width].cpu().clone()
+            return quantise(at_any_size(generator, encode(picture[None].to(device))))[0].cpu().clone()
     except RuntimeError as error:
         if not lacks_memory(error):
             raise
         raise MemoryError(too_large) from error
     finally:
         generator.train(was_training)
+
+
+def at_any_size(generator: Generator, images: Tensor) -> Tensor:
+    """The generator's pictures of images [N, C, H, W] of any size, padded by reflection at the right and below.
+
+    Where a side is too short to be reflected, the last row and column are repeated instead.
+    """
+    height, width = images.shape[2:]
+    right, below = _missing(width), _missing(height)
+    mode = "reflect" if right < width and below < height else "replicate"
+    return generator(F.pad(images, (0, right, 0, below), mode=mode))[..., :height, :width]
+
+
+def _missing(side: int) -> int:
+    """Pixels to the next side that a generator takes."""
+    return max(LEAST, -(-side // 4) * 4) - side
 
 
 def translate_files(generator: Generator, source: str, out: Path, *, max_side: int | None = None) -> Iterator[str]:
@@ -143,8 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {options.device} cannot be used here ({reason}): leave it out") from error
-    path = options.student.removesuffix(".safetensors").removesuffix(".json")
-    generator = load_generator(path, device=options.device)
+    generator = load_generator(without_suffix(options.student), device=options.device)
     for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
         tqdm.write(f"error: {problem}", file=sys.stderr)
         failed += 1

@@ -28,3 +28,14 @@ def official_resnet() -> dict[str, torch.Tensor]:
     state = {f"{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
     transposed = ("model.13", "model.16")
     return state | {f"{name}.bias": torch.rand(s[1] if name in transposed else s[0]) for name, s in shapes.items()}
+
+
+def tracked_resnet() -> dict[str, torch.Tensor]:
+    """The same with statistics in its norms, and no scales."""
+    state = official_resnet()
+    widths = {"model.2": 2, "model.5": 4, "model.8": 8, "model.14": 4, "model.17": 2}
+    widths |= {f"model.{10 + i}.conv_block.{j}": 8 for i in range(3) for j in (2, 6)}
+    for norm, width in widths.items():
+        state |= {f"{norm}.running_mean": torch.rand(width), f"{norm}.running_var": torch.rand(width)}
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(3)
+    return state

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,9 +114,18 @@ def test_a_config_of_no_network_is_refused():
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"net\.json"):
+    with pytest.raises(FileNotFoundError, match=r"net\.json does not exist: .* holds no saved network"):
         load_generator(tmp_path / "net")
     save_generator(generator(), tmp_path / "net")
+    save_generator(generator(), tmp_path / "student-0.5")
+    for given, sentence in {
+        "net.safetensors": r"name it without suffix, .*/net$",
+        "net.json": r"name it without suffix, .*/net$",
+        "nett": r"nett\.json does not exist: beside it there are net, student-0\.5$",
+        "no/net": r"nor does its folder, .*/no$",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=sentence):
+            load_generator(tmp_path / given)
     (tmp_path / "net.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"net\.safetensors"):
         load_generator(tmp_path / "net")
@@ -241,9 +251,130 @@ def test_statistics_that_old_instance_norms_stored_are_ignored():
     assert net.config == ResnetConfig(2, 3)
     for name in ("running_mean", "running_var"):
         state[f"model.2.{name}"] = torch.rand(2)
+    with pytest.warns(UserWarning, match=r"'model.2.running_mean' and its like are ignored.* before 0.4"):
+        old = from_cat_state_dict(state)
     image = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
-        assert torch.equal(from_cat_state_dict(state)(image), net(image))
+        assert torch.equal(old(image), net(image))
+
+
+class Block(torch.nn.Module):
+    def __init__(self, width: int, norm: Any) -> None:
+        super().__init__()
+        parts = [torch.nn.ReflectionPad2d(1), torch.nn.Conv2d(width, width, 3), norm(width)]
+        again = [torch.nn.ReflectionPad2d(1), torch.nn.Conv2d(width, width, 3), norm(width)]
+        self.conv_block = torch.nn.Sequential(*parts, torch.nn.ReLU(), *again)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv_block(x)
+
+
+class Foreign(torch.nn.Module):
+    """A ResNet generator with the official names, of any norm, trained for a moment."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        nn = torch.nn
+        layers: list[torch.nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, 4, 7), norm(4), nn.ReLU()]
+        for width in (4, 8):
+            layers += [nn.Conv2d(width, 2 * width, 3, 2, 1), norm(2 * width), nn.ReLU()]
+        layers += [Block(16, norm) for _ in range(3)]
+        for width in (16, 8):
+            layers += [nn.ConvTranspose2d(width, width // 2, 3, 2, 1, 1), norm(width // 2), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(4, 3, 7), nn.Tanh())
+        for _ in range(3):
+            self.model(torch.rand(4, 3, 16, 16))
+        self.eval()
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norms_with_tracked_statistics_compute_what_they_did_in_eval_mode(affine):
+    foreign = Foreign(partial(torch.nn.InstanceNorm2d, affine=affine, track_running_stats=True))
+    for part in foreign.modules():
+        if affine and isinstance(part, torch.nn.InstanceNorm2d):
+            torch.nn.init.uniform_(part.weight)
+            torch.nn.init.uniform_(part.bias)
+    with pytest.warns(UserWarning, match=r"taken for instance norms with track_running_stats=True"):
+        net: Any = from_cat_state_dict(foreign.state_dict())
+    image = torch.rand(2, 3, 16, 24) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(net(image), foreign.model(image), rtol=0, atol=1e-5)
+    assert net.config == ResnetConfig(4, 3, "batch")
+
+
+def test_tracked_statistics_of_an_inception_generator_take_every_bias_before_them():
+    """A sum of branches has the sum of their last biases."""
+    state, plain = official(), from_cat_state_dict(official())
+    norms = [name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")]
+    convolutions = [n for n in state if state[n].ndim == 4 and not n.startswith("up_sampling.7")]
+    for name in convolutions:
+        transposed = name in ("up_sampling.0.weight", "up_sampling.3.weight")
+        state[name.replace("weight", "bias")] = torch.full((state[name].shape[1 if transposed else 0],), 0.25)
+    for norm in norms:
+        branches = sum(
+            f"{norm.removesuffix('pw_bn')}{ops}." in n and n.endswith(".4.weight")
+            for n in convolutions
+            for ops in ("res_ops", "dw_ops")
+        )
+        state[f"{norm}.running_mean"] = state[f"{norm}.running_mean"] + 0.25 * (branches if "pw_bn" in norm else 1)
+    with pytest.warns(UserWarning, match="read as batch"):
+        net: Any = from_cat_state_dict(state)
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(net(image), plain(image), rtol=0, atol=1e-5)
+    del state["down_sampling.4.bias"]
+    with pytest.raises(ValueError, match=r"'down_sampling.4.bias' .*is missing"), pytest.warns(UserWarning):
+        from_cat_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_numbers_of_any_precision_become_float32(dtype):
+    state = {name: value.to(dtype) for name, value in official_resnet().items()}
+    net: Any = from_cat_state_dict(state)
+    assert {value.dtype for value in net.parameters()} == {torch.float32}
+    assert torch.equal(net.head.weight, state["model.20.weight"].float())
+
+
+def renamed(prefix):
+    return lambda state: {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        renamed("_orig_mod."),
+        renamed("module."),
+        renamed("module._orig_mod."),
+        lambda state: renamed("netG.")(state) | {"netD.model.0.weight": torch.ones(1)},
+        lambda state: renamed("generator.")(state) | {"discriminator.0.weight": torch.ones(1)},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": renamed("module.")(state), "optimizer": {"state": {}}},
+        lambda state: {"netG": state, "netD": {"model.0.weight": torch.ones(1)}},
+        lambda state: {"state_dict": renamed("netG.")(state)},
+    ],
+)
+def test_wrappers_and_whole_checkpoints_are_unwrapped(wrap):
+    state = official_resnet()
+    net: Any = from_cat_state_dict(wrap(state))
+    assert torch.equal(net.head.weight, state["model.20.weight"])
+
+
+def test_what_cannot_be_rebuilt_is_named():
+    state, unet = official_resnet(), "model.model.1.model.3.model.1.weight"
+    for given, message in (
+        (state | {"model.6.filt": torch.ones(8, 1, 3, 3)}, r"'model.6.filt' is the blur of .*CUT.* --no_antialias"),
+        (
+            {"model.model.0.weight": torch.ones(4, 3, 4, 4), unet: torch.ones(4, 4, 4, 4)},
+            f"'{unet}' is part of a U-Net",
+        ),
+        (state | {"model.1.weight": torch.ones(2, 1, 7, 7)}, r"pictures of 1 channel\(s\).* expected 3"),
+        (renamed("module.")(state) | {"model.1.weight": torch.ones(1)}, "expected all or none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_cat_state_dict(given)
+    with pytest.raises(ValueError, match=r"padding='replicate' cannot be rebuilt.* reflect"):
+        from_cat_state_dict(state, padding="replicate")
 
 
 def without(*parts):
@@ -277,7 +408,7 @@ def twice_the_kernel(state):
         (official, twice_the_kernel, "'features.0.dw_ops.2.2.0.weight' is a second branch of kernel size 5"),
         (official, plus("netA.weight", 3), "'netA.weight' .*is foreign"),
         (official, without("running"), "'down_sampling.2.running_mean' is missing.*not supported"),
-        (official, lambda state: {"state_dict": state, "epoch": 3}, "'state_dict' holds a dict, expected a tensor"),
+        (official, lambda state: {"weights": state, "epoch": 3}, "'weights' holds a dict, expected a tensor"),
         (official, lambda state: {}, "first key is None"),
         (official_resnet, without("model.1.weight"), "'model.1.weight' is missing"),
         (official_resnet, without("model.11.conv_block.5.bias"), r"'model.11.conv_block.5.bias' is missing.*\(8,\)"),

@@ -12,10 +12,12 @@ from toys import tiles, trained
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.config import BlockWidths, GeneratorConfig
 from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.tiles import Task, encode
 from i2i_lib.export import __main__ as export_command
 from i2i_lib.export import onnx as export
 from i2i_lib.export.onnx import export_onnx, session
+from i2i_lib.metrics.pairs import quantise
+from i2i_lib.translate import at_any_size, translate
 
 BLOCKS = (BlockWidths((3, 0, 2), (4, 2, 0)), BlockWidths((0, 0, 0), (0, 0, 0)), BlockWidths((0, 5, 14), (0, 0, 1)))
 CONFIGS = {
@@ -56,6 +58,26 @@ def test_the_file_agrees_with_pytorch_at_any_size(folder, norm, precision):
     assert done.size == done.path.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("height", "width"), [(250, 250), (33, 47), (65, 64), (8, 8), (9, 40), (40, 7), (1, 20), (16, 17)]
+)
+def test_pictures_of_any_size_become_what_translate_makes_of_them(any_size, height, width):
+    """The file pads by reflection and crops, and repeats the border of pictures that are too small to be reflected."""
+    net, running = any_size
+    source = torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    made = torch.from_numpy(running.run(None, {"source": encode(source).numpy()})[0])
+    with torch.no_grad():
+        torch.testing.assert_close(made, at_any_size(net, encode(source)), rtol=0, atol=1e-3)
+    apart = (quantise(made)[0].int() - translate(net, source[0]).int()).abs()
+    assert apart.shape == (3, height, width) and apart.max() <= 1
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def any_size(folder, request):
+    file = export_onnx(folder / request.param, folder / f"{request.param}-sizes.onnx").path
+    return trained(CONFIGS[request.param], 1), session(file)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_training_tiles_may_have_any_side(folder, tmp_path, precision):
     """A folder's are 286/256 of the size that training crops from them: 143 pixels at a size of 128."""
@@ -63,6 +85,25 @@ def test_training_tiles_may_have_any_side(folder, tmp_path, precision):
     out = tmp_path / "student.onnx"
     export_onnx(folder / "instance", out, precision=precision, calibrate=tmp_path / "data")
     assert out.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions_take_any_size_too(folder, precision):
+    file = export_onnx(folder / "batch", folder / f"{precision}-sizes.onnx", precision=precision).path
+    net, running = trained(CONFIGS["batch"], 1), session(file)
+    for source in (images(33, 47), images(10, 30)):
+        made = torch.from_numpy(running.run(None, {"source": source.numpy()})[0])
+        with torch.no_grad():
+            gap = (made - at_any_size(net, source)).square().mean()
+        assert made.shape == source.shape and 10 * torch.log10(4 / gap) > 30
+
+
+def test_a_fixed_size_below_the_least_is_padded_as_translate_does(folder):
+    running = session(export_onnx(folder / "batch", folder / "small.onnx", size=12).path)
+    source = images(12, 12)
+    made = torch.from_numpy(running.run(None, {"source": source.numpy()})[0])
+    with torch.no_grad():
+        torch.testing.assert_close(made, at_any_size(trained(CONFIGS["batch"], 1), source), rtol=0, atol=1e-4)
 
 
 def test_a_fixed_size_is_in_the_file(folder):
@@ -108,7 +149,12 @@ def test_the_file_says_what_it_is(folder):
     says = {entry.key: entry.value for entry in model.metadata_props}
     assert GeneratorConfig(**json.loads(says["config"])) == CONFIGS["instance"]
     assert says["weights_sha256"] == load_info(folder / "instance")["sha256"]
-    assert says["value_range"] == "[-1, 1]" and int(says["macs_exact"]) > 0 and says["macs_image_size"] == "64"
+    assert (
+        says["sizes"] == "64 x 64"
+        and says["value_range"] == "[-1, 1]"
+        and int(says["macs_exact"]) > 0
+        and says["macs_image_size"] == "64"
+    )
 
 
 def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
@@ -122,7 +168,7 @@ def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
 
 def test_the_command_line(folder, tmp_path, capsys):
     made = ["--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "32"]
-    assert export_command.main([str(folder / "batch"), *made]) == 0
+    assert export_command.main([f"{folder / 'batch'}.safetensors", *made]) == 0, "as a shell completes it"
     assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
     save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
     for arguments, sentence in {

@@ -16,7 +16,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from i2i_lib.metrics.networks import literature
+from i2i_lib.metrics.networks.drn import drn_d_105
 from i2i_lib.metrics.sets import frechet_distance, kernel_distance
+from i2i_lib.train.device import set_up
+from i2i_lib.train.vgg import Vgg19Features
 
 N, SIZE = 60, 24
 
@@ -154,6 +157,24 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
         literature.WeightsMissing, match=r"absent\.pth, which should hold their weights, does not exist"
     ):
         literature.CatInception()
+    monkeypatch.setenv("I2I_INCEPTION", str(tmp_path))
+    with pytest.raises(literature.WeightsMissing, match="is a folder, expected a file with their weights"):
+        literature.CatInception()
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_variable_that_is_set_and_empty_is_unset(empty, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS", "I2I_DRN", "I2I_VGG19", "I2I_GPU"):
+        monkeypatch.setenv(variable, empty)
+    found, missing = literature.available_extractors()
+    assert found == [] and all("were not found" in sentence for sentence in missing)
+    with pytest.raises(literature.WeightsMissing, match="were not found"):
+        drn_d_105()
+    assert Vgg19Features.find() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
+    assert set_up(0, "fp32").type == "cpu", "no GPU is needed"
 
 
 def test_distances_carry_their_protocol():

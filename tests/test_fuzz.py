@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from goldens import official, official_resnet
+from goldens import official, official_resnet, tracked_resnet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -257,8 +257,10 @@ TENSORS = st.sampled_from(
 )  # fmt: skip
 KEYS = ["module.x", 3, None, "", "features.99999999999999999999.pw_bn.weight", "model.10.conv_block.1.weight"]
 STATES = {"inception": official(), "resnet": official_resnet(), "spade": official("inception_spade")}
+STATES["tracked"] = tracked_resnet()
 
 
+@pytest.mark.filterwarnings("ignore:.*statistics|.*ignored:UserWarning")
 @cases(15)
 @given(data=st.data())
 def test_foreign_state_dicts(data):

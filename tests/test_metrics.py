@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
 from i2i_lib.metrics.cost import inference_cost
-from i2i_lib.metrics.intervals import percentile_interval, resample_blocks
+from i2i_lib.metrics.intervals import Estimate, percentile_interval, resample_blocks
 from i2i_lib.metrics.networks.effnet import EffNetFeatures
 from i2i_lib.metrics.pairs import Protocol, feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance, kernel_distance_interval
@@ -103,13 +103,19 @@ def test_statistics_of_degenerate_sets():
         FeatureStats.from_batches([torch.ones(1, 3)])
 
 
+def ends(estimate: Estimate) -> tuple[float, float]:
+    """Both ends of an interval that is there."""
+    assert estimate.low is not None and estimate.high is not None
+    return estimate.low, estimate.high
+
+
 def test_sets_of_one_colour_have_plain_results(random):
     """Nothing varies in them, so that every distance is that of their means, and equal ones are at 0."""
     a, b = torch.zeros(6, 4), torch.full((6, 4), 0.5)
     assert frechet_distance(FeatureStats.from_batches([a]), FeatureStats.from_batches([b])) == pytest.approx(4 * 0.25)
     assert kernel_distance(a, a) == kernel_distance(b, b, paired=True) == 0
     assert kernel_distance(a, b) == pytest.approx(1 + (0.25 + 1) ** 3 - 2)
-    interval = kernel_distance_interval(a, b, torch.arange(6) // 2, paired=True, resamples=50)
+    interval = kernel_distance_interval(a, b, torch.arange(6) % 5, paired=True, resamples=50)
     assert interval.low == pytest.approx(interval.value) == pytest.approx(interval.high)
     grey, white = (torch.full((2, 3, 16, 16), value) for value in (0.0, 1.0))
     assert ssim(grey, grey).tolist() == pytest.approx([1, 1]) and (ssim(grey, white) < 0.01).all()
@@ -190,9 +196,22 @@ def test_kernel_interval_covers_the_spread_over_places(random):
     blocks = torch.arange(30).repeat_interleave(3)
     estimates = [kernel_distance_interval(*draw(), blocks, paired=True, resamples=300) for _ in range(60)]
     values = np.array([e.value for e in estimates])
-    width = np.mean([e.high - e.low for e in estimates]) / (2 * 1.96)
+    lows, highs = np.array([ends(e) for e in estimates]).T
+    width = np.mean(highs - lows) / (2 * 1.96)
     assert 0.75 < width / values.std() < 1.35
-    assert np.mean([e.low < values.mean() < e.high for e in estimates]) > 0.85
+    assert np.mean((lows < values.mean()) & (values.mean() < highs)) > 0.85
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_few_blocks_have_a_kernel_distance_without_an_interval(random, paired):
+    """Of two pictures only one draw has a distance, whose interval of width 0 excluded everything."""
+    x, y = torch.randn(2, 8, 4, generator=random)
+    for blocks in (2, 3, 4):
+        found = kernel_distance_interval(x[:blocks], y[:blocks], torch.arange(blocks), paired=paired)
+        assert found == Estimate(kernel_distance(x[:blocks], y[:blocks], paired=paired), None, None)
+    found = kernel_distance_interval(x[:5], y[:5], torch.arange(5), paired=paired)
+    low, high = ends(found)
+    assert low < found.value < high
 
 
 def test_sets_that_cannot_be_compared_are_refused():
@@ -217,7 +236,8 @@ def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(random, blocks)
         values = 0.5 + torch.randn(blocks, generator=random, dtype=torch.float64)
         weights = resample_blocks(blocks, 500, seed=trial)
         interval = percentile_interval(values.mean().item(), weights @ values / blocks, blocks)
-        held += interval.low < 0.5 < interval.high
+        low, high = ends(interval)
+        held += low < 0.5 < high
     assert 0.92 < held / 400 < 0.985
 
 

@@ -74,6 +74,7 @@ def test_the_bootstrap_of_a_mean_iou_follows_a_loop_over_blocks(random):
         blocks = torch.randint(20, (20,), generator=random)
         drawn.append(mean_iou(counts.unflatten(0, (20, 3))[blocks].sum((0, 1))))
     low, high = torch.tensor(drawn).quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert estimate.low is not None and estimate.high is not None
     stretch = (estimate.high - estimate.low) / (high - low)
     assert 1.0 < stretch < 1.2  # Student's t for 20 blocks: 1.09
     with pytest.raises(ValueError, match="one confusion matrix per image"):

@@ -123,13 +123,14 @@ def _model_card(home: Path) -> str:
         row, run = rows[model], runs_of[page]
         settings = ", ".join(f"{name} {value}" for name, value in sorted(run["parameters"].items()))
         machine = run["machine"]
+        interval = "" if row.kd_low is None else f" ({row.kd_low:.1f} to {row.kd_high:.1f})"
         lines.append(
             f"## {'Teacher' if model == 'teacher' else 'Student, distilled by GCKA'}\n\n"
             f"- {row.params:,} parameters; MACs of one picture: {row.macs_exact:,} exact, {row.macs_paper:,} by the "
             f"paper's count\n"
             f"- on {row.images} test tiles in {row.blocks} blocks: L1 {row.l1:.4f}, SSIM {row.ssim:.4f}, feature "
-            f"distance {row.feature_distance:.4f}, KD-EffNet x 1000 {row.kd:.1f} ({row.kd_low:.1f} to "
-            f"{row.kd_high:.1f}), FD-EffNet {row.fd:.1f}; measured before the weights were rounded to bfloat16\n"
+            f"distance {row.feature_distance:.4f}, KD-EffNet x 1000 {row.kd:.1f}{interval}, "
+            f"FD-EffNet {row.fd:.1f}; measured before the weights were rounded to bfloat16\n"
             f"- made by `notebooks/{run['notebook']}.ipynb` on {run['started'][:10]} in {run['seconds']:.0f} s, on "
             f"{machine['gpu'] or machine['cpu']}, PyTorch {run['versions']['torch']}, commit {run['git']}\n"
             f"- parameters: {settings}\n"

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import get_args
 
+from i2i_lib.artifacts import without_suffix
 from i2i_lib.commands import one_line_errors
 from i2i_lib.export.onnx import Precision, export_onnx
 
@@ -22,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.size != "dynamic" and not given.size.isdigit():
         raise ValueError(f"--size is a number of pixels or dynamic, got {given.size!r}")
     size = None if given.size == "dynamic" else int(given.size)
-    done = export_onnx(given.student, given.out, precision=given.precision, size=size, calibrate=given.calibrate)
+    student = without_suffix(given.student)
+    done = export_onnx(student, given.out, precision=given.precision, size=size, calibrate=given.calibrate)
     print(
         f"{done.path}: {done.precision}, {done.size / 1e3:,.0f} kB; against PyTorch: largest difference"
         f" {done.largest:.2g}, PSNR {done.psnr:.1f} dB"

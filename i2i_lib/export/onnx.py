@@ -1,8 +1,8 @@
 """Export a student as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
 
-The file holds the fused network, written operator by operator: there are ten kinds, every border is a Pad of its own
-or a symmetric one, and nothing in it depends on the picture's size. It appears under its name only after ONNX Runtime
-has reproduced with it PyTorch's pictures.
+The file holds the fused network, written operator by operator: every border is a Pad of its own or a symmetric one, and
+nothing in it depends on the picture's size. Pictures of any size are padded and cropped in it as `translate` does. It
+appears under its name only after ONNX Runtime has reproduced with it PyTorch's pictures.
 """
 
 import json
@@ -30,6 +30,7 @@ from i2i_lib.export.fuse import FusedGenerator, fuse
 from i2i_lib.files import atomic_write
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
+from i2i_lib.translate import LEAST, at_any_size
 
 Precision = Literal["fp32", "fp16", "int8"]
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes of phones and browsers
@@ -59,9 +60,10 @@ def export_onnx(
 ) -> Exported:
     """Write the student saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
 
-    The file maps `source` [N, C, H, W] to `image` [N, 3, H, W], float32 in [-1, 1] whatever the precision; a `size`
-    fixes N = 1 and H = W. "int8" quantises convolutions, except the first and the last, per channel, by their
-    inputs on training tiles of the task saved at `calibrate`, by default `data` beside the student.
+    The file maps `source` [N, C, H, W] to `image` [N, 3, H, W] of any size, float32 in [-1, 1] whatever the precision.
+    A `size`, one that the generator takes as it is, fixes N = 1 and H = W and leaves out the padding where none is
+    needed. "int8" quantises convolutions, except the first and the last, per channel, by their inputs on training tiles
+    of the task saved at `calibrate`, by default `data` beside the student.
 
     Raises ValueError where the student is of another kind or the file does not compute what PyTorch does, and
     FileNotFoundError without a task to calibrate on. Nothing is then written.
@@ -79,11 +81,12 @@ def export_onnx(
         "weights_sha256": info["sha256"],
         "value_range": "[-1, 1]",
         "precision": precision,
+        "sizes": "any" if size is None else f"{size} x {size}",
         "macs_exact": str(generator_macs(generator.config, side, "exact")),
         "macs_paper": str(generator_macs(generator.config, side)),
         "macs_image_size": str(side),
     }
-    model = _model(fuse(generator), half=precision == "fp16")
+    model = _model(fuse(generator), half=precision == "fp16", any_size=size is None or size < LEAST)
     if precision == "int8":
         assert tiles is not None
         model = _quantised(model, tiles)
@@ -124,7 +127,7 @@ def _difference(data: bytes, generator: InceptionGenerator, images: Tensor) -> t
     with torch.no_grad():
         for image in images.split(1):
             made = torch.from_numpy(running.run(None, {"source": image.numpy()})[0])
-            gaps.append(made - generator(image))
+            gaps.append(made - at_any_size(generator, image))
     gap = torch.cat(gaps).double()
     if not gap.isfinite().all():
         return float("inf"), 0.0
@@ -158,9 +161,11 @@ class _Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.half = half
 
-    def constant(self, value: Tensor | list[int]) -> str:
-        array = np.array(value) if isinstance(value, list) else value.detach().cpu().numpy()
-        array = array.astype(np.int64 if isinstance(value, list) else np.float16 if self.half else np.float32)
+    def constant(self, value: Tensor | list[int] | int) -> str:
+        if isinstance(value, Tensor):
+            array = value.detach().cpu().numpy().astype(np.float16 if self.half else np.float32)
+        else:
+            array = np.array(value, dtype=np.int64)
         name = f"constant{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(array, name)
         return name
@@ -178,6 +183,30 @@ class _Graph:
 
     def split(self, x: str, widths: list[int]) -> list[str]:
         return self.add("Split", x, self.constant(widths), outputs=len(widths), axis=1) if len(widths) > 1 else [x]
+
+    def fit(self, x: str) -> tuple[str, str]:
+        """`x` padded as `translate.at_any_size` does, and the name of its height and width before.
+
+        Pad cannot choose between reflecting and repeating; Gather takes rows and columns by numbers computed here.
+        """
+        shape = self.add("Shape", x, start=2)  # [height, width]
+        four, least = self.constant([4]), self.constant([LEAST])
+        rounded = self.add("Mul", self.add("Div", self.add("Add", shape, self.constant([3])), four), four)
+        padded = self.add("Max", rounded, least)
+        # Reflection needs a picture that is larger than its border on both sides.
+        fits = self.add("Cast", self.add("Less", padded, self.add("Add", shape, shape)), to=TensorProto.INT64)
+        reflects = self.add("Cast", self.add("ReduceMin", fits, axes=[0]), to=TensorProto.BOOL)
+        zero, one = self.constant(0), self.constant(1)
+        for axis in (0, 1):
+            at = self.constant(axis)
+            side, end = self.add("Gather", shape, at), self.add("Gather", padded, at)
+            last = self.add("Sub", side, one)
+            position = self.add("Range", zero, end, one)
+            reflected = self.add("Sub", self.add("Add", last, last), position)
+            beyond = self.add("Where", reflects, reflected, last)
+            inside = self.add("Less", position, side)
+            x = self.add("Gather", x, self.add("Where", inside, position, beyond), axis=2 + axis)
+        return x, shape
 
     def norm(self, norm: Any, x: str) -> str:
         return self.add(
@@ -223,10 +252,15 @@ class _Graph:
         return self.add("Add", body, x)
 
 
-def _model(network: FusedGenerator, *, half: bool) -> onnx.ModelProto:
-    """The network for any batch and size; with `half`, float16 between a float32 input and output."""
+def _model(network: FusedGenerator, *, half: bool, any_size: bool) -> onnx.ModelProto:
+    """The network for any batch; with `half`, float16 between a float32 input and output.
+
+    Without `any_size` the sides are those that `check_image_size` takes.
+    """
     graph, config = _Graph(half), network.config
-    x = graph.add("Cast", "source", to=TensorProto.FLOAT16) if half else "source"
+    x, shape = graph.fit("source") if any_size else ("source", "")
+    if half:
+        x = graph.add("Cast", x, to=TensorProto.FLOAT16)
     for stage in ("stem", "blocks", "up"):
         write = graph.block if stage == "blocks" else graph.layer
         for i, part in enumerate(getattr(network, stage)):
@@ -234,7 +268,9 @@ def _model(network: FusedGenerator, *, half: bool) -> onnx.ModelProto:
     x = graph.add("DepthToSpace", graph.layer(network.head, x, "head"), blocksize=2, mode="CRD")
     x = graph.add("Tanh", x)
     if half:
-        graph.add("Cast", x, to=TensorProto.FLOAT)
+        x = graph.add("Cast", x, to=TensorProto.FLOAT)
+    if any_size:
+        graph.add("Slice", x, graph.constant([0, 0]), shape, graph.constant([2, 3]))
     graph.nodes[-1].output[0] = "image"
     shapes = {"source": config.in_channels, "image": config.out_channels}
     source, image = (

@@ -171,11 +171,16 @@ def _check_seeds(evaluations: Sequence[Mapping[str, Any]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its bootstrap interval."""
+    """A value with its 95 % bootstrap interval; None where there are too few blocks for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in other units."""
+        low, high = (None if end is None else factor * end for end in (self.low, self.high))
+        return Estimate(factor * self.value, low, high)
 
 
 def number_blocks(blocks: Tensor, images: int) -> tuple[int, Tensor]:

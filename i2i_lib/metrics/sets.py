@@ -10,6 +10,9 @@ from torch import Tensor
 from i2i_lib.metrics.intervals import Estimate, number_blocks, percentile_interval, resample_blocks
 from i2i_lib.metrics.pairs import NOT_FINITE
 
+# Four blocks can be drawn in 35 ways, too few for a tail of 2.5 %, and of two pictures only one draw has a distance.
+LEAST_BLOCKS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureStats:
@@ -82,13 +85,15 @@ def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -
 def kernel_distance_interval(
     features: Tensor, target: Tensor, blocks: Tensor, *, paired: bool = False, resamples: int = 1000
 ) -> Estimate:
-    """`kernel_distance` with a bootstrap interval over blocks.
+    """`kernel_distance` with a bootstrap interval over blocks, without one for fewer than 5 blocks.
 
     `blocks` [N] names the independent unit of each image; units are drawn with replacement. With `paired` the target
     is drawn with its image, else it is kept as it is. Two copies of one unit are not compared with each other, since no
     image is its own second sample.
     """
     units, blocks = number_blocks(blocks, len(features))
+    if units < LEAST_BLOCKS:
+        return Estimate(kernel_distance(features, target, paired=paired), None, None)
     weights = resample_blocks(units, resamples)
     if paired:
         target_blocks, target_weights = blocks, weights

@@ -1,8 +1,8 @@
 """The device, its threads and its precision."""
 
-import os
-
 import torch
+
+from i2i_lib.variables import variable
 
 
 def set_up(threads: int, precision: str) -> torch.device:
@@ -22,7 +22,8 @@ def set_up(threads: int, precision: str) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
-    if (wanted := os.environ.get("I2I_GPU", "0")) != "0":
+    wanted = variable("I2I_GPU") or "0"
+    if wanted != "0":
         raise RuntimeError(
             f"this preset needs {wanted} GPU, and PyTorch {torch.__version__} sees none: choose PRESET=cpu, or run it"
             " where there is one, or set `gpu: 0` in the preset and wait for days"

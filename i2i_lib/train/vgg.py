@@ -1,6 +1,5 @@
 """VGG-19's features for a perceptual loss."""
 
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_lib.losses import sum_of_l1
+from i2i_lib.variables import variable_path
 
 
 class Vgg19Features(nn.Module):
@@ -37,8 +37,8 @@ class Vgg19Features(nn.Module):
     @staticmethod
     def find() -> Path | None:
         """The file named by the variable I2I_VGG19, else the one in PyTorch's hub cache; None where there is none."""
-        named = os.environ.get("I2I_VGG19")
-        path = Path(named) if named else Path(torch.hub.get_dir(), "checkpoints", "vgg19-dcbb9e9d.pth")
+        named = variable_path("I2I_VGG19")
+        path = named or Path(torch.hub.get_dir(), "checkpoints", "vgg19-dcbb9e9d.pth")
         if named and not path.is_file():
             raise ValueError(f"I2I_VGG19 names {named}, which is not a file: correct or unset it")
         return path if path.is_file() else None

@@ -6,7 +6,6 @@ the way to get them. Only `python -m i2i_lib.metrics` downloads anything.
 """
 
 import io
-import os
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from i2i_lib.data.tiles import Task
 from i2i_lib.files import sha256
 from i2i_lib.metrics.pairs import Protocol, quantise
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
+from i2i_lib.variables import variable_path
 
 # The TensorFlow network of 2015 that FID is defined on, as ported for pytorch-fid and, the same file, torch-fidelity.
 INCEPTION = "inception-2015-12-05"
@@ -158,7 +158,7 @@ class DinoV2(Extractor):
     ) -> None:
         help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
         what = f"{self.frechet} and {self.kernel}"
-        folder = find_weights(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help)
+        folder = find_weights(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help, folder=True)
         path = find_weights(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
         network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
         network.load_state_dict(read_weights(path))
@@ -184,13 +184,18 @@ def available_extractors(device: str | torch.device = "cpu") -> tuple[list[Extra
     return found, list(dict.fromkeys(missing))
 
 
-def find_weights(given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str) -> Path:
-    """The file or folder `given`, else the one that the environment's `variable` names, else the first of `names` in
-    the checkpoint folder of PyTorch's hub. Raises WeightsMissing: `what` is left out, and `help` gets it."""
-    if given or variable in os.environ:
-        path = Path(given or os.environ[variable])
+def find_weights(
+    given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str, *, folder: bool = False
+) -> Path:
+    """The file, or `folder`, `given`, else the one that the environment's `variable` names, else the first of `names`
+    in the checkpoint folder of PyTorch's hub. Raises WeightsMissing: `what` is left out, and `help` gets it."""
+    path = Path(given) if given else variable_path(variable)
+    if path is not None:
         if not path.exists():
             raise WeightsMissing(f"{what} are left out: {path}, which should hold their weights, does not exist.")
+        if path.is_dir() != folder:
+            kinds = ("a folder", "a file") if folder else ("a file", "a folder")
+            raise WeightsMissing(f"{what} are left out: {path} is {kinds[1]}, expected {kinds[0]} with their weights.")
         return path
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for name in names:
@@ -215,7 +220,7 @@ class SetDistance:
     measure: str
     protocol: str
     value: float  # a kernel distance is times 1000
-    low: float | None = None  # 95 % interval over geographic blocks, of a kernel distance
+    low: float | None = None  # 95 % interval over geographic blocks, of a kernel distance; None of fewer than 5
     high: float | None = None
 
 
@@ -242,10 +247,10 @@ def set_distances(
     for model, images in pictures.items():
         features = extractor(images)
         frechet = frechet_distance(FeatureStats.from_batches([features]), real_stats)
-        kd = kernel_distance_interval(features, real, blocks)
+        kd = kernel_distance_interval(features, real, blocks).scaled(1000)
         to_real, to_test = (extractor.protocol(name, len(images)).id for name in (frechet_split, split))
         found.append(SetDistance(model, extractor.frechet, to_real, frechet))
-        found.append(SetDistance(model, extractor.kernel, to_test, 1000 * kd.value, 1000 * kd.low, 1000 * kd.high))
+        found.append(SetDistance(model, extractor.kernel, to_test, kd.value, kd.low, kd.high))
     return found
 
 
