@@ -14,7 +14,7 @@ import psutil
 from i2i_book.runs import root
 
 BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}  # rules that nothing else waits for
-PRESETS = {"micro": "tests/data/micro.yml", "other": "tests/data/other.yml"}
+PRESETS = {"micro": "tests/golden/micro.yml", "other": "tests/golden/other.yml"}
 
 
 def left_out(folder: str, names: list[str]) -> list[str]:
@@ -45,7 +45,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "PYTHONPATH": "."}  # the copy's own library, not the installed one
-        for name in ("i2i_lib", "i2i_book", "notebooks", "tests/data", "book"):
+        for name in ("i2i_lib", "i2i_book", "notebooks", "tests/golden", "book"):
             shutil.copytree(root() / name, folder / name, ignore=left_out)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
             shutil.copy(root() / name, folder)

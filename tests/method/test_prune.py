@@ -4,11 +4,11 @@ import copy
 import json
 from bisect import bisect_right
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from goldens import DATA
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -21,8 +21,6 @@ from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.official import from_cat_state_dict
 from i2i_lib.prune import norm_scales, random_scales, uniform_scales
 from i2i_lib.students import inherit, start_student
-
-DATA = Path(__file__).parent / "data"
 
 
 def teacher(n_blocks: int = 3, norm: Norm = "instance") -> InceptionGenerator:

@@ -45,7 +45,7 @@ def test_tiles_are_where_their_boxes_say(earth):
 
 
 def test_the_split_is_the_documented_one(earth):
-    readme = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "data" / "README.md").read_text()
     cut = (len(earth.test), len(earth.test.block.unique()), len(earth.train), earth.train.size)
     assert "| 64 px | {} | {} | {} ({} px) |".format(*cut) in readme
     for name, checksum in earth_module.EARTH_FILES.items():

@@ -2,11 +2,11 @@
 
 import math
 import multiprocessing
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from goldens import DATA
 from safetensors.torch import load_file
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from i2i_lib.losses import hinge_d, hinge_g, kernel_alignment, lsgan
 from i2i_lib.train.distill import ALIGNMENTS
 
-DATA = Path(__file__).parent / "data"
 every_kind = pytest.mark.parametrize("kind", ALIGNMENTS.values(), ids=ALIGNMENTS)
 
 

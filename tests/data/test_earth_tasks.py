@@ -9,7 +9,7 @@ from i2i_lib.data import earth_labels
 from i2i_lib.data.earth import earth_rasters
 from i2i_lib.data.tasks import load_task
 
-README = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+README = (Path(__file__).parents[2] / "data" / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from i2i_lib.data import fluent, openmoji
 from i2i_lib.data.tasks import load_task
 
-TOP = Path(__file__).parents[1]
+TOP = Path(__file__).parents[2]
 README = (TOP / "data" / "README.md").read_text()
 PEAR, SAXOPHONE, RUNNER, ASTRONAUT = "1f350", "1f3b7", "1f3c3", "1f9d1-200d-1f680"
 ROCKET_WOMAN, MANGO, PIG = "1F469-1F3FD-200D-1F680", "1F96D", "1F437"

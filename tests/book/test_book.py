@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
 WASM = "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip"
 PACKED = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm"

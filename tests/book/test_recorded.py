@@ -25,7 +25,7 @@ from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.results import collect, save_evaluation
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
