@@ -1,8 +1,10 @@
 """Evaluation of one model on one task: its row of results, its values per picture, and its pictures.
 
+```python
 evaluator = Evaluator(load_saved_task("runs/cpu/earth/seed0/data"))
 found = evaluator.evaluate("gcka", "runs/cpu/earth/seed0/student-gcka")
 print(found.result.l1, found.per_image["l1"])
+```
 """
 
 from collections.abc import Callable, Iterable
