@@ -1,4 +1,4 @@
-"""How many processors this process may use, which can be fewer than the machine has."""
+"""The processors that this process may use, which can be fewer than the machine has."""
 
 import os
 from math import ceil

@@ -221,7 +221,7 @@ def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tenso
 
 
 def _price(model: Generator, weights: Path, task: Task) -> dict[str, Any]:
-    """What a picture of the model costs, and what its training took."""
+    """The cost of one picture by the model, and of its training."""
     cost = inference_cost(model, task.test.shape, channels=task.train.source_channels)
     saved = load_info(weights)
     return {

@@ -352,7 +352,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         ),
         "a recording that was changed": changed_recording,
         "a number that cannot be made again": lambda here: said(verify.main, "cpu", "earth/0/gcka/latency_ms"),
-        "a page of a notebook that did not end well": unfinished_page,
+        "a page of a notebook that failed": unfinished_page,
     },
     "Downloads and archives": {
         "no network": lambda here: fetched(here, None),

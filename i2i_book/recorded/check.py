@@ -135,7 +135,7 @@ def _digest_as_written(path: Path) -> str:
 
 
 def _check_shown(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse what would act in a reader's browser, and pages of another run than the manifest's."""
+    """Reject active content, and pages of another run than the manifest names."""
     for path in folder.rglob("*.json"):
         _passive(path, _strings(json.loads(path.read_text())))
     headline = folder / "headline.md"

@@ -1,4 +1,4 @@
-"""Which module makes which task. Light, so that the planner of a run can look it up."""
+"""The module that makes each task. Light, so that the planner of a run can look it up."""
 
 # The module beside this one, and the function there. Only the one needed is imported, so that a task depends on its own
 # source alone.

@@ -99,7 +99,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
 
 
 class Parts(NamedTuple):
-    """What a task reads of a folder: training and test pictures of both domains, or of the folder that holds both."""
+    """The files of a task: training and test pictures of both domains, or of the folder that holds both."""
 
     layout: Layout  # not "auto"
     train: list[Part]  # paired domains are in the same order
@@ -207,7 +207,7 @@ def _detect(where: Path) -> Layout:
 
 
 def _stem(name: str) -> str:
-    """What partners have in common; macOS writes an accent as a character of its own, others do not."""
+    """The name that partners share; macOS writes an accent as a character of its own, others do not."""
     return unicodedata.normalize("NFC", Path(name).stem).casefold()
 
 

@@ -189,7 +189,7 @@ def write_picture(picture: Tensor, path: Path | str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a folder holds."""
+    """The content of a folder."""
 
     pictures: dict[str, int]  # names, sorted, each with its size in bytes
     left_out: list[str]  # sentences: what else is there that may be meant as a picture, and the way out

@@ -188,7 +188,7 @@ def find_weights(
     given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str, *, folder: bool = False
 ) -> Path:
     """The file, or `folder`, `given`, else the one that the environment's `variable` names, else the first of `names`
-    in the checkpoint folder of PyTorch's hub. Raises WeightsMissing: `what` is left out, and `help` gets it."""
+    in the checkpoint folder of PyTorch's hub. Raises WeightsMissing, which names what is skipped and how to get it."""
     path = Path(given) if given else variable_path(variable)
     if path is not None:
         if not path.exists():
