@@ -32,6 +32,7 @@ class TrainConfig:
     lr: float = 2e-4
     decay_from: float = 0.5  # share of the steps after which the learning rate falls linearly to 0
     gan: Gan | None = None  # None: the family's own
+    gan_from: float = 0.0  # with pairs: share of the steps before the adversarial loss and its discriminator begin
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
@@ -93,6 +94,11 @@ class GanState:
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.count = state["count"]
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether this step has an adversarial loss."""
+        return self.count >= self.config.gan_from * self.config.steps
 
     def check(self) -> None:
         """Raise ValueError if a loss since the last check had no meaning; see `FeatureLoss.check`."""

@@ -26,15 +26,17 @@ class PairedTrainer(GanState):
         self.decay()
         with autocast(source, c):
             fake = self.generator_ddp(source).float()
-        real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
 
-        # Discriminator: real up, fake down.
-        loss_d = update_discriminator(self, real_pair, fake_pair.detach())
+        # Discriminator: real up, fake down. Then the generator: fool the frozen discriminator.
+        loss_d = loss_gan = fake.new_zeros(())
+        if self.adversarial:
+            real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
+            loss_d = update_discriminator(self, real_pair, fake_pair.detach())
+            with autocast(source, c):
+                loss_gan = generator_gan_loss(c.gan, self.discriminator(fake_pair))
 
-        # Generator: fool the frozen discriminator, and be near the target.
-        with autocast(source, c):
-            logits = self.discriminator(fake_pair)
-        losses = {"gan": generator_gan_loss(c.gan, logits), "recon": c.recon * F.l1_loss(fake, target)}
+        # Generator: be near the target, too.
+        losses = {"gan": loss_gan, "recon": c.recon * F.l1_loss(fake, target)}
         descend(total(losses), self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses})
@@ -55,15 +57,17 @@ class PairedDistiller(Distiller):
             teacher_image, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
             fake, features = self.generator_ddp(source, features=True)
         fake = fake.float()
-        real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
 
-        # Discriminator: real up, fake down.
-        loss_d = update_discriminator(self, real_pair, fake_pair.detach())
+        # Discriminator: real up, fake down. Then the student: fool the frozen discriminator.
+        loss_d = loss_gan = fake.new_zeros(())
+        if self.adversarial:
+            real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
+            loss_d = update_discriminator(self, real_pair, fake_pair.detach())
+            with autocast(source, c):
+                loss_gan = generator_gan_loss(c.gan, self.discriminator(fake_pair))
 
-        # Student: fool the frozen discriminator, be near the target, and see as the teacher does.
-        with autocast(source, c):
-            logits = self.discriminator(fake_pair)
-        losses = {"gan": generator_gan_loss(c.gan, logits)}
+        # Student: be near the target, and see as the teacher does.
+        losses = {"gan": loss_gan}
         losses["recon"] = c.recon * (1 - c.imitate) * F.l1_loss(fake, target)
         if c.imitate:
             losses["imitate"] = c.recon * c.imitate * F.l1_loss(fake, teacher_image)

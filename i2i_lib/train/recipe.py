@@ -131,6 +131,8 @@ def build(
     `folder` is the training's, `task` the one that the recipe names, loaded. `what` names the training in progress and
     errors, by default as its folder.
     """
+    if recipe.training.gan_from and task.family != "pix2pix":
+        raise ValueError(f"gan_from is for tasks with pairs: {task.name} has no other loss to begin with, set it to 0")
     module = import_module(f"i2i_lib.train.{task.family}")
     teacher_trainer, distiller = (getattr(module, name) for name in TRAINERS[task.family])
     options, inputs = {}, _inputs(recipe, folder)

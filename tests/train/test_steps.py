@@ -41,6 +41,21 @@ def test_training_fits_a_batch(family, lowered):
         assert rows[-1][name] < 0.8 * rows[0][name], name
 
 
+@pytest.mark.parametrize("make", [trainer, distiller])
+def test_the_adversarial_loss_begins_after_its_share_of_the_steps(make):
+    t = make("pix2pix", replace(CONFIG, steps=4, gan_from=0.5))
+    batch = next(batches()(0))
+    before = copy.deepcopy(t.discriminator.state_dict())
+    for _ in range(2):
+        losses = t.step(batch)
+        assert losses["d"] == losses["gan"] == 0
+    assert same(t.discriminator.state_dict(), before)
+    losses = t.step(batch)
+    assert losses["d"] > 0
+    assert losses["gan"] != 0
+    assert not same(t.discriminator.state_dict(), before)
+
+
 @pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
 def test_settings_are_checked(name, choices):
     given: dict[str, Any] = {"steps": 1, name: "wgan"}
