@@ -17,7 +17,7 @@ unexport PYTHONWARNINGS
 _ := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] || rm -f .venv/.ready)
 READY := .venv/.ready node_modules/.package-lock.json
 
-.PHONY: book ablations test check verify stress audit lab serve clean help
+.PHONY: book ablations teacher test check verify stress audit lab serve clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/i
 
 ablations: $(READY)  ## the same with the students of chapter 10, which take longer than the book
 	@ABLATIONS=yes $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
+
+teacher: $(READY)  ## hours: train the recorded teacher of TASK again, and keep it in book/recorded/
+	@$(PY) -m i2i_book.recorded teacher "$(PRESET)" "$(TASK)"
 
 test: $(READY)  ## run the tests
 	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --benchmark-disable

@@ -31,8 +31,11 @@ HOME = RUN + "/{task}/seed{seed}"
 EVALUATIONS = PLAN.each("eval.json")
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
+# "train": no teacher is taken from a record, so that its training has no limit of time.
+TEACHER = str(config.get("teacher", ""))
 # Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which reports why.
-THREADS, GPU, MINUTES = PLAN.settings["threads"], PLAN.settings["gpu"], PLAN.settings["minutes"] + 5
+THREADS, GPU = PLAN.settings["threads"], PLAN.settings["gpu"]
+MINUTES = (10_000 if TEACHER else PLAN.settings["minutes"]) + 5
 
 
 def literal(text):
@@ -44,8 +47,9 @@ PYTHON = literal(sys.executable)
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {PYTHON} -m i2i_book.runner --preset {literal(PRESET)} --run {literal(Path(PRESET).stem)}"
-    " {input.notebook:q} {params.fixed} --publish {output.notebook:q}"
+    f"{' --minutes 10000' if TEACHER else ''} {{input.notebook:q}} {{params.fixed}} --publish {{output.notebook:q}}"
 )
+TRAINED = f" -p weights {TEACHER}" if TEACHER else ""
 SEEDED = "-p task {task} -p seed {seed}"
 
 
@@ -118,10 +122,18 @@ rule data:
         RUNNER
 
 
+def recorded(wildcards):
+    """The files of a recorded training, of a task that starts from one."""
+    if preset_parameters(PLAN.settings, "02-search-space", wildcards.task).get("weights") != "recorded" or TEACHER:
+        return []
+    return glob(f"book/recorded/{wildcards.task}/*", f"book/recorded/{wildcards.task}/snapshots/**/*.webp")
+
+
 rule search_space:
     input:
         **source("02-search-space"),
         data=rules.data.output.data,
+        recorded=recorded,
     output:
         notebook=HOME + "/notebooks/02-search-space.ipynb",
         teacher=multiext(HOME + "/teacher", ".safetensors", ".json"),
@@ -129,7 +141,7 @@ rule search_space:
         scales=HOME + "/scales.json",
     params:
         preset=parameters("02-search-space", "inception"),
-        fixed=SEEDED,
+        fixed=SEEDED + TRAINED,
     threads: THREADS
     resources:
         gpu=GPU,
@@ -145,7 +157,7 @@ use rule search_space as original with:
         teacher=multiext(HOME + "/original", ".safetensors", ".json"),
     params:
         preset=parameters("02-search-space", "resnet"),
-        fixed=SEEDED + " -p generator resnet",
+        fixed=SEEDED + TRAINED + " -p generator resnet",
 
 
 # A family's search space may have a pruning chapter of its own.

@@ -29,6 +29,9 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         presets.tasks(task)
         if not seeds.isdigit() or int(seeds) < 1:
             raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
+        teacher = os.environ.get("TEACHER", "")
+        if teacher not in ("", "train"):
+            raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")
         folder = Path(data).expanduser().resolve() if data else ""
         if folder and not folder.is_dir():
             raise ValueError(f"DATA={data} is not a folder")
@@ -42,9 +45,8 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
             os.set_inheritable(lock, True)
             # By a file: on its command line Snakemake reads values as YAML, in which `a #b` ends at the blank.
             asked = runs.root() / ".snakemake" / "asked.json"
-            files.write_json(
-                asked, {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
-            )
+            values = {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
+            files.write_json(asked, values | {"teacher": teacher})
             command = [sys.executable, "-m", "snakemake", "--cores", str(usable_cpus()), "--nolock"]
             command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
             command += ["--quiet", "host", "reason", "rules", "progress"]

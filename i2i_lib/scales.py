@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from i2i_lib.artifacts import artifact_file
 from i2i_lib.files import write_json
 from i2i_lib.prune import Prunable, norm_scales
@@ -30,16 +28,16 @@ class ScaleNotes:
         self.folder, self.steps = folder, steps
         self.due = sorted({max(1, round(share * steps)) for share in SHARES})
 
-    def after(self, trainer: Any, generator: Prunable) -> Callable[[Any], dict[str, Tensor]]:
-        """Return the trainer's step, followed by a note of the generator's scales where one is due."""
+    def after(self, step: Callable[[Any], Any], trainer: Any, generator: Prunable) -> Callable[[Any], Any]:
+        """Return the training step `step`, followed by a note of the generator's scales where one is due."""
 
-        def step(batch: Any) -> dict[str, Tensor]:
-            losses = trainer.step(batch)
+        def stepped(batch: Any) -> Any:
+            losses = step(batch)
             if trainer.count in self.due:
                 write_json(self.folder / f"{trainer.count}.json", norm_scales(generator))
             return losses
 
-        return step
+        return stepped
 
     def history(self, result: Prunable) -> list[ScaleNote]:
         """All notes of the training, and last the scales of its result."""

@@ -22,7 +22,8 @@ from toys import GENERATORS, network, tiles, trained
 
 from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording
-from i2i_book.recorded.pack import pack, pack_models
+from i2i_book.recorded.pack import pack
+from i2i_book.recorded.teachers import keep
 from i2i_book.runner.run import run_notebook
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.config import cat_teacher
@@ -169,7 +170,7 @@ ARTIFACTS = {
         lambda f, v: export_onnx(student(f.parent, v), f / "a.onnx", size=16), lambda f: sha256(f / "a.onnx")
     ),
     "models": Artifact(
-        lambda f, v: pack_models(run_of(f, v) / "earth" / "seed0", f / "kept"),
+        lambda f, v: keep(run_of(f, v) / "earth" / "seed0", f / "kept"),
         lambda f: load_generator(f / "kept" / "teacher").state_dict()["head.bias"].tolist(),
     ),
     "import": Artifact(taken_in, lambda f: [check(f / "gpu")["files"]["earth/seed0/plan.json"]]),

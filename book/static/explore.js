@@ -1,4 +1,4 @@
-// What makes two kinds of output explorable. Both are complete without this script: pictures one below the other, and a
+// What makes three kinds of output explorable. All are complete without this script: pictures one below the other, and a
 // table. And what scrolls can be reached without a pointer.
 
 // Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins. The
@@ -23,6 +23,26 @@ for (const box of document.querySelectorAll(".compare")) {
   const choice = element("div", { className: "compare-choice" });
   choice.append(left, right);
   box.replaceChildren(choice, frame);
+  show();
+}
+
+// Snapshots of a training: a slider shows one at a time, the last one first.
+for (const box of document.querySelectorAll(".scrubber")) {
+  const images = [...box.querySelectorAll("img")];
+  const last = images.length - 1;
+  const slider = element("input", { type: "range", min: 0, max: last, value: last });
+  slider.setAttribute("aria-label", "Step of the training");
+  const said = element("output", {});
+  function show() {
+    const step = `after ${Number(images[slider.value].dataset.step).toLocaleString("en")} steps`;
+    slider.setAttribute("aria-valuetext", step);
+    said.textContent = step;
+    images.forEach((image, i) => { image.hidden = i !== Number(slider.value); });
+  }
+  slider.addEventListener("input", show);
+  const choice = element("div", { className: "scrubber-choice" });
+  choice.append(slider, said);
+  box.append(choice);
   show();
 }
 

@@ -86,6 +86,18 @@ def divider(layers: Mapping[str, Tensor]) -> HTML:
     return HTML(f'<div class="compare">{"".join(shown)}</div>')
 
 
+def scrubber(frames: Mapping[int, bytes], what: str) -> HTML:
+    """Snapshots of a training, step -> WebP file; in the book a slider moves through them, the last one first.
+
+    `what` they show, for those who do not see them. Elsewhere they stand one below the other.
+    """
+    shown = []
+    for step, frame in frames.items():
+        alt, data = escape(f"{what}, after {step:,} steps"), b64encode(frame).decode()
+        shown.append(f'<img data-step="{step}" alt="{alt}" src="data:image/webp;base64,{data}">')
+    return HTML(f'<div class="scrubber">{"".join(shown)}</div>')
+
+
 def quality_against_price(
     axis: Axes, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], order: Sequence[str]
 ) -> None:

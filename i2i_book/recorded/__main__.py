@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from i2i_book.recorded.importing import import_recording
-from i2i_book.recorded.pack import pack, pack_models
+from i2i_book.recorded.pack import pack
+from i2i_book.recorded.teachers import keep, train
 from i2i_book.runs import root
 from i2i_lib.commands import one_line_errors
 
@@ -20,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
     packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
     packing.add_argument("--no-pages", action="store_true", help="leave out what the notebooks showed: numbers only")
-    keeping = steps.add_parser("models", help="keep a small teacher and student for work by hand")
+    training = steps.add_parser("teacher", help="train the teacher of a task, however long it takes, and keep it")
+    training.add_argument("preset", help="whose settings it has")
+    training.add_argument("task")
+    keeping = steps.add_parser("models", help="keep the teacher of a run")
     keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
     importing.add_argument("source", type=Path)
@@ -31,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         out = pack(options.run, options.out, teachers=options.teachers, pages=not options.no_pages)
         size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
         print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
-    elif options.step == "models":
-        target = root() / "book" / "recorded" / options.home.resolve().parent.name
-        pack_models(options.home, target)
+    elif options.step in ("teacher", "models"):
+        home = train(options.preset, options.task) if options.step == "teacher" else options.home.resolve()
+        target = root() / "book" / "recorded" / home.parent.name
+        keep(home, target)
         print(f"{target.relative_to(root())}: kept")
     else:
         target = import_recording(

@@ -1,4 +1,4 @@
-"""Pack a run, or its small models, to be committed."""
+"""Pack a run, or its weights, to be committed."""
 
 import hashlib
 import io
@@ -14,8 +14,7 @@ from typing import Any
 import nbformat
 
 from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
-from i2i_lib.files import atomic_write, place_folder, sha256, write_json
-from i2i_lib.results import load_evaluation
+from i2i_lib.files import atomic_write, sha256, write_json
 
 LINE = 4000  # characters of JSON that stand on one line
 
@@ -68,7 +67,7 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
 def _pack_file(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
-        _pack_weights(path, target)
+        pack_weights(path, target)
     elif path.suffix != ".json":
         shutil.copyfile(path, target)
     elif not path.with_suffix(".safetensors").exists() or path.name == "data.json":  # that of weights comes with them
@@ -94,67 +93,15 @@ def _lines(value: Any, indent: str) -> str:
     return f"{opening}\n{deeper}{joined}\n{indent}{closing}"
 
 
-def pack_models(home: Path, target: Path) -> None:
-    """Keep the small models of one task and seed, runs/<preset>/<task>/seed<k>, in `target`, book/recorded/<task>.
+def pack_weights(path: Path, target: Path) -> None:
+    """Write matrices in float16, and the JSON beside them, which keeps the hash of what was packed.
 
-    They let chapters 3 to 5 open at once when run by hand: the teacher with its discriminator and the GCKA student in
-    bfloat16, the plan, the record of the tiles (which are cut again from the source pictures), and a model card.
+    Vectors stay in float32: pruning ranks norm scales, which rounding would make equal.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".models-", dir=target.parent) as temporary:
-        new = Path(temporary) / "new"
-        for name in ("teacher", "teacher-discriminator", "student-gcka"):
-            _pack_weights(home / f"{name}.safetensors", new / f"{name}.safetensors")
-        for name in ("plan.json", "data.json"):
-            atomic_write(new / name, compact_json(json.loads((home / name).read_text())))
-        atomic_write(new / "MODEL_CARD.md", _model_card(home).encode())
-        place_folder(new, target)
-
-
-def _model_card(home: Path) -> str:
-    rows = {row.model: row for row in load_evaluation(home / "eval.json")["results"]}
-    runs_of: dict[str, Any] = {}
-    for path in (home / "notebooks").glob("*.ipynb"):
-        notebook: Any = nbformat.read(path, as_version=4)
-        runs_of[path.stem] = notebook.metadata["i2i"]
-    pages = {"teacher": "02-search-space", "gcka": "04-distillation-gcka"}
-    lines = []
-    for model, page in pages.items():
-        row, run = rows[model], runs_of[page]
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(run["parameters"].items()))
-        machine = run["machine"]
-        interval = "" if row.kd_low is None else f" ({row.kd_low:.1f} to {row.kd_high:.1f})"
-        lines.append(
-            f"## {'Teacher' if model == 'teacher' else 'Student, distilled by GCKA'}\n\n"
-            f"- {row.params:,} parameters; MACs of one picture: {row.macs_exact:,} exact, {row.macs_paper:,} by the "
-            f"paper's count\n"
-            f"- on {row.images} test tiles in {row.blocks} blocks: L1 {row.l1:.4f}, SSIM {row.ssim:.4f}, feature "
-            f"distance {row.feature_distance:.4f}, KD-EffNet x 1000 {row.kd:.1f}{interval}, "
-            f"FD-EffNet {row.fd:.1f}; measured before the weights were rounded to bfloat16\n"
-            f"- made by `notebooks/{run['notebook']}.ipynb` on {run['started'][:10]} in {run['seconds']:.0f} s, on "
-            f"{machine['gpu'] or machine['cpu']}, PyTorch {run['versions']['torch']}, commit {run['git']}\n"
-            f"- parameters: {settings}\n"
-        )
-    row = rows["teacher"]
-    return (
-        f"# Model card: a small teacher and student for `{row.task}`\n\n"
-        "Kept so that chapters 3 to 5 open at once in JupyterLab. They are examples of the method at a small size, "
-        f"made by the preset `{runs_of['02-search-space']['preset']}`; no run of the book starts from them.\n\n"
-        + "\n".join(lines)
-        + "\n## Use and limits\n\nFor study. They turn map tiles of one rendering, at one scale, into pictures that "
-        "look like satellite pictures: colours and textures are guesses, and nothing in them is evidence of what is on "
-        "the ground.\n\n"
-        f"Measured by: {row.protocol}.\n\nTrained on Natural Earth's shaded relief and NASA's Blue Marble: see "
-        "`data/README.md` for origin and licence. The weights are under the licence of this repository.\n"
-    )
-
-
-def _pack_weights(path: Path, target: Path) -> None:
-    """Write the tensors in bfloat16 and the JSON beside them, which keeps the hash of what was packed."""
     from safetensors.torch import load, save
 
     data = path.read_bytes()
-    small = save({k: t.bfloat16() if t.is_floating_point() else t for k, t in load(data).items()})
+    small = save({k: t.half() if t.is_floating_point() and t.dim() > 1 else t for k, t in load(data).items()})
     described = json.loads(path.with_suffix(".json").read_text())
     described |= {"sha256": hashlib.sha256(small).hexdigest(), "packed_from": hashlib.sha256(data).hexdigest()}
     atomic_write(target, small)

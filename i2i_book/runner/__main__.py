@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", help="take parameters from presets/PRESET.yml; -p overrides them")
     parser.add_argument("--run", default="lab", help="the run to read and write (default: lab, as when run by hand)")
     parser.add_argument("--log", type=Path, help="where the executed copy is kept, also if it fails (default: logs/)")
+    parser.add_argument("--minutes", type=float, help="the most that it may take, in place of the preset's `minutes`")
     parser.add_argument("--publish", type=Path, help="where the executed copy goes if it succeeds")
     options = parser.parse_args(arguments)
     notebook: Path = options.notebook
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     variant = given.get("arm") or given.get("generator")
     given = presets.preset_parameters(preset, notebook.stem, given.get("task", "earth"), variant) | given
     given["run"] = options.run
+    minutes = options.minutes or preset.get("minutes")
     home = options.publish.parent.parent if options.publish else runs.root() / "runs" / options.run
     log: Path = options.log or home / "logs" / (options.publish or notebook).name
     # Two runs of one notebook would write the same copy, progress and list of files.
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             publish=options.publish,
             threads=preset.get("threads"),
             gpu=preset.get("gpu", 0),
-            timeout=60 * preset["minutes"] if "minutes" in preset else None,
+            timeout=60 * minutes if minutes else None,
             preset=Path(options.preset).stem if options.preset else None,
         )
     return 0

@@ -196,7 +196,7 @@ class Trainer:
 def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
     trainer, notes = Trainer(), ScaleNotes(tmp_path / "notes", 20)
     assert notes.due == [1, 2, 4, 7, 10, 15]
-    step = notes.after(trainer, trainer.generator)
+    step = notes.after(trainer.step, trainer, trainer.generator)
     assert [step(i)["loss"].item() for i in range(20)] == list(range(20))
     history = notes.history(trainer.generator)
     assert [(note.step, note.scales["stem.0"][0]) for note in history] == [(s, s + 1.0) for s in (*notes.due, 20)]

@@ -1,0 +1,70 @@
+"""Trainings on record in `book/recorded/<task>/`: networks, settings, losses, norm scales and pictures.
+
+A chapter shows a recorded training as it shows one of its own.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from i2i_book.runs import root
+from i2i_lib.checkpoint import load_discriminator, load_generator, load_info
+from i2i_lib.files import read_json, record_file, shorten_path
+from i2i_lib.scales import ScaleNote, load_scales
+from i2i_lib.train.snapshots import read_frames
+
+# Of a recipe, what tells no two trainings apart: places, seeds, and how the same numbers are computed.
+_FREE = ("task", "seed", "threads", "log_every", "result")
+_FREE_TRAINING = ("precision", "compiled")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTraining:
+    """A generator and its discriminator, and what was noted while they were trained."""
+
+    generator: Any
+    discriminator: Any | None
+    losses: list[dict[str, float]]
+    scales: list[ScaleNote]
+    frames: dict[int, bytes]  # step -> WebP file
+    made: dict[str, Any]  # `started`, `seconds` of training, `device`, `torch`, `git`
+
+
+def recorded_training(task: str, name: str, recipe: Path, data: Path) -> RecordedTraining:
+    """The recorded training of a task's "teacher" or "original".
+
+    `recipe` is the file of the settings that the run has for it, `data` the saved task (no suffix): both must be those
+    of the record. Raises FileNotFoundError where the task has no record, ValueError where the record is another's.
+    """
+    folder = root() / "book" / "recorded" / task
+    file = record_file("read", folder / f"{name}-training.json")
+    if not file.exists():
+        raise FileNotFoundError(f"no {name} of {task} is recorded in {shorten_path(folder)}: TEACHER=train trains it")
+    noted = read_json(file, "put the committed file back")
+    wanted = deciding_settings(read_json(recipe, "run the notebook again"))
+    different = sorted(key for key in wanted | noted["settings"] if wanted.get(key) != noted["settings"].get(key))
+    if different:
+        raise ValueError(
+            f"the recorded {name} of {task} was trained with other settings ({', '.join(different)}): set those of"
+            f" {shorten_path(file)}, or train with TEACHER=train"
+        )
+    if noted["data"] != load_info(data)["sha256"]:
+        raise ValueError(
+            f"the recorded {name} of {task} was trained on other pictures than {shorten_path(data)} holds: give chapter"
+            " 1 the settings of its record, or train with TEACHER=train"
+        )
+    judge = folder / f"{name}-discriminator"
+    return RecordedTraining(
+        load_generator(folder / name),
+        load_discriminator(judge) if judge.with_suffix(".json").exists() else None,
+        noted["losses"],
+        load_scales(folder / "scales") if name == "teacher" else [],
+        read_frames(folder / "snapshots" / name),
+        noted["made"],
+    )
+
+
+def deciding_settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe that decide what a training gives."""
+    training = {key: value for key, value in recipe["training"].items() if key not in _FREE_TRAINING}
+    return {key: value for key, value in recipe.items() if key not in _FREE} | {"training": training}

@@ -1,0 +1,65 @@
+"""Snapshots of a training: what its generator makes of a fixed row of sources, noted every so many steps."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from i2i_lib.files import atomic_write
+from i2i_lib.metrics.pairs import quantise
+
+COUNT = 16  # snapshots of a training, denser where it changes faster: at its beginning
+_QUALITY = 90  # of the WebP files
+
+
+class Snapshots:
+    """Snapshots of one training, each in a file of its own in `folder`, so that they outlive a kill.
+
+    `sources` [N, C, H, W] are encoded as the generator reads them. A snapshot is the picture of a row of N.
+    """
+
+    def __init__(self, folder: Path, steps: int, sources: Tensor) -> None:
+        self.folder, self.sources = folder, sources
+        self.due = sorted({max(1, round(steps * (k / COUNT) ** 2)) for k in range(1, COUNT + 1)})
+
+    def after(self, step: Callable[[Any], Any], trainer: Any, generator: nn.Module) -> Callable[[Any], Any]:
+        """Return the training step `step`, followed by a snapshot of the generator where one is due."""
+
+        def stepped(batch: Any) -> Any:
+            losses = step(batch)
+            if trainer.count in self.due:
+                self.take(trainer.count, generator)
+            return losses
+
+        return stepped
+
+    def take(self, step: int, generator: nn.Module) -> None:
+        """Note what the generator makes of the sources; its mode and its statistics stay as they are."""
+        training = generator.training
+        with torch.no_grad():
+            made = generator.eval()(self.sources)
+        generator.train(training)
+        atomic_write(self.folder / f"{step}.webp", picture_row(made))
+
+    def frames(self) -> dict[int, bytes]:
+        """The snapshots, step -> WebP file, in their order."""
+        return read_frames(self.folder)
+
+
+def read_frames(folder: Path) -> dict[int, bytes]:
+    """The snapshots in a folder, step -> WebP file, in their order."""
+    files = {int(file.stem): file for file in folder.glob("*.webp")}
+    return {step: files[step].read_bytes() for step in sorted(files)}
+
+
+def picture_row(images: Tensor) -> bytes:
+    """The images [N, 3, H, W], uint8 or float in [-1, 1], side by side as one WebP file."""
+    row = make_grid(quantise(images).cpu(), nrow=len(images), padding=0).permute(1, 2, 0).numpy()
+    file = BytesIO()
+    Image.fromarray(row).save(file, "WEBP", quality=_QUALITY)
+    return file.getvalue()
