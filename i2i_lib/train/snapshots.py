@@ -10,21 +10,23 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from i2i_lib.data.tiles import Task, encode
 from i2i_lib.files import atomic_write
 from i2i_lib.metrics.pairs import quantise
 
 COUNT = 16  # snapshots of a training, denser where it changes faster: at its beginning
+WIDTH = 6  # pictures of a snapshot
 _QUALITY = 90  # of the WebP files
 
 
 class Snapshots:
     """Snapshots of one training, each in a file of its own in `folder`, so that they outlive a kill.
 
-    `sources` [N, C, H, W] are encoded as the generator reads them. A snapshot is the picture of a row of N.
+    They show what becomes of `WIDTH` sources of the task's validation part, or of its training part where there is none.
     """
 
-    def __init__(self, folder: Path, steps: int, sources: Tensor) -> None:
-        self.folder, self.sources = folder, sources
+    def __init__(self, folder: Path, steps: int, task: Task, device: str | torch.device = "cpu") -> None:
+        self.folder, self.sources = folder, _sources(task).to(device)
         self.due = sorted({max(1, round(steps * (k / COUNT) ** 2)) for k in range(1, COUNT + 1)})
 
     def after(self, step: Callable[[Any], Any], trainer: Any, generator: nn.Module) -> Callable[[Any], Any]:
@@ -49,6 +51,15 @@ class Snapshots:
     def frames(self) -> dict[int, bytes]:
         """The snapshots, step -> WebP file, in their order."""
         return read_frames(self.folder)
+
+
+def _sources(task: Task) -> Tensor:
+    """The sources that are watched, encoded, evenly spaced over their part and cut to the size of a test picture."""
+    tiles = task.validation or task.train
+    height, width = task.test.shape
+    top, left = (tiles.shape[0] - height) // 2, (tiles.shape[1] - width) // 2
+    chosen = tiles.source[torch.linspace(0, len(tiles) - 1, min(WIDTH, len(tiles))).long()]
+    return encode(chosen[..., top : top + height, left : left + width], tiles.classes)
 
 
 def read_frames(folder: Path) -> dict[int, bytes]:
