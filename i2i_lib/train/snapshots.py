@@ -22,7 +22,7 @@ _QUALITY = 90  # of the WebP files
 class Snapshots:
     """Snapshots of one training, each in a file of its own in `folder`, so that they outlive a kill.
 
-    They show what becomes of `WIDTH` sources of the task's validation part, or of its training part where there is none.
+    They show `WIDTH` sources of the task's validation part, or of its training part where there is none, translated.
     """
 
     def __init__(self, folder: Path, steps: int, task: Task, device: str | torch.device = "cpu") -> None:
