@@ -93,7 +93,8 @@ def settings(preset: str, folder: Path) -> dict[str, Setting]:
         defaults = {key: default for key, (_, default) in known.items()}
         chapters[name] = defaults | preset_parameters(load_preset(preset), name, "earth")
     data, first, cut, second = chapters.values()
-    task = load_task("earth", image_size=data["image_size"], scale=data["scale"])
+    asked = {name: data[name] for name in ("image_size", "crop", "validation", "scale")}
+    task = load_task("earth", **asked)
     save_task(task, folder / "data")
     for i, pair in enumerate(torch.cat([task.train.source, task.train.target], 3)[:500]):
         Image.fromarray(pair.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
@@ -140,7 +141,7 @@ def decoded(setting: Setting, seed: int) -> Iterator[Batch]:
     """Batches of a DataLoader: in workers where there is a GPU to feed, else in the one thread that there is."""
     shuffled = torch.Generator().manual_seed(seed)
     workers: dict[str, Any] = {"num_workers": 4, "persistent_workers": True, "pin_memory": True} if CUDA else {}
-    pairs = Pairs(setting.folder, setting.task.test.size)
+    pairs = Pairs(setting.folder, setting.task.crop)
     loader = DataLoader(pairs, setting.recipe.batch_size, shuffle=True, drop_last=True, generator=shuffled, **workers)
     while True:
         for source, target in loader:
@@ -274,7 +275,7 @@ def measure(what: str, setting: Setting, rounds: int) -> None:
     table["speed-up"] = [median(values) for values in ratios.values()]
     quartiles = [quantiles(values, n=4) for values in ratios.values()]
     table["its quartiles"] = [f"{q[0]:.2f} to {q[2]:.2f}" for q in quartiles]
-    size = setting.task.test.size
+    size = setting.task.crop
     print(f"\n{what}, batches of {setting.recipe.batch_size} at {size} px, {rounds} rounds of {steps}")
     print(table.to_string(float_format="{:.2f}".format))
     ratio = median(ratios[LIBRARY])

@@ -9,9 +9,11 @@ from i2i_book.arms import students
 from i2i_book.chapters import made_by
 from i2i_lib.files import root, shorten_path
 
-# The family of generators that each task trains. The data of the first four comes with the dependencies, so that they
+# The family of generators that each task trains. The data of the first six comes with the dependencies, so that they
 # run anywhere; that of the others is downloaded, or the user's own.
 FAMILIES = {
+    "fluent": "pix2pix",
+    "fluent-outline": "pix2pix",
     "earth": "pix2pix",
     "openmoji": "pix2pix",
     "earth-unpaired": "cyclegan",
@@ -22,7 +24,7 @@ FAMILIES = {
     "cityscapes": "pix2pix",
     "folder": "pix2pix",
 }
-EMBEDDED_TASKS = ("earth", "openmoji", "earth-unpaired", "earth-labels")
+EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those of pictures in pairs (the user's own may be).
 PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")
 # What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.

@@ -39,7 +39,17 @@ class PatchDiscriminator(nn.Module):
         self.model = nn.Sequential(*parts)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits [N, 1, h, w] of images [N, in_channels, H, W]; three layers shrink the grid to H/8 - 2."""
+        """Logits [N, 1, h, w] of images [N, in_channels, H, W]; three layers shrink the grid to H/8 - 2.
+
+        Raises ValueError for images without a single patch, of less than 3 x 2^n_layers pixels a side.
+        """
+        height, width = image.shape[-2:]
+        least = 3 * 2**self.config.n_layers if self.config.n_layers else 1
+        if min(height, width) < least:
+            raise ValueError(
+                f"a discriminator of {self.config.n_layers} layers needs images of at least {least} pixels a side, got "
+                f"{height} x {width}: train on larger crops, or with fewer layers"
+            )
         return self.model(image)
 
 

@@ -29,7 +29,11 @@ for _label in LABELS:
 
 
 def load_cityscapes(
-    image_size: int, *, path: str | None = None, family: Literal["pix2pix", "gaugan"] = "pix2pix"
+    image_size: int,
+    validation: float = 0.0,
+    *,
+    path: str | None = None,
+    family: Literal["pix2pix", "gaugan"] = "pix2pix",
 ) -> Task:
     """From labels to photographs: `train` to learn from, `val` to test on, as the paper's two uses of the data set.
 
@@ -38,8 +42,12 @@ def load_cityscapes(
     label map with an instance-edge channel, and tiles are `image_size` high, twice as wide and never cropped: the
     paper's are 256 x 512.
 
+    `validation` is the share of the cities of `train`, evenly spaced by name, whose scenes are held out of training:
+    scenes of one city resemble each other, and those of the test are of other cities, too.
+
     `path` is the folder with `gtFine` and `leftImg8bit`, by default data/cityscapes. All tiles are in memory: 1.5 GB at
-    the paper's sizes. Each test scene is its own block; `info["test_scenes"]` names them in order, for `train_ids`.
+    the paper's sizes. Each scene of the test and of the validation part is its own block; `info["test_scenes"]` and
+    `info["validation_scenes"]` name them in order, for `train_ids`.
 
     Raises FileNotFoundError without the data set, ValueError naming the file for a scene without its counterpart, a
     damaged file or a label that is not in the table.
@@ -49,13 +57,17 @@ def load_cityscapes(
     folder = cityscapes_folder(path)
     train_size = image_size * 286 // 256 if family == "pix2pix" else image_size
     scenes = {split: list_scenes(folder, split, instances=family == "gaugan") for split in ("train", "val")}
-    train = _tiles(folder, scenes["train"], train_size, family)
-    test = _tiles(folder, scenes["val"], image_size, family)
-    test = replace(test, block=torch.arange(len(test)))
+    cities = sorted({_city(scene) for scene in scenes["train"]})
+    number = round(validation * len(cities))
+    away = {cities[(2 * i + 1) * len(cities) // (2 * number)] for i in range(number)}
+    held = [scene for scene in scenes["train"] if _city(scene) in away]
+    train = _tiles(folder, [scene for scene in scenes["train"] if _city(scene) not in away], train_size, family)
+    test = _whole(folder, scenes["val"], image_size, family)
     info = {
         "domains": ["labels", "photograph"],
         "train_size": train_size,
         "train_scenes": len(train),
+        "validation_scenes": held,
         "test_scenes": scenes["val"],
     }
     if family == "gaugan":  # by channel, so that label maps can be painted
@@ -63,7 +75,7 @@ def load_cityscapes(
         info["classes"] = [
             {"name": label.name, "colour": "#{:02x}{:02x}{:02x}".format(*label.color)} for label in ordered
         ]
-    return Task("cityscapes", family, train, test, info)
+    return Task("cityscapes", family, train, test, info, _whole(folder, held, image_size, family) if held else None)
 
 
 def cityscapes_folder(path: str | None = None) -> Path:
@@ -121,6 +133,15 @@ def train_ids(scenes: Iterable[str], path: str | None = None) -> Iterator[Tensor
     folder = cityscapes_folder(path)
     for scene in scenes:
         yield torch.from_numpy(_TRAIN_ID[_read_labels(folder / _LABEL_MAP.format(scene))])
+
+
+def _city(scene: str) -> str:
+    return scene.split("/")[1]
+
+
+def _whole(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
+    """Tiles to evaluate on, each its own block."""
+    return replace(_tiles(folder, scenes, height, family), block=torch.arange(len(scenes)))
 
 
 def _tiles(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:

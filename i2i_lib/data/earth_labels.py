@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2i_lib.data.earth import EARTH_FILES, EARTH_SIZE, HEIGHT, SATELLITE, cut, earth_land, earth_picture, earth_places
+from i2i_lib.data.earth import (
+    EARTH_FILES,
+    EARTH_SIZE,
+    HEIGHT,
+    SATELLITE,
+    earth_land,
+    earth_picture,
+    earth_places,
+    earth_task,
+)
 from i2i_lib.data.tiles import Task, source_pictures
 
 
@@ -50,7 +59,7 @@ _SNOWY = 0.35  # of the land around: snow in patches would otherwise pass, on av
 _LAKE_DARKNESS = 16  # grey levels: nothing else on land is as dark in all channels
 
 
-def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) -> Task:
+def load_earth_labels(image_size: int, validation: float = 0.0, scale: int = 1, band: int | None = None) -> Task:
     """Surface classes to satellite picture, on the tiles of `i2i_lib.data.earth.load_earth`.
 
     `source` is a map of labels [N, 1, S, S]; `info["classes"]` lists name, colour and share of the training pixels of
@@ -60,16 +69,17 @@ def load_earth_labels(image_size: int, scale: int = 1, band: int | None = None) 
     """
     labels = earth_labels(scale)
     satellite = earth_picture(SATELLITE, EARTH_SIZE[1] // scale)
-    train, test, info = earth_places(satellite, image_size, scale, band)
-    learnt = cut(labels, satellite, train, info["train_size"], len(CLASSES))
-    shares = torch.bincount(learnt.source.flatten(), minlength=len(CLASSES)) / learnt.source.numel()
+    places = earth_places(satellite, image_size, scale, band, validation)
+    task = earth_task("earth-labels", "gaugan", labels, satellite, places, image_size, len(CLASSES))
+    shares = torch.bincount(task.train.source.flatten(), minlength=len(CLASSES)) / task.train.source.numel()
+    info = task.info
     info["sources"] = {name: EARTH_FILES[name] for name in (SATELLITE, HEIGHT)}
     info["classes"] = [
         {"name": kind.name, "colour": kind.colour, "share": round(share, 5)}
         for kind, share in zip(CLASSES, shares.tolist(), strict=True)
     ]
     info["domains"] = ["surface classes", "satellite"]
-    return Task("earth-labels", "gaugan", learnt, cut(labels, satellite, test, image_size, len(CLASSES)), info)
+    return task
 
 
 def earth_labels(scale: int = 1) -> Tensor:

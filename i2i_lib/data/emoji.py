@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import resvg_py
 import torch
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_lib.data.pictures import to_tensor
-from i2i_lib.data.tiles import Task, placeless_tiles
+from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
 
 RENDERER = f"resvg {resvg_py.__resvg_version__}"
 
@@ -40,20 +40,47 @@ def originals(variants: Mapping[str, str]) -> dict[str, str]:
     return {code: original for original, codes in variants.items() for code in codes.split()}
 
 
-def held_out(group: str, share: float) -> bool:
-    """Whether a group is in the test: by a hash of its key, so that a new emoji moves no other."""
-    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) < share * 2**32
+Part = Literal["train", "validation", "test"]
+
+
+def part_of(group: str, test_share: float, validation: float = 0.0) -> Part:
+    """The part that a group is in, by a hash of its key, so that a new emoji moves no other.
+
+    `validation` is the share of what is not in the test.
+    """
+    place = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32
+    if place < test_share:
+        return "test"
+    return "validation" if place < test_share + validation * (1 - test_share) else "train"
+
+
+def divide(groups: Sequence[str], test_share: float, validation: float) -> dict[Part, list[int]]:
+    """The places of `groups` that are in each part; ValueError if none is in training."""
+    parts: dict[Part, list[int]] = {"train": [], "validation": [], "test": []}
+    for place, group in enumerate(groups):
+        parts[part_of(group, test_share, validation)].append(place)
+    if not parts["train"]:
+        raise ValueError(f"a validation share of {validation} leaves no drawing to train on: lower it")
+    return parts
+
+
+class HeldOut(NamedTuple):
+    """Pairs of pictures [N, 3, S, S] that are not learned from, and the group of each."""
+
+    source: Tensor
+    target: Tensor
+    groups: Sequence[str]
+
+    def tiles(self) -> Tiles:
+        """Tiles whose `block` numbers the groups."""
+        numbers = {group: number for number, group in enumerate(sorted(set(self.groups)))}
+        return placeless_tiles(self.source, self.target, torch.tensor([numbers[group] for group in self.groups]))
 
 
 def emoji_task(
-    name: str,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    test_emoji: Sequence[Mapping[str, Any]],
-    info: Mapping[str, Any],
+    name: str, train: tuple[Tensor, Tensor], test: HeldOut, validation: HeldOut | None, info: Mapping[str, Any]
 ) -> Task:
-    """A task from pairs of pictures [N, 3, S, S]; `test_emoji` describes each of the test, with its "group"."""
-    groups = sorted({emoji["group"] for emoji in test_emoji})
-    block = torch.tensor([groups.index(emoji["group"]) for emoji in test_emoji])
-    info = {**info, "renderer": RENDERER, "test_groups": len(groups), "test": list(test_emoji)}
-    return Task(name, "pix2pix", placeless_tiles(*train), placeless_tiles(*test, block), info)
+    """A task from pairs of pictures [N, 3, S, S]."""
+    info = {**info, "renderer": RENDERER, "test_groups": len(set(test.groups))}
+    held = validation and validation.tiles()
+    return Task(name, "pix2pix", placeless_tiles(*train), test.tiles(), info, held)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from i2i_lib.data.emoji import RENDERER, contents_sha256, emoji_task, held_out, originals, render_svg
+from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.pictures import THREADS, to_tensor
 from i2i_lib.data.tiles import Task
 from i2i_lib.files import root, shorten_path, write_json
@@ -23,7 +23,7 @@ from i2i_lib.files import root, shorten_path, write_json
 NODE_MODULES = root() / "node_modules"
 CACHE = root() / "data" / "fluent"
 CREDIT = "Fluent Emoji, designed by Microsoft. License: MIT"
-_TEST_SHARE = 0.2  # of the groups
+TEST_SHARE = 0.2  # of the groups
 RULE_SIZE = 64  # pixels; wrong pairs are found at this size, whatever the size of the task
 NEARER = 0.95  # of the L1 to its own 3-D picture: a drawing nearer than that to another variant's has a wrong one
 OUTLINE_IOU = 0.85  # what the two outlines of a pair have in common, at least
@@ -139,11 +139,6 @@ def group_key(code: str) -> str:
     return "-".join(_SAME.get(point, point) for point in plain.split("-"))
 
 
-def in_test(group: str) -> bool:
-    """Whether a group is in the test."""
-    return held_out(group, _TEST_SHARE)
-
-
 def left_out(emoji: Sequence[Emoji]) -> dict[str, str]:
     """The codes of the wrong pairs, each with the rule that leaves it out.
 
@@ -223,39 +218,44 @@ def _each(make: Callable[[Emoji], Tensor], emoji: Sequence[Emoji]) -> Tensor:
         return torch.stack(list(pool.map(make, emoji)))
 
 
-def load_fluent(image_size: int) -> Task:
-    """Flat drawing to 3-D picture, split by drawing: all variants of one are in training, or all in the test.
+def load_fluent(image_size: int, validation: float = 0.0) -> Task:
+    """Flat drawing to 3-D picture, split by drawing: all variants of one are in the same part.
 
-    Both are square, `image_size` pixels wide, on white. Wrong pairs are left out (see `left_out`). `Tiles.block`
-    numbers the groups of the test; `info["test"]` lists its emoji in the order of the tiles.
+    Both are square, `image_size` pixels wide, on white. Wrong pairs are left out (see `left_out`). `validation` is the
+    share of the groups outside the test. `Tiles.block` numbers the groups of a held-out part; `info["test"]` lists the
+    emoji of the test in the order of the tiles.
     """
-    return _task("fluent", "flat drawing", lambda one: one.flat, image_size)
+    return _task("fluent", "flat drawing", lambda one: one.flat, image_size, validation)
 
 
-def load_fluent_outline(image_size: int) -> Task:
+def load_fluent_outline(image_size: int, validation: float = 0.0) -> Task:
     """Black drawing to 3-D picture: `load_fluent` without skin tones, since no emoji with one is drawn in black."""
-    return _task("fluent-outline", "black drawing", lambda one: one.black, image_size)
+    return _task("fluent-outline", "black drawing", lambda one: one.black, image_size, validation)
 
 
-def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_size: int) -> Task:
+def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_size: int, validation: float) -> Task:
     emoji = all_emoji()
     wrong = left_out(emoji)
     drawn = [one for one in emoji if drawing(one)]
     kept = [one for one in drawn if one.code not in wrong]
-    groups = {one.code: group_key(one.code) for one in kept}
-    train = [one for one in kept if not in_test(groups[one.code])]
-    test = [one for one in kept if in_test(groups[one.code])]
+    groups = [group_key(one.code) for one in kept]
+    parts = divide(groups, TEST_SHARE, validation)
 
-    def pairs(emoji: list[Emoji]) -> tuple[Tensor, Tensor]:
+    def pairs(places: list[int]) -> tuple[Tensor, Tensor]:
+        emoji = [kept[i] for i in places]
         source = _each(lambda one: render_svg(drawing(one) or "", image_size), emoji)
         return source, _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
+
+    def held_out(places: list[int]) -> HeldOut:
+        return HeldOut(*pairs(places), [groups[i] for i in places])
 
     info = {
         "domains": [domain, "3-D picture"],
         "credit": CREDIT,
         "sources": {f"{package.name} {package.version}": package.sha256 for package in (FLAT, BLACK, SOLID)},
         "left_out": Counter(wrong[one.code] for one in drawn if one.code in wrong),
-        "groups": len(set(groups.values())),
+        "groups": len(set(groups)),
+        "test": [{"code": kept[i].code, "name": kept[i].name, "group": groups[i]} for i in parts["test"]],
     }
-    test_emoji = [{"code": one.code, "name": one.name, "group": groups[one.code]} for one in test]
-    return emoji_task(name, pairs(train), pairs(test), test_emoji, info)
+    held = held_out(parts["validation"]) if parts["validation"] else None
+    return emoji_task(name, pairs(parts["train"]), held_out(parts["test"]), held, info)

@@ -35,7 +35,7 @@ _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
 }
 
 
-def load_paper(name: str, image_size: int, path: str | None = None) -> Task:
+def load_paper(name: str, image_size: int, validation: float = 0.0, path: str | None = None) -> Task:
     """One of `_PAPER_TASKS`, from `path` or from where `python -m i2i_lib.data fetch` puts it.
 
     `maps` translates maps to aerial photographs, as the paper does.
@@ -46,7 +46,7 @@ def load_paper(name: str, image_size: int, path: str | None = None) -> Task:
         raise FileNotFoundError(
             f"{where} does not exist: `python -m i2i_lib.data fetch {folder}` downloads it, or give the path of a copy"
         )
-    task = load_folder(image_size, str(where), layout, swap=swap)
+    task = load_folder(image_size, validation, str(where), layout, swap=swap)
     domains = ["map", "aerial photograph"] if name == "maps" else name.split("2")
     return replace(task, name=name, info=task.info | {"domains": domains})
 
@@ -56,7 +56,9 @@ load_zebra2horse = partial(load_paper, "zebra2horse")
 load_maps = partial(load_paper, "maps")
 
 
-def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swap: bool = False) -> Task:
+def load_folder(
+    image_size: int, validation: float = 0.0, path: str = "", layout: Layout = "auto", *, swap: bool = False
+) -> Task:
     """A folder of pictures, translated from domain A to B, or with `swap` from B to A.
 
     | layout | expected in `path` | family |
@@ -68,7 +70,9 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
 
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
     Without test folders a tenth of the pictures, 2 to 500, are held out: those whose names have the lowest hash.
-    Of a test folder, 2,000 pictures are taken at most, evenly. Training pictures stay in their files (`FileImages`).
+    Of a test folder, 2,000 pictures are taken at most, evenly. Of what is left for training, the share `validation` is
+    held out in the same way, 500 at most; none where that were fewer than 2. Training pictures stay in their files
+    (`FileImages`).
     `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders.
 
     Raises FileNotFoundError if the folder does not exist. Raises ValueError for a folder without pictures or with too
@@ -79,14 +83,16 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         raise ValueError("the task folder needs path: the folder that holds trainA and trainB, or train")
     where = Path(path).expanduser().resolve()
     layout, train, test, test_from, left_out = find_parts(where, layout)
+    train, held = _hold_out_share(train, validation, together=layout == "paired")
     train_size = round(_TRAIN_MARGIN * image_size)
-    listing = [list(files.items()) for _, files in train + test]
+    listing = [list(files.items()) for _, files in train + held + test]
     info = {
         "domains": ["B", "A"] if swap else ["A", "B"],
         "folder": str(where),
         "layout": layout,
         "train_size": train_size,
         "train_pictures": [len(files) for _, files in train],
+        "validation_pictures": [len(files) for _, files in held],
         "test_pictures": [len(files) for _, files in test],
         "test_from": test_from,
         "left_out": left_out,
@@ -95,7 +101,8 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
     seen = _tiles(train, train_size, layout, swap=swap, whole=False)
-    return Task("folder", family, seen, _tiles(test, image_size, layout, swap=swap, whole=True), info)
+    whole = partial(_tiles, size=image_size, layout=layout, swap=swap, whole=True)
+    return Task("folder", family, seen, whole(test), info, whole(held) if held else None)
 
 
 class Parts(NamedTuple):
@@ -298,21 +305,36 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
 
 
 def _hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Part]]:
-    """A training and a test part of each. `together`: the same places of their lists, by the names of the first."""
-    train, test = [], []
+    """A training and a test part of each."""
     for folder, files in parts:
         if len(files) <= _LEAST_TEST:
             raise ValueError(
                 f"at least {_LEAST_TEST + 1} pictures are needed, {_LEAST_TEST} of them for the test, and {folder} "
                 f"holds {len(files)}: add pictures, or a folder {folder.name.replace('train', 'test')}"
             )
+    return _divide(parts, [max(_LEAST_TEST, round(_HELD_OUT * len(files))) for _, files in parts], together=together)
+
+
+def _hold_out_share(parts: list[Part], share: float, *, together: bool) -> tuple[list[Part], list[Part]]:
+    """What remains of each part, and a share of it; all of it, and nothing, where a share were too few to measure."""
+    numbers = [round(share * len(files)) for _, files in parts]
+    return (parts, []) if min(numbers) < _LEAST_TEST else _divide(parts, numbers, together=together)
+
+
+def _divide(parts: list[Part], numbers: list[int], *, together: bool) -> tuple[list[Part], list[Part]]:
+    """What remains of each part, and so many of its files, those whose names have the lowest hash; 500 at most.
+
+    `together`: the same places of their lists, by the names of the first.
+    """
+    remaining, held = [], []
+    for (folder, files), number in zip(parts, numbers, strict=True):
         names = list(parts[0][1] if together else files)
         ranked = sorted(range(len(names)), key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())
-        held = set(ranked[: min(_MAX_HELD_OUT, max(_LEAST_TEST, round(_HELD_OUT * len(names))))])
-        for part, is_test in ((train, False), (test, True)):
-            chosen = [item for i, item in enumerate(files.items()) if (i in held) == is_test]
+        lowest = set(ranked[: min(_MAX_HELD_OUT, number)])
+        for part, is_held in ((remaining, False), (held, True)):
+            chosen = [item for i, item in enumerate(files.items()) if (i in lowest) == is_held]
             part.append((folder, dict(chosen)))
-    return train, test
+    return remaining, held
 
 
 def _thinned(files: dict[str, int]) -> dict[str, int]:

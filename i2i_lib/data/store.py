@@ -31,8 +31,7 @@ def save_task(task: Task, path: str | Path) -> None:
         "name": task.name,
         "family": task.family,
         "info": task.info,
-        "train": _plain_fields(task.train),
-        "test": _plain_fields(task.test),
+        **{part: _plain_fields(tiles) for part, tiles in _parts(task).items()},
         "files": {name: value.record() for name, value in images.items()},
     }
     write_artifact(path, "task", described, _task_tensors(task))
@@ -54,7 +53,9 @@ def load_saved_task(path: str | Path) -> Task:
         info, recorded = record["info"], record["sha256"]
         # Imported by name, as tasks are: one that keeps its tensors depends on no code that makes tasks.
         load_task = import_module("i2i_lib.data.tasks").load_task
-        task = load_task(record["name"], image_size=info["image_size"], direction=info["direction"], **info["options"])
+        parts = {"crop": info.get("crop", 0), "validation": info.get("validation", 0.0)}
+        asked = {"image_size": info["image_size"], "direction": info["direction"], **parts}
+        task = load_task(record["name"], **asked, **info["options"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not a task record ({error!r}): delete it and make the data again") from error
     if hashlib.sha256(tensor_bytes(_task_tensors(task))).hexdigest() != recorded:
@@ -69,9 +70,10 @@ def _saved_task(record: dict[str, Any], tensors: dict[str, Tensor], path: str | 
         key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
         found[name] = file_images(**files, cache=artifact_file(path, f"{key}.tiles"))
     parts = {}
-    for part in ("train", "test"):
-        parts[part] = Tiles(**{field: found[f"{part}.{field}"] for field in _TENSORS}, **record[part])
-    return Task(record["name"], record["family"], parts["train"], parts["test"], record["info"])
+    for part in ("train", "test", "validation"):
+        if part in record or part != "validation":
+            parts[part] = Tiles(**{field: found[f"{part}.{field}"] for field in _TENSORS}, **record[part])
+    return Task(record["name"], record["family"], info=record["info"], **parts)
 
 
 def _plain_fields(tiles: Tiles) -> dict[str, Any]:
@@ -85,5 +87,9 @@ def _task_tensors(task: Task) -> dict[str, Tensor]:
 
 
 def _named_fields(task: Task) -> dict[str, Any]:
+    return {f"{part}.{field}": getattr(tiles, field) for part, tiles in _parts(task).items() for field in _TENSORS}
+
+
+def _parts(task: Task) -> dict[str, Tiles]:
     parts = {"train": task.train, "test": task.test}
-    return {f"{part}.{field}": getattr(tiles, field) for part, tiles in parts.items() for field in _TENSORS}
+    return parts | {"validation": task.validation} if task.validation else parts

@@ -1,4 +1,4 @@
-"""In-memory tiles, the batches made of them, and the task that holds both parts."""
+"""In-memory tiles, the batches made of them, and the task that holds its parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,13 +75,19 @@ def placeless_tiles(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A translation task: pictures to learn from, and pictures that share none of their pixels."""
+    """A translation task: pictures to learn from, to choose settings on and to test on; no two parts share a pixel."""
 
     name: str
     family: Family
     train: Tiles
     test: Tiles
     info: dict[str, Any]  # plain JSON: `domains`, the names of source and target; how the tiles were made, of what
+    validation: Tiles | None = None  # as `test`, for the choice of settings; None if nothing was held out for it
+
+    @property
+    def crop(self) -> int:
+        """Side of a training crop in pixels: its height, if it is not square."""
+        return self.info.get("crop", self.test.size)  # records of before there were crops have none
 
 
 def encode(images: Tensor, classes: int = 0) -> Tensor:

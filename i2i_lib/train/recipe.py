@@ -151,7 +151,7 @@ def build(
         trainer = teacher_trainer(*networks, recipe.training, **options)
     draw = paired_batches if task.train.paired else unpaired_batches
     seed = recipe.seed + (1000 if recipe.teacher else 0)
-    batches = draw(task.train, image_size=task.test.size, batch_size=recipe.batch_size, seed=seed, device=device)
+    batches = draw(task.train, image_size=task.crop, batch_size=recipe.batch_size, seed=seed, device=device)
     return trainer, batches, TrainingRun(folder, trainer, inputs, what or folder.name, recipe.log_every)
 
 

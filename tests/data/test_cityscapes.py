@@ -162,6 +162,7 @@ class Road(nn.Module):
 def test_both_ways_are_translated_and_measured_by_mean_iou(tree, family, shape, monkeypatch):
     """A cell of chapter 1 as it is, and the evaluation with a segmenter of which the result is known."""
     asked = {"task": "cityscapes", "image_size": 16, "direction": "AtoB", "path": str(tree), "layout": "auto"}
+    asked |= {"crop": 0, "validation": 0.0}
     first = asked | {"family": family, "on_earth": False, "load_task": load_task, "pd": pd, "words": {"unit": "scenes"}}
     exec(cells("01-data", "01-04"), first)
     data = first["data"]

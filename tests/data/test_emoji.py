@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.data import fluent, openmoji
+from i2i_lib.data.emoji import part_of
 from i2i_lib.data.tasks import load_task
 
 TOP = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ def test_no_drawing_is_in_two_parts_by_the_names_of_its_variants(emoji):
     for one in emoji:
         without_tone = re.sub("( medium)?( light| dark)?$", "", one.name)
         person = re.sub(r"\b(man|woman|men|women)\b", "person", without_tone)
-        parts[person].add(fluent.in_test(fluent.group_key(one.code)))
+        parts[person].add(part_of(fluent.group_key(one.code), fluent.TEST_SHARE))
     spanning = {name for name, found in parts.items() if len(found) > 1}
     assert spanning <= {"police car"}, "a police car and a police car light are two things"
 
@@ -108,7 +109,7 @@ def test_the_pairs_and_the_split_are_the_documented_ones(emoji, wrong):
     for task, drawn in (("fluent", emoji), ("fluent-outline", [one for one in emoji if one.black])):
         rules = Counter(wrong[one.code] for one in drawn if one.code in wrong)
         groups = [fluent.group_key(one.code) for one in drawn if one.code not in wrong]
-        test = [group for group in groups if fluent.in_test(group)]
+        test = [group for group in groups if part_of(group, fluent.TEST_SHARE) == "test"]
         counts = [len(drawn), rules["other variant"], rules["other outline"], len(groups), len(set(groups))]
         counts += [len(test), len(set(test))]
         assert f"| `{task}` | {' | '.join(f'{count:,}' for count in counts)} |" in README
@@ -152,7 +153,8 @@ def test_a_task_holds_whole_pictures_split_by_drawing(few_fluent):
     assert len(task.train) + len(task.test) == len(few_fluent) - sum(task.info["left_out"].values())
     assert json.dumps(task.info) and len(task.info["test"]) == len(task.test)
     groups = [fluent.group_key(entry["code"]) for entry in task.info["test"]]
-    assert all(map(fluent.in_test, groups)) and len(set(groups)) == task.info["test_groups"] > 1
+    assert all(part_of(group, fluent.TEST_SHARE) == "test" for group in groups)
+    assert len(set(groups)) == task.info["test_groups"] > 1
     assert [entry["group"] for entry in task.info["test"]] == groups
     assert task.test.block.tolist() == [sorted(set(groups)).index(group) for group in groups]
 
@@ -221,7 +223,7 @@ def drawings():
 
 def test_the_split_of_openmoji_is_the_documented_one(drawings):
     groups = Counter(map(openmoji.group_key, drawings))
-    held_out = {key: n for key, n in groups.items() if openmoji.in_test(key)}
+    held_out = {key: n for key, n in groups.items() if part_of(key, openmoji.TEST_SHARE) == "test"}
     assert sum(held_out.values()) >= 600
     numbers = (len(drawings), len(groups), sum(held_out.values()), len(held_out))
     assert "| {:,} | {:,} | {} | {} |".format(*numbers) in README and openmoji.OPENMOJI_SHA256 in README
@@ -254,7 +256,8 @@ def test_drawings_are_lines_and_their_colours(drawings):
 def few_openmoji(drawings, monkeypatch, tmp_path):
     monkeypatch.setattr(openmoji, "CACHE", tmp_path)
     names = [name for name in drawings if openmoji.group_key(name) in ("1F44B", "1F437", "1F96D", "1F9D1-1F680")]
-    names += [next(name for name in drawings if openmoji.in_test(openmoji.group_key(name)))]
+    tested = (name for name in drawings if part_of(openmoji.group_key(name), openmoji.TEST_SHARE) == "test")
+    names += [next(tested)]
     monkeypatch.setattr(openmoji, "drawings", lambda: {name: drawings[name] for name in sorted(set(names))})
     return tmp_path
 
