@@ -89,6 +89,18 @@ def test_gaugan_reads_labels_and_edges_of_instances(tree):
         load_task("cityscapes", image_size=16, direction="BtoA", path=str(tree), family="gaugan")
 
 
+@pytest.mark.parametrize("family", ["pix2pix", "gaugan"])
+def test_whole_cities_are_held_out_of_training(tree, family):
+    task = load_task("cityscapes", image_size=16, path=str(tree), family=family, validation=0.5)
+    held = task.validation
+    assert held is not None and task.info["validation_scenes"] == ["train/ulm/ulm_000000_000019"]
+    assert task.info["train_scenes"] == 2 and task.train.target[:, 0, 8, 8].tolist() == [0, 40], "of the other city"
+    assert held.target[:, 0, 8, 8].tolist() == [80] and held.block.tolist() == [0]
+    assert held.shape == task.test.shape and held.classes == task.test.classes
+    whole = load_task("cityscapes", image_size=16, path=str(tree), family=family, validation=0.2)
+    assert whole.validation is None and whole.info["train_scenes"] == 3, "a fifth of two cities is none"
+
+
 def test_a_saved_task_comes_back(tree, tmp_path):
     task = load_task("cityscapes", image_size=16, path=str(tree), family="gaugan")
     save_task(task, tmp_path / "task")

@@ -72,6 +72,22 @@ def test_a_teacher_starts_from_seeds_of_its_own(family, files):
 
 
 @families
+def test_a_training_draws_crops_of_the_tasks_size(family, files):
+    whole = task(family)
+    cropped = replace(whole, info=whole.info | {"crop": 12})
+    _, batches, _ = build(teacher_recipe(family), files, cropped, CPU)
+    batch = next(batches(0))
+    assert batch.source.shape[2:] == batch.target.shape[2:] == (12, 12) and whole.crop == whole.test.size == 16
+
+
+def test_crops_too_small_for_the_discriminator_are_refused():
+    judge = network(replace(DISCRIMINATORS["pix2pix"], n_layers=3, in_channels=3), 0)
+    assert judge(torch.zeros(1, 3, 24, 24)).shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match="3 layers needs images of at least 24 pixels a side, got 20 x 24: train on"):
+        judge(torch.zeros(1, 3, 20, 24))
+
+
+@families
 def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, files):
     trainer, batches, _ = build(student_recipe(family, distillation="mse"), files, task(family), CPU, "student")
     assert type(trainer) is DISTILLERS[family]
