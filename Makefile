@@ -1,6 +1,6 @@
 # `make book` and `make test` set everything up themselves: Python 3.11 or newer (with venv) and make is all they need.
 PRESET ?= cpu
-TASK ?= earth
+TASK ?= fluent
 SEEDS ?= 1
 DATA ?=
 LAYOUT ?=
@@ -21,7 +21,7 @@ READY := .venv/.ready node_modules/.package-lock.json
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo "Knobs: PRESET=smoke|cpu|gpu|paper|paper-gaugan  TASK=earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
+	@echo "Knobs: PRESET=smoke|cpu|gpu|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@$(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"

@@ -1,5 +1,5 @@
 # One rule per notebook; the same file runs on a laptop and, through an executor plugin, on a cluster.
-# `make book` calls it as: snakemake --config preset=cpu task=earth seeds=1
+# `make book` calls it as: snakemake --config preset=cpu task=fluent seeds=1
 # Which files a run makes stands in i2i_book/plan.py, which chapters there are in notebooks/chapters.yml.
 
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 from i2i_book.chapters import chapters
 from i2i_book.make import shown
 from i2i_book.plan import Plan, listing, sources
-from i2i_book.presets import preset_parameters
+from i2i_book.presets import MAIN_TASK, preset_parameters
 from i2i_book.runs import ASSEMBLED
 
 PRESET = str(config.get("preset", "cpu"))
 try:
     PLAN = Plan(
         PRESET,
-        task=str(config.get("task", "earth")),
+        task=str(config.get("task", MAIN_TASK)),
         seeds=int(config.get("seeds", 1)),
         ablate=os.environ.get("ABLATIONS") == "yes",
     )

@@ -17,7 +17,7 @@ SUFFIXES = (".safetensors", ".json")
 class Plan:
     """One run: its preset (a name, or the path of a .yml file), tasks and seeds. Paths are relative to the checkout."""
 
-    def __init__(self, preset: str, task: str = "earth", seeds: int = 1, *, ablate: bool = False) -> None:
+    def __init__(self, preset: str, task: str = presets.MAIN_TASK, seeds: int = 1, *, ablate: bool = False) -> None:
         self.preset, self.seeds, self.ablate = preset, seeds, ablate
         self.settings, self.tasks = presets.load_preset(preset), presets.tasks(task)
         if ablate and not any(self.ablations(task) for task in self.tasks):

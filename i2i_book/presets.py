@@ -24,6 +24,7 @@ FAMILIES = {
     "cityscapes": "pix2pix",
     "folder": "pix2pix",
 }
+MAIN_TASK = "fluent"  # which fills the main pages of the book
 EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those of pictures in pairs (the user's own may be).
 PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")

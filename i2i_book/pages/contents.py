@@ -11,7 +11,7 @@ import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_book.chapters import Chapter, chapter_of, chapters
-from i2i_book.presets import FAMILIES
+from i2i_book.presets import FAMILIES, MAIN_TASK
 
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 
@@ -45,7 +45,7 @@ def contents(toc: Path, preset: str, places: list[Path]) -> str:
     for place in places:
         for folder in (place / preset).glob("*/seed0"):
             found.setdefault(folder.parent.name, set()).update(_own_pages(folder))
-    found.pop("earth", None)
+    found.pop(MAIN_TASK, None)
     for task in sorted(found):
         # Not counted on by Sphinx: these chapters have the numbers that the text calls them by.
         part = {"caption": f"The task {task}", "chapters": _entries_of_task(task, found[task])}
@@ -54,8 +54,8 @@ def contents(toc: Path, preset: str, places: list[Path]) -> str:
 
 
 def _entries(chapter: Chapter) -> dict[str, Any] | None:
-    """A chapter of the task earth and the pages of its variants; None for a chapter of other families."""
-    if FAMILIES["earth"] not in chapter.families:
+    """A chapter of the main task and the pages of its variants; None for a chapter of other families."""
+    if FAMILIES[MAIN_TASK] not in chapter.families:
         return None
     entry: dict[str, Any] = {"file": f"notebooks/{chapter.notebook}", "title": chapter.title}
     if chapter.pages:
@@ -100,7 +100,7 @@ def toc_entries(path: Path) -> Iterator[str]:
 
 def page_of(docname: str, preset: str, sources: Path, places: list[Path]) -> Page:
     folder, name = docname.rsplit("/", 1)
-    task = "earth" if folder == "notebooks" else folder.removeprefix("tasks/")
+    task = MAIN_TASK if folder == "notebooks" else folder.removeprefix("tasks/")
     chapter = chapter_of(name)
     notebook = chapter.notebook if chapter else name
     inside = preset if chapter and chapter.of == "run" else f"{preset}/{task}/seed0"
@@ -119,7 +119,7 @@ def _title(source: Path) -> str:
 
 
 def stub(page: Page, preset: str) -> Any:
-    command = f"make book PRESET={preset}" + ("" if page.task == "earth" else f" TASK={page.task}")
+    command = f"make book PRESET={preset}" + ("" if page.task == MAIN_TASK else f" TASK={page.task}")
     how = f"`{command}` makes it."
     if page.variant:
         how = f"To make it, have the preset run it (see `presets/{preset}.yml`) and call `{command}`."
@@ -135,7 +135,7 @@ def stub(page: Page, preset: str) -> Any:
 
 
 def full_title(title: str, page: Page) -> str:
-    apart = ", ".join(filter(None, [page.variant, "" if page.task == "earth" else page.task]))
+    apart = ", ".join(filter(None, [page.variant, "" if page.task == MAIN_TASK else page.task]))
     chapter = chapter_of(page.source.stem)
-    number = f"{chapter.number}. " if chapter and page.task != "earth" else ""
+    number = f"{chapter.number}. " if chapter and page.task != MAIN_TASK else ""
     return f"{number}{title} ({apart})" if apart else title

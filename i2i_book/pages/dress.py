@@ -5,6 +5,7 @@ from typing import Any
 
 from i2i_book.pages.contents import Page, full_title
 from i2i_book.pages.status import run_summary, smoke_label
+from i2i_book.presets import MAIN_TASK
 
 PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
 
@@ -31,7 +32,7 @@ def add_run_line(notebook: Any, page: Page, status: str) -> None:
             what = PARAMETER_CELLS[prompt.pop()]
             cell.metadata["tags"].append("hide-input")
             cell.metadata["mystnb"] = {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}
-    if page.variant or page.task != "earth":
+    if page.variant or page.task != MAIN_TASK:
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
 
