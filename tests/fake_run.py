@@ -42,7 +42,7 @@ def source(path: Path, parameters: str, /, *cells: str, **facts: Any) -> Path:
 def facts(notebook: str, preset: str, **more: Any) -> dict[str, Any]:
     """The record that the runner puts into the notebook of a good run."""
     return {
-        "notebook": notebook, "preset": preset, "task": "earth", "seed": 0, "arm": None, "parameters": {"run": preset},
+        "notebook": notebook, "preset": preset, "task": "fluent", "seed": 0, "arm": None, "parameters": {"run": preset},
         "source_sha256": "s", "modules_sha256": "m", "versions": {"python": "3.11.7", "torch": "2.15.0"},
         "machine": MACHINE, "precision": None, "threads": 1, "started": "2026-11-20T08:03:05+00:00", "seconds": 125.0,
         "peak_memory_mib": 900, "git": "0123456789ab", "status": "ok",
@@ -51,7 +51,7 @@ def facts(notebook: str, preset: str, **more: Any) -> dict[str, Any]:
 
 def row(seed: int = 0, model: str = "gcka", **more: Any) -> EvalResult:
     """A row of results."""
-    values: dict[str, Any] = {"task": "earth", "protocol": "a protocol", "images": 2, "blocks": 2, "l1": 0.1}
+    values: dict[str, Any] = {"task": "fluent", "protocol": "a protocol", "images": 2, "blocks": 2, "l1": 0.1}
     values |= {"ssim": 0.5, "feature_distance": 1.0, "kd": 1.0, "kd_low": 0.0, "kd_high": 2.0, "fd": 3.0}
     return EvalResult(seed=seed, model=model, **(values | more))
 
@@ -78,7 +78,7 @@ def finished_run(top: Path) -> Path:
     """runs/gpu with two seeds, as the pipeline leaves it."""
     run = top / "runs" / "gpu"
     for seed in (0, 1):
-        home = run / "earth" / f"seed{seed}"
+        home = run / "fluent" / f"seed{seed}"
         torch.manual_seed(seed)
         student = InceptionGenerator(cat_teacher(base=4, n_blocks=3))
         save_generator(student, home / "student-gcka")

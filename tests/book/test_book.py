@@ -99,7 +99,7 @@ def test_the_config_loads_nothing_from_afar_and_executes_nothing():
 
 
 def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
-    (book / "static/models/earth").mkdir(parents=True)  # of another preset
+    (book / "static/models/fluent").mkdir(parents=True)  # of another preset
     pages = fill(book, "cpu")
     assert all(p.executed is None for p in pages)
     for p in pages:
@@ -119,11 +119,11 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
     assert first == "# Title of 03-pruning"
     assert rest.startswith(
-        ":::{div} run-line\n**Fresh** · preset cpu · task earth · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
+        ":::{div} run-line\n**Fresh** · preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
     )
     assert "bf16" in rest and "<run-notebooks-03-pruning>" in rest and "Smoke run" not in rest
     listed = (book / "status.md").read_text()
-    assert "(run-notebooks-03-pruning)=" in listed and "| 03-pruning | earth | 1 | cpu | fresh |" in listed
+    assert "(run-notebooks-03-pruning)=" in listed and "| 03-pruning | fluent | 1 | cpu | fresh |" in listed
 
 
 @pytest.mark.parametrize("now, expected", [(("s", "m"), "fresh"), (("x", "m"), "stale"), (("s", "x"), "stale")])
@@ -197,7 +197,7 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
         for path in ("package.json", *files):
             (top / "node_modules" / name / path).parent.mkdir(parents=True, exist_ok=True)
             (top / "node_modules" / name / path).write_text(json.dumps({"version": wanted[name]}))
-    demo = top / "runs/cpu/earth/seed0/demo/demo.json"
+    demo = top / "runs/cpu/fluent/seed0/demo/demo.json"
     demo.parent.mkdir(parents=True)
     demo.write_text("{}")
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
@@ -207,8 +207,8 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     html = build(top)
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
     assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
-    assert 'data-models="_static/models/earth/"' in (html / "demo.html").read_text()
-    assert (html / "_static/models/earth/demo.json").exists()
+    assert 'data-models="_static/models/fluent/"' in (html / "demo.html").read_text()
+    assert (html / "_static/models/fluent/demo.json").exists()
     assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()
 
     (top / "_config.yml").write_text("title: [")

@@ -83,7 +83,7 @@ def test_under_a_name_of_its_own_a_recording_is_shown_beside_a_run(packed: Path,
 
 def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
     line = "| distillation: gcka - none | -0.200 (-0.200 to -0.200) **gcka** | +0.0 (+0.0 to +0.0) |"
-    homes = [tmp_path / "earth" / f"seed{seed}" / "eval.json" for seed in range(3)]
+    homes = [tmp_path / "fluent" / f"seed{seed}" / "eval.json" for seed in range(3)]
     for seed, home in enumerate(homes):
         per_image = {"l1": {"gcka": [0.1, 0.1], "none": [0.3, 0.3]}}
         save_evaluation(home, [row(seed, "gcka"), row(seed, "none")], per_image, blocks=[0, 1])
@@ -94,20 +94,20 @@ def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
 
 def test_what_is_packed_is_small_and_loads(packed: Path):
     names = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
-    assert {"manifest.json", "results.jsonl", "earth/seed1/eval.json", "earth/seed0/student-gcka.safetensors"} <= names
+    assert {"manifest.json", "results.jsonl", "fluent/seed1/eval.json", "fluent/seed0/student-gcka.safetensors"} <= names
     assert not [name for name in names if "teacher" in name or name.endswith("data.safetensors")]
-    original = packed.parent / "runs/gpu/earth/seed0/student-gcka.safetensors"
-    small = packed / "earth/seed0/student-gcka.safetensors"
+    original = packed.parent / "runs/gpu/fluent/seed0/student-gcka.safetensors"
+    small = packed / "fluent/seed0/student-gcka.safetensors"
     assert small.stat().st_size < 0.7 * original.stat().st_size
     torch.manual_seed(0)
     exact = InceptionGenerator(cat_teacher(base=4, n_blocks=3)).state_dict()
     for name, value in load_generator(small.with_suffix("")).state_dict().items():
         torch.testing.assert_close(value, exact[name], rtol=2**-8, atol=0, msg=name)
     # Pictures of one seed are enough; of the other the manifest holds what its notebooks noted.
-    assert "a number" in (packed / "earth/seed0/notebooks/05-evaluation.ipynb").read_text()
-    assert not (packed / "earth/seed1/notebooks").exists()
+    assert "a number" in (packed / "fluent/seed0/notebooks/05-evaluation.ipynb").read_text()
+    assert not (packed / "fluent/seed1/notebooks").exists()
     runs = json.loads((packed / "manifest.json").read_text())["runs"]
-    assert runs["earth/seed1/05-evaluation"]["seed"] == 1 and runs["06-results"]["machine"]["gpu"] == "A Large GPU"
+    assert runs["fluent/seed1/05-evaluation"]["seed"] == 1 and runs["06-results"]["machine"]["gpu"] == "A Large GPU"
 
 
 def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
@@ -120,15 +120,15 @@ def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
 
 def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
     folder = packed.parent / "runs" / "gpu"
-    assert (pack(folder, tmp_path / "a") / "earth/seed0/teacher.json").exists() is False
+    assert (pack(folder, tmp_path / "a") / "fluent/seed0/teacher.json").exists() is False
     # This run's teacher was written by no notebook, which is what the check is for.
     with pytest.raises(ValueError, match=r"teacher\.json is not the file that its notebook wrote"):
         pack(folder, tmp_path / "b", teachers=True)
     assert not (tmp_path / "b").exists()
 
 
-FILES = ["earth/seed0/eval.json", "earth/seed1/student-gcka.safetensors", "results.jsonl"]
-FILES += ["earth/seed0/notebooks/04-distillation-gcka.ipynb"]
+FILES = ["fluent/seed0/eval.json", "fluent/seed1/student-gcka.safetensors", "results.jsonl"]
+FILES += ["fluent/seed0/notebooks/04-distillation-gcka.ipynb"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -159,7 +159,7 @@ def seal(folder: Path) -> None:
 
 
 def better(folder: Path) -> None:
-    with changed(folder / "earth/seed0/eval.json") as content:
+    with changed(folder / "fluent/seed0/eval.json") as content:
         content["results"][0]["l1"] = 0.01
 
 
@@ -170,11 +170,11 @@ def better_everywhere(folder: Path) -> None:
 
 def other_weights(folder: Path) -> None:
     for suffix in ("json", "safetensors"):
-        shutil.copy(folder / f"earth/seed0/student-gcka.{suffix}", folder / f"earth/seed1/student-gcka.{suffix}")
+        shutil.copy(folder / f"fluent/seed0/student-gcka.{suffix}", folder / f"fluent/seed1/student-gcka.{suffix}")
 
 
 def a_script(folder: Path) -> None:
-    with changed(folder / "earth/seed0/notebooks/01-data.ipynb") as notebook:
+    with changed(folder / "fluent/seed0/notebooks/01-data.ipynb") as notebook:
         notebook["cells"][1]["outputs"][0]["data"]["text/html"] = ["<p><script>alert(1)</script>"]
 
 
@@ -185,7 +185,7 @@ def a_handler(folder: Path) -> None:
 
 def another_run(folder: Path) -> None:
     with changed(folder / "manifest.json") as manifest:
-        manifest["runs"]["earth/seed0/01-data"]["seconds"] = 1.0
+        manifest["runs"]["fluent/seed0/01-data"]["seconds"] = 1.0
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def test_a_forged_manifest_is_not_enough(copy: Path, tmp_path, forge, says):
 
 
 def test_links_and_files_too_many_or_too_few_are_refused(copy: Path, tmp_path):
-    (copy / "earth/seed0/plan.json").rename(copy / "earth/seed0/student-plan.json")
+    (copy / "fluent/seed0/plan.json").rename(copy / "fluent/seed0/student-plan.json")
     with pytest.raises(ValueError, match=r"seed0/plan\.json is missing"):
         import_recording(copy, tmp_path / "recorded")
-    (copy / "earth/seed0/student-plan.json").rename(copy / "earth/seed0/plan.json")
-    shutil.copy(copy / "earth/seed0/plan.json", copy / "earth/seed0/student-plan.json")
+    (copy / "fluent/seed0/student-plan.json").rename(copy / "fluent/seed0/plan.json")
+    shutil.copy(copy / "fluent/seed0/plan.json", copy / "fluent/seed0/student-plan.json")
     with pytest.raises(ValueError, match=r"student-plan\.json is not in the manifest"):
         import_recording(copy, tmp_path / "recorded")
-    (copy / "earth/seed0/plan.json").unlink()
-    (copy / "earth/seed0/plan.json").symlink_to("/etc/passwd")
+    (copy / "fluent/seed0/plan.json").unlink()
+    (copy / "fluent/seed0/plan.json").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match=r"plan\.json is a link"):
         import_recording(copy, tmp_path / "recorded")
 
@@ -232,7 +232,7 @@ def test_the_book_is_not_assembled_from_a_recording_that_was_changed(copy: Path,
         fill(book, "gpu")
 
 
-@pytest.mark.parametrize("name", ["../escaped.json", "earth\\seed0\\eval.json", "run.sh", "a\0b"])
+@pytest.mark.parametrize("name", ["../escaped.json", "fluent\\seed0\\eval.json", "run.sh", "a\0b"])
 def test_an_archive_that_reaches_outside_is_refused(copy: Path, tmp_path, name):
     """As the archives of downloads are, by the same function; and what no recording holds."""
     archive = zipped(copy)
@@ -260,7 +260,7 @@ def test_bombs_and_other_files_are_refused(copy: Path, tmp_path, monkeypatch):
         ({"format": 1}, "format 1"),
         ({"files": {"../x.json": {"sha256": "", "bytes": 1}}}, r"lists '\.\./x\.json', which no recording holds"),
         ({"files": []}, "is not the manifest of a recording"),
-        ({"runs": {"earth/seed0/01-data": {"status": "failed"}}}, r"01-data', which did not end well"),
+        ({"runs": {"fluent/seed0/01-data": {"status": "failed"}}}, r"01-data', which did not end well"),
     ],
 )
 def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says):
@@ -290,7 +290,7 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
     project = Project(tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
     import_recording(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
-    smoke = ["preset=smoke", "task=earth", "seeds=1"]
+    smoke = ["preset=smoke", "task=fluent", "seeds=1"]
     shown = dry_run(project.folder, *smoke)
     assert "search_space" not in shown and "book" in shown
     assert "search_space" in dry_run(project.folder, *smoke, RECORDED="no")

@@ -128,11 +128,11 @@ def test_a_plan_lists_what_its_tasks_make():
     pages = plan.pages()
     assert {f"{home}/notebooks/03-pruning-gaugan.ipynb", f"{home}/notebooks/04-distillation-none.ipynb"} <= set(pages)
     assert f"{home}/notebooks/03-pruning.ipynb" not in pages
-    assert "runs/smoke/earth/seed1/notebooks/02-search-space-resnet.ipynb" in pages
-    assert [page for page in pages if "07" in page] == ["runs/smoke/earth/seed0/notebooks/07-deployment.ipynb"]
+    assert "runs/smoke/fluent/seed1/notebooks/02-search-space-resnet.ipynb" in pages
+    assert [page for page in pages if "07" in page] == ["runs/smoke/fluent/seed0/notebooks/07-deployment.ipynb"]
     assert f"{home}/student-none.safetensors" in plan.artifacts() and "runs/smoke/results.jsonl" in plan.artifacts()
     assert plan.tasks_of("03-pruning-gaugan") == ["earth-labels"]
-    assert plan.ablated() == [] and Plan("smoke", ablate=True).ablated() == ["runs/smoke/earth/seed0/ablations.json"]
+    assert plan.ablated() == [] and Plan("smoke", ablate=True).ablated() == ["runs/smoke/fluent/seed0/ablations.json"]
     assert "cityscapes" in Plan("paper-gaugan", "cityscapes").tasks_of("03-pruning-gaugan")
-    with pytest.raises(ValueError, match="no ablations for earth-unpaired: they are of earth, openmoji"):
+    with pytest.raises(ValueError, match="no ablations for earth-unpaired: they are of fluent, fluent-outline, earth, openmoji"):
         Plan("smoke", "earth-unpaired", ablate=True)
