@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--losses", type=int, metavar="STEPS", help="instead: do both train equally well? 3 seeds")
     parser.add_argument("--memory", type=int, metavar="STEPS", help="instead: does the process grow?")
     given = parser.parse_args()
-    set_up(1, "fp32")
+    set_up(1)
     with suppress(OSError, AttributeError):  # another C library than glibc
         for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             ctypes.CDLL(None).mallopt(option, 2**30)

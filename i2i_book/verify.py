@@ -116,7 +116,7 @@ def evaluate_again(number: Number, home: Path) -> float:
     """Evaluate the model of the number from the tiles and weights in `home`, as the evaluation on record did."""
     made = number.pages[EVALUATION]
     _note_changes(made, number.task)
-    device = set_up(made["threads"], "fp32")
+    device = set_up(made["threads"])
     steps = made["parameters"].get("segmenter_steps", 600)
     evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, segmenter_steps=steps, device=device)
     result = evaluator.evaluate(number.model, home / number.weights if number.weights else None).result

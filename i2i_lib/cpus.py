@@ -1,6 +1,7 @@
-"""The processors that this process may use, which can be fewer than the machine has."""
+"""The processors that this process may use, which can be fewer than the machine has, and their name."""
 
 import os
+import platform
 from math import ceil
 from pathlib import Path
 
@@ -10,6 +11,16 @@ def usable_cpus() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _container_quota(Path("/sys/fs/cgroup"))
     return max(1, min(count, ceil(quota)) if quota else count)
+
+
+def processor() -> str:
+    """The name of the processor, as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _container_quota(top: Path) -> float | None:

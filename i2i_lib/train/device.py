@@ -1,19 +1,17 @@
-"""The device, its threads and its precision."""
+"""The device and its threads."""
 
 import torch
 
 from i2i_lib.variables import variable
 
 
-def set_up(threads: int, precision: str) -> torch.device:
+def set_up(threads: int) -> torch.device:
     """Bound PyTorch's threads (0 keeps its choice) and pick the device: the first GPU, else the CPU.
 
     On a GPU, all but bfloat16 is computed in float32, to all its digits. On the CPU, kernels that sum
     in varying order are refused, so that the same run gives the same bits. Raises RuntimeError if the preset needs a
     GPU (I2I_GPU) and there is none.
     """
-    if precision not in ("bf16", "fp32"):
-        raise ValueError(f"precision must be 'bf16' or 'fp32', got {precision!r}")
     if threads:
         torch.set_num_threads(threads)
     if torch.cuda.is_available():

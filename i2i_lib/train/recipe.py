@@ -221,7 +221,7 @@ def launch(path: Path) -> None:
     """Train by the recipe at `path`, together with the other processes of the launch; the first writes the result."""
     recipe, folder = load_recipe(path), path.resolve().parent
     state = PartialState(cpu=not torch.cuda.is_available())  # forms the group: NCCL on GPUs, gloo on CPUs
-    device = set_up(recipe.threads, recipe.training.precision)
+    device = set_up(recipe.threads)
     task = load_saved_task(folder / recipe.task)
     trainer, batches, run = build(recipe, folder, task, device)
     rows = fit(trainer.step, batches, run, recipe.training.steps)

@@ -94,7 +94,12 @@ def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
 
 def test_what_is_packed_is_small_and_loads(packed: Path):
     names = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
-    assert {"manifest.json", "results.jsonl", "fluent/seed1/eval.json", "fluent/seed0/student-gcka.safetensors"} <= names
+    assert {
+        "manifest.json",
+        "results.jsonl",
+        "fluent/seed1/eval.json",
+        "fluent/seed0/student-gcka.safetensors",
+    } <= names
     assert not [name for name in names if "teacher" in name or name.endswith("data.safetensors")]
     original = packed.parent / "runs/gpu/fluent/seed0/student-gcka.safetensors"
     small = packed / "fluent/seed0/student-gcka.safetensors"

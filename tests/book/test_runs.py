@@ -134,5 +134,7 @@ def test_a_plan_lists_what_its_tasks_make():
     assert plan.tasks_of("03-pruning-gaugan") == ["earth-labels"]
     assert plan.ablated() == [] and Plan("smoke", ablate=True).ablated() == ["runs/smoke/fluent/seed0/ablations.json"]
     assert "cityscapes" in Plan("paper-gaugan", "cityscapes").tasks_of("03-pruning-gaugan")
-    with pytest.raises(ValueError, match="no ablations for earth-unpaired: they are of fluent, fluent-outline, earth, openmoji"):
+    with pytest.raises(
+        ValueError, match="no ablations for earth-unpaired: they are of fluent, fluent-outline, earth, openmoji"
+    ):
         Plan("smoke", "earth-unpaired", ablate=True)

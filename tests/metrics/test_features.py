@@ -174,7 +174,7 @@ def test_a_variable_that_is_set_and_empty_is_unset(empty, monkeypatch, tmp_path)
     assert Vgg19Features.find() is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
-    assert set_up(0, "fp32").type == "cpu", "no GPU is needed"
+    assert set_up(0).type == "cpu", "no GPU is needed"
 
 
 def test_distances_carry_their_protocol():

@@ -104,7 +104,7 @@ def test_a_gpu_preset_needs_a_gpu(monkeypatch):
     monkeypatch.setenv("I2I_GPU", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match=r"this preset needs 1 GPU, and PyTorch .* sees none: choose PRESET=cpu"):
-        set_up(0, "bf16")
+        set_up(0)
 
 
 @pytest.fixture
@@ -118,8 +118,7 @@ def backends():
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_float32_keeps_its_digits_on_a_gpu(backends, monkeypatch, precision):
+def test_float32_keeps_its_digits_on_a_gpu(backends, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert set_up(0, precision).type == "cuda"
+    assert set_up(0).type == "cuda"
     assert not any(backend.allow_tf32 for backend in backends)
