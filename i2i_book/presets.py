@@ -30,7 +30,7 @@ EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels
 PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")
 # What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.
 NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float)}
-LISTS = ("arms", "ablations", "generators")
+LISTS = ("arms", "ablations", "generators", "recorded")
 PRESET_ENTRIES = (*NUMBERS, *LISTS, "notebooks")
 
 
@@ -129,6 +129,11 @@ def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:
     """The students (arms) and the generators that a preset trains for a task: its section `+<task>` wins."""
     own = preset.get(f"+{task}") or {}
     return own.get("arms", preset["arms"]), own.get("generators", preset["generators"])
+
+
+def recorded_students(preset: dict[str, Any], task: str) -> list[str]:
+    """The students that `make teacher` trains beside the teacher of a task, for the live demo."""
+    return (preset.get(f"+{task}") or {}).get("recorded", preset.get("recorded", []))
 
 
 def tasks(name: str) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 """Recorded teachers: one long training a task, kept in `book/recorded/<task>/`, from which shorter runs start."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from i2i_book.presets import load_preset, preset_parameters, variants
+from i2i_book.presets import load_preset, preset_parameters, recorded_students, variants
 from i2i_book.recorded.pack import compact_json, pack_weights
 from i2i_book.recorded.trainings import deciding_settings
 from i2i_book.runner.run import run_notebook
@@ -23,7 +22,7 @@ ROWS = 200  # of a recorded log of losses, at most
 
 
 def train(preset: str, task: str) -> Path:
-    """Train and measure the generators of chapter 2 by the settings of a preset, however long it takes.
+    """Train and measure the generators of chapter 2 and the preset's recorded students, however long it takes.
 
     Returns the folder of the run, runs/teacher/<task>/seed0. A call that was interrupted goes on where it stopped.
     """
@@ -33,11 +32,15 @@ def train(preset: str, task: str) -> Path:
     for generator in generators:
         name = "02-search-space" if generator == "inception" else f"02-search-space-{generator}"
         steps.append(("02-search-space", name, {"generator": generator, "weights": "train"}))
-    measured = {"arms": [], "original": "resnet" in generators, "into": "eval"}
+    students = recorded_students(settings, task)
+    if students:
+        steps.append(("03-pruning", "03-pruning", {}))
+    steps += [("04-distillation", f"04-distillation-{arm}", {"arm": arm}) for arm in students]
+    measured = {"arms": students, "original": "resnet" in generators, "into": "eval"}
     steps.append(("05-evaluation", "05-evaluation", measured))
     for notebook, name, own in steps:
         source = root() / "notebooks" / f"{notebook}.ipynb"
-        given = preset_parameters(settings, notebook, task, own.get("generator"))
+        given = preset_parameters(settings, notebook, task, own.get("generator") or own.get("arm"))
         given |= own | {"run": RUN, "task": task, "seed": 0}
         page = home / "notebooks" / f"{name}.ipynb"
         log = home / "logs" / page.name
@@ -48,19 +51,20 @@ def train(preset: str, task: str) -> Path:
 def keep(home: Path, target: Path) -> None:
     """Keep the networks of one task and seed, runs/<run>/<task>/seed<k>, in `target`, book/recorded/<task>.
 
-    Those are the teacher with its discriminator, the Original and the main student where there are some, with all
-    that `recorded_training` returns, the record of the tiles (which are cut again from the source pictures), and a
-    model card. What else lies in `target` stays: students in `students/`.
+    Those are the teacher with its discriminator, the Original and students where there are some, with all that
+    `recorded_training` returns, the record of the tiles (which are cut again from the source pictures), and a model
+    card.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".models-", dir=target.parent) as temporary:
         new = Path(temporary) / "new"
-        if (target / "students").is_dir():
-            shutil.copytree(target / "students", new / "students")
         pack_weights(home / "teacher-discriminator.safetensors", new / "teacher-discriminator.safetensors")
         for name in ("teacher", "original", "student-gcka"):
             if (home / f"{name}.safetensors").exists():
                 pack_weights(home / f"{name}.safetensors", new / f"{name}.safetensors")
+        for path in sorted(home.glob("student-*.safetensors")):
+            if path.stem != "student-gcka":
+                pack_weights(path, new / "students" / path.name.removeprefix("student-"))
         for name, page in {"teacher": "02-search-space", "original": "02-search-space-resnet"}.items():
             if (home / f"{name}.safetensors").exists():
                 _keep_training(home, name, _notes_of(home, page), new)
@@ -114,8 +118,9 @@ def _model_card(home: Path) -> str:
     pages = {
         "teacher": ("Teacher", "02-search-space"),
         "original": ("The paper's “Original”, a ResNet generator", "02-search-space-resnet"),
-        "gcka": ("Student, distilled by GCKA", "04-distillation-gcka"),
     }
+    networks = [model for model in rows if (home / "notebooks" / f"04-distillation-{model}.ipynb").exists()]
+    pages |= {model: (f"Student “{model}”", f"04-distillation-{model}") for model in networks}
     parts = [_card_part(home, *pages[model], rows[model]) for model in pages if model in rows]
     credit = load_info(home / "data")["info"].get("credit", "")
     return (

@@ -39,7 +39,9 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
     folder = root() / "book" / "recorded" / task
     file = record_file("read", folder / f"{name}-training.json")
     if not file.exists():
-        raise FileNotFoundError(f"no {name} of {task} is recorded in {shorten_path(folder)}: TEACHER=train trains it")
+        raise FileNotFoundError(
+            f"no {name} of {task} is recorded in {shorten_path(folder)}: TEACHER=train (in a notebook, weights='train') trains it"
+        )
     noted = read_json(file, "put the committed file back")
     wanted = deciding_settings(read_json(recipe, "run the notebook again"))
     different = sorted(key for key in wanted | noted["settings"] if wanted.get(key) != noted["settings"].get(key))

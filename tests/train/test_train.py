@@ -3,21 +3,24 @@
 import json
 import re
 from dataclasses import replace
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from toys import FAMILIES, GENERATORS, batches, distiller, network, same, trainer
 
-from i2i_lib.data.tiles import Family
+from i2i_lib.data.tiles import Family, Task, encode, placeless_tiles
 from i2i_lib.prune import norm_scales
 from i2i_lib.scales import ScaleNotes, load_scales, save_scales, scales_after
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
+from i2i_lib.train.snapshots import WIDTH, Snapshots
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
 
@@ -206,3 +209,26 @@ def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
     (tmp_path / "scales.json").write_text('[{"steps": 1}]')
     with pytest.raises(ValueError, match=r"scales\.json does not hold norm scales"):
         load_scales(tmp_path / "scales")
+
+
+def test_snapshots_show_the_validation_part_and_change_nothing(tmp_path):
+    height = 16
+    pictures = torch.randint(256, (20, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train = placeless_tiles(pictures, pictures)
+    test = placeless_tiles(pictures[..., :height, :height], pictures[..., :height, :height], torch.arange(20))
+    task = Task("toy", "pix2pix", train, test, {})
+    plain, watched = (trainer("pix2pix", TrainConfig(steps=9, lr=1e-3)) for _ in range(2))
+    snapshots = Snapshots(tmp_path, 9, replace(task, validation=test))
+    assert torch.equal(snapshots.sources[0], encode(test.source[:1])[0])
+    step = snapshots.after(watched.step, watched, watched.generator)
+    for _, batch in zip(range(9), batches()(0), strict=False):
+        plain.step(batch)
+        step(batch)
+    assert same(plain.state_dict(), watched.state_dict())
+    frames = snapshots.frames()
+    assert list(frames) == snapshots.due and snapshots.due[0] == 1 and snapshots.due[-1] == 9
+    with Image.open(BytesIO(frames[9])) as row:
+        assert row.size == (WIDTH * height, height)
+    # Without a validation part, of the training's pictures the middle.
+    middle = Snapshots(tmp_path, 9, task).sources
+    assert torch.equal(middle[0], encode(pictures[:1, :, 4:20, 4:20])[0])

@@ -1,0 +1,115 @@
+"""Recorded trainings: kept small, taken up only by a run with the same settings and pictures."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from fake_run import facts, row, source
+from toys import DISCRIMINATORS, TEACHERS, network
+
+from i2i_book.recorded import teachers, trainings
+from i2i_book.recorded.teachers import ROWS, keep
+from i2i_book.recorded.trainings import recorded_training
+from i2i_lib.checkpoint import load_generator, save_discriminator, save_generator
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, placeless_tiles
+from i2i_lib.prune import norm_scales
+from i2i_lib.results import save_evaluation
+from i2i_lib.scales import ScaleNote, save_scales
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.recipe import Recipe, save_recipe
+from i2i_lib.train.snapshots import picture_row
+
+TRAINING = TrainConfig(steps=1000, lr=1e-3)
+
+
+def recipe(**settings: Any) -> Recipe:
+    return Recipe("data", TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"], TRAINING, batch_size=4, **settings)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A finished run of the teacher alone, as chapters 1, 2 and 5 leave it."""
+    home = tmp_path / "runs" / "teacher" / "toy" / "seed0"
+    pictures = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    save_task(
+        Task("toy", "pix2pix", placeless_tiles(pictures, pictures), placeless_tiles(pictures, pictures), {}),
+        home / "data",
+    )
+    teacher = network(TEACHERS["pix2pix"])
+    save_generator(teacher, home / "teacher")
+    save_discriminator(network(DISCRIMINATORS["pix2pix"]), home / "teacher-discriminator")
+    save_generator(teacher, home / "student-half")
+    save_scales([ScaleNote(1000, norm_scales(teacher))], home / "scales")
+    private = home / "train" / "teacher"
+    save_recipe(recipe(), private / "config.json")
+    lines = [{"step": step, "seconds": step / 10, "recon": float(step)} for step in range(1, 1001)]
+    (private / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (private / "snapshots").mkdir()
+    for step in (10, 9, 1000):
+        (private / "snapshots" / f"{step}.webp").write_bytes(picture_row(pictures))
+    source(home / "notebooks" / "02-search-space.ipynb", "", **facts("02-search-space", "cpu"))
+    priced = {"params": 1, "macs_exact": 2, "macs_paper": 3, "train_seconds": 100.0, "steps": 1000}
+    save_evaluation(home / "eval.json", [row(0, "teacher", **priced)], {"l1": {"teacher": [0.1, 0.1]}}, blocks=[0, 1])
+    return home
+
+
+@pytest.fixture
+def kept(home: Path, tmp_path: Path, monkeypatch) -> Path:
+    """The same, kept in a checkout."""
+    target = tmp_path / "checkout" / "book" / "recorded" / "toy"
+    keep(home, target)
+    for module in (teachers, trainings):
+        monkeypatch.setattr(module, "root", lambda: tmp_path / "checkout")
+    return target
+
+
+def test_a_recorded_training_comes_back(home: Path, kept: Path):
+    found = recorded_training("toy", "teacher", home / "train" / "teacher" / "config.json", home / "data")
+    exact, rounded = load_generator(home / "teacher"), found.generator
+    for name, value in exact.state_dict().items():
+        other = rounded.state_dict()[name]
+        assert torch.equal(value, other) if value.dim() < 2 else torch.allclose(value, other, rtol=1e-3, atol=1e-7), (
+            name
+        )
+    assert norm_scales(rounded) == norm_scales(exact), "what pruning ranks is not rounded"
+    assert found.discriminator is not None and found.scales[-1].step == 1000
+    assert list(found.frames) == [9, 10, 1000]
+    losses = pd.DataFrame(found.losses)
+    assert len(losses) == ROWS and losses.step.iloc[-1] == 1000 and losses.recon.mean() == pytest.approx(500.5)
+    assert found.made["device"] == "A Large GPU"
+    assert load_generator(kept / "students" / "half").config == TEACHERS["pix2pix"]
+    assert "1,000 s" not in (kept / "MODEL_CARD.md").read_text() and "100 s" in (kept / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"matching": 3.0}, "matching"), ({"training": replace(TRAINING, lr=1e-4)}, "training")]
+)
+def test_other_settings_are_refused(home: Path, kept: Path, tmp_path: Path, settings, named):
+    save_recipe(replace(recipe(), **settings), tmp_path / "other.json")
+    with pytest.raises(ValueError, match=rf"recorded teacher of toy was trained with other settings \({named}\)"):
+        recorded_training("toy", "teacher", tmp_path / "other.json", home / "data")
+
+
+def test_seed_threads_and_arithmetic_may_differ(home: Path, kept: Path, tmp_path: Path):
+    training = replace(TRAINING, precision="bf16", compiled=True)
+    save_recipe(replace(recipe(seed=3, threads=2, log_every=7), training=training), tmp_path / "other.json")
+    assert recorded_training("toy", "teacher", tmp_path / "other.json", home / "data").losses
+
+
+def test_other_pictures_are_refused(home: Path, kept: Path, tmp_path: Path):
+    other = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    save_task(
+        Task("toy", "pix2pix", placeless_tiles(other, other), placeless_tiles(other, other), {}), tmp_path / "data"
+    )
+    with pytest.raises(ValueError, match="recorded teacher of toy was trained on other pictures"):
+        recorded_training("toy", "teacher", home / "train" / "teacher" / "config.json", tmp_path / "data")
+
+
+def test_a_task_without_a_record_says_how_to_train_one(home: Path, kept: Path):
+    with pytest.raises(FileNotFoundError, match=r"no original of toy is recorded in .*: TEACHER=train \(in a notebook, weights='train'\) trains it\"):
+        recorded_training("toy", "original", home / "train" / "teacher" / "config.json", home / "data")
