@@ -40,7 +40,8 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
     file = record_file("read", folder / f"{name}-training.json")
     if not file.exists():
         raise FileNotFoundError(
-            f"no {name} of {task} is recorded in {shorten_path(folder)}: TEACHER=train (in a notebook, weights='train') trains it"
+            f"no {name} of {task} is recorded in {shorten_path(folder)}: TEACHER=train (in a notebook, weights='train')"
+            " trains it"
         )
     noted = read_json(file, "put the committed file back")
     wanted = deciding_settings(read_json(recipe, "run the notebook again"))
