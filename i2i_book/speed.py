@@ -86,6 +86,8 @@ def speed_note(evaluations: Evaluations) -> str:
     note = f"Time of one picture {clock}: median of {speed['repeats']} passes in which the networks took turns."
     if len(evaluations) > 1:
         note += f" Mean over {len(evaluations)} seeds."
+    if any(row["network"] == "original" for row in speed["rows"]):
+        note += " original: the uncompressed ResNet."
     return " ".join([note, *alike])
 
 

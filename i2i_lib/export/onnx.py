@@ -61,9 +61,9 @@ def export_onnx(
     """Write the generator saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
 
     It is an inception or a ResNet generator. The file maps `source` [N, C, H, W] to `image` [N, 3, H, W] of any size,
-    float32 in [-1, 1] whatever the precision. A `size`, one that the generator takes as it is, fixes N = 1 and H = W and leaves out the padding where none is
-    needed. "int8" quantises convolutions, except the first and the last, per channel, by their inputs on training tiles
-    of the task saved at `calibrate`, by default `data` beside the student.
+    float32 in [-1, 1] whatever the precision. A `size`, one that the generator takes as it is, fixes N = 1 and H = W
+    and leaves out the padding where none is needed. "int8" quantises convolutions, except the first and the last, per
+    channel, by their inputs on training tiles of the task saved at `calibrate`, by default `data` beside the generator.
 
     Raises ValueError where the generator is of another kind or the file does not compute what PyTorch does, and
     FileNotFoundError without a task to calibrate on. Nothing is then written.
