@@ -156,8 +156,6 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
         f"On `{rows.task.iloc[0]}` ({seeds}), the student distilled by GCKA needs {fewer:.1f} times fewer exact MACs "
         f"than its teacher; {_from_teacher(evaluations, mean, 'gcka')}."
     )
-    if has_speed(evaluations):
-        text += f" {speed_sentence(evaluations)}"
     if "inherited" in mean.index:
         text += (
             " If the same student starts from the teacher's weights in place of random ones, "
@@ -169,6 +167,8 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
             f" In L1, a look-up of colours is at {levels['look-up']}, the teacher at {levels['teacher']} and the "
             f"student at {levels['gcka']}."
         )
+    if has_speed(evaluations):
+        text += f" {speed_sentence(evaluations)}"
     return text
 
 

@@ -4,7 +4,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from i2i_book.figures.style import BLUE, GREY, ORANGE, SKY
+from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+
+COLOURS = (GREY, ORANGE, BLUE, SKY, GREEN, PURPLE)
 
 
 def draw_speed(times: pd.DataFrame) -> Figure:
@@ -19,7 +21,7 @@ def draw_speed(times: pd.DataFrame) -> Figure:
         height = 0.8 / len(own)
         for i, (network, row) in enumerate(own.iterrows()):
             places = [way + (i - (len(own) - 1) / 2) * height for way in range(len(row))]
-            bars = axis.barh(places, row, 0.9 * height, color=(GREY, ORANGE, BLUE, SKY)[i % 4], label=network)
+            bars = axis.barh(places, row, 0.9 * height, color=COLOURS[i % len(COLOURS)], label=network)
             axis.bar_label(bars, fmt="{:.1f}", padding=2, fontsize=8)
         axis.set(title=f"{size} px", xlabel="ms", xlim=(0, 1.2 * own.max(axis=None)))
         axis.set_yticks(range(len(own.columns)), list(own.columns))
