@@ -95,8 +95,9 @@ def speed_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
     """In words, how fast the student is: in large pictures, fused if it can be, and in small ones in plain PyTorch."""
     ups = speed_ups(evaluations, student)
     large, small = (_compared(ups.loc[size, way]) for size, way in ((LARGE, way_of(ups)), (SMALL, PLAIN)))
-    how = "fused" if way_of(ups) == FUSED else "in plain PyTorch"
-    return f"At {LARGE} px, {how}, the student is {large}; at {SMALL} px in plain PyTorch, it is {small}."
+    if way_of(ups) == PLAIN:
+        return f"In plain PyTorch, the student at {LARGE} px is {large}; at {SMALL} px, it is {small}."
+    return f"At {LARGE} px, fused, the student is {large}; at {SMALL} px in plain PyTorch, it is {small}."
 
 
 def gains_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:

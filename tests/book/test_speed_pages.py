@@ -78,9 +78,7 @@ def test_the_words_follow_the_numbers():
     alone = {key: values for key, values in TIMES.items() if key[1] != "original"}
     assert "ResNet" not in speed_sentence([evaluation(times=alone)]) + speed_note([evaluation(times=alone)])
     plain = speed_sentence([evaluation(ways=WAYS[:1])])  # SPADE is not fused
-    assert plain.startswith(
-        "At 256 px, in plain PyTorch, the student is 2.5 times as fast as its teacher and 2.2 times"
-    )
+    assert plain.startswith("In plain PyTorch, the student at 256 px is 2.5 times as fast as its teacher and 2.2 times")
     assert gains_sentence([evaluation()]) == (
         "At 256 px, it is fused 2.0 times and in ONNX Runtime 2.5 times as fast as in plain PyTorch."
     )
