@@ -289,7 +289,8 @@ for name, chapter in chapters().items():
         if "/" in item:
             read += glob(item)
         else:
-            read += LISTS.get(item, [f"{home}/{item}.safetensors", f"{home}/{item}.json"])
+            own = [item] if item.endswith(".json") else [f"{item}.safetensors", f"{item}.json"]
+            read += LISTS.get(item, [f"{home}/{file}" for file in own])
 
     rule:
         name:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from i2i_book.speed import has_speed, speed_sentence
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, compare_sets, over_seeds
-from i2i_lib.results import MEASURES, PAIRED, QUALITY
+from i2i_lib.results import MEASURES, PAIRED, PRICES, QUALITY
 
 YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
 # Each pair of models shares everything but one ingredient.
@@ -81,6 +82,12 @@ def shown(table: pd.DataFrame, measures: Sequence[str]) -> Any:
     return renamed.style.format({measure.heading: measure.text for measure in chosen}, na_rep="")
 
 
+def prices(table: pd.DataFrame) -> list[str]:
+    """The measures of price that a table of results has to show: one count of MACs where the two agree everywhere."""
+    agree = table.macs_paper.equals(table.macs_exact)
+    return [name for name in PRICES if not (agree and name == "macs_paper")]
+
+
 def quality_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Quality of one task's models over seeds, `mean ± sd`: models by measures, and `n`, the number of seeds.
 
@@ -143,11 +150,11 @@ def markdown(table: pd.DataFrame, corner: str = "") -> str:
 def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> str:
     """The main result of one task in a few sentences, from its evaluations and its rows of `results.load_table`."""
     mean: Any = rows.groupby("model").mean(numeric_only=True)
-    fewer, faster = (mean[c]["teacher"] / mean[c]["gcka"] for c in ("macs_exact", "latency_ms"))
+    fewer = mean.macs_exact["teacher"] / mean.macs_exact["gcka"]
     seeds = "one seed" if len(evaluations) == 1 else f"{len(evaluations)} seeds"
     text = (
         f"On `{rows.task.iloc[0]}` ({seeds}), the student distilled by GCKA needs {fewer:.1f} times fewer exact MACs "
-        f"than its teacher and is {faster:.1f} times as fast; {_from_teacher(evaluations, mean, 'gcka')}."
+        f"than its teacher; {_from_teacher(evaluations, mean, 'gcka')}."
     )
     if "inherited" in mean.index:
         text += (
@@ -160,6 +167,8 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
             f" In L1, a look-up of colours is at {levels['look-up']}, the teacher at {levels['teacher']} and the "
             f"student at {levels['gcka']}."
         )
+    if has_speed(evaluations):
+        text += f" {speed_sentence(evaluations)}"
     return text
 
 

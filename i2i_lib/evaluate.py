@@ -20,7 +20,7 @@ from i2i_lib.data.cityscapes import train_ids
 from i2i_lib.data.tiles import Task, encode, source_pictures
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
-from i2i_lib.metrics.cost import inference_cost
+from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import Estimate
 from i2i_lib.metrics.labels import iou_bootstrap
 from i2i_lib.metrics.networks.drn import cityscapes_confusion, drn_d_105
@@ -35,7 +35,7 @@ from i2i_lib.metrics.networks.literature import (
 from i2i_lib.metrics.networks.segmenter import segmenter_confusion, train_segmenter
 from i2i_lib.metrics.pairs import feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
-from i2i_lib.results import PAIRED, EvalResult
+from i2i_lib.results import PAIRED, EvalResult, size_text
 
 YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
 LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
@@ -95,7 +95,7 @@ class Evaluator:
     def evaluate(self, name: str, weights: str | Path | None = None) -> Evaluated:
         """Evaluate the generator that was saved at `weights`, or the yardstick "floor" or "look-up".
 
-        A network's row also holds its price: MACs, parameters, latency and memory, and what its training took.
+        A network's row also holds its price: MACs, parameters and memory, and what its training took.
         """
         if name == "floor":
             return self.measure(name, _other_places(self.task, len(self.target)), registered=False)
@@ -182,11 +182,6 @@ def per_image_values(models: Iterable[Evaluated]) -> dict[str, dict[str, list[fl
     return values
 
 
-def size_text(shape: tuple[int, int]) -> str:
-    """A size as it is written: the side of a square, or "height x width"."""
-    return f"{shape[0]}" if shape[0] == shape[1] else f"{shape[0]} x {shape[1]}"
-
-
 def _spread(images: Tensor, count: int) -> Tensor:
     """As many images, evenly spaced over all."""
     return images[torch.linspace(0, len(images) - 1, count).long()]
@@ -222,15 +217,12 @@ def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tenso
 
 def _price(model: Generator, weights: Path, task: Task) -> dict[str, Any]:
     """The cost of one picture by the model, and of its training."""
-    cost = inference_cost(model, task.test.shape, channels=task.train.source_channels)
     saved = load_info(weights)
     return {
         "macs_paper": generator_macs(model.config, task.test.shape),
         "macs_exact": generator_macs(model.config, task.test.shape, "exact"),
         "params": generator_params(model.config),
-        "latency_ms": cost.median_ms,
-        "latency_p95_ms": cost.p95_ms,
-        "peak_memory_mib": cost.peak_mib,
+        "peak_memory_mib": peak_memory(model, task.test.shape, channels=task.train.source_channels),
         "steps": saved["provenance"]["training"]["steps"],
         "train_seconds": saved["provenance"]["seconds"],
         "weights": saved["sha256"],

@@ -36,8 +36,6 @@ class EvalResult:
     macs_paper: int | None = None
     macs_exact: int | None = None
     params: int | None = None
-    latency_ms: float | None = None  # median, batch of 1
-    latency_p95_ms: float | None = None
     peak_memory_mib: float | None = None
     steps: int | None = None
     train_seconds: float | None = None
@@ -79,8 +77,6 @@ MEASURES = {
         Measure("macs_exact", "MACs, exact", "less", 0),
         Measure("macs_paper", "MACs, paper", "less", 0),
         Measure("params", "parameters", "less", 0),
-        Measure("latency_ms", "ms", "less", 1),
-        Measure("latency_p95_ms", "ms (p95)", "less", 1),
         Measure("peak_memory_mib", "MiB", "less", 1),
         Measure("steps", "steps", None, 0),
         Measure("train_seconds", "training (s)", "less", 0),
@@ -88,28 +84,41 @@ MEASURES = {
 }
 PAIRED = ("l1", "ssim", "feature_distance")  # have a value for each picture whose target is known
 QUALITY = (*PAIRED, "miou", "kd", "fd")
-PRICES = ("macs_exact", "macs_paper", "params", "latency_ms", "latency_p95_ms", "peak_memory_mib", "steps")
+PRICES = ("macs_exact", "macs_paper", "params", "peak_memory_mib", "steps")
+# Ways of running a network, as the table `speed` of an evaluation names them.
+PLAIN, FUSED, RUNTIME = WAYS = ("PyTorch", "PyTorch, fused", "ONNX Runtime")
+# Columns of format 1 that are no longer read: times on the wall, of one architecture as many as it had students.
+RETIRED = ("latency_ms", "latency_p95_ms")
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A size [height, width] as it is written: the side of a square, or "height x width"."""
+    return f"{shape[0]}" if shape[0] == shape[1] else f"{shape[0]} x {shape[1]}"
 
 
 def save_evaluation(
     path: Path, results: Sequence[EvalResult], per_image: dict[str, dict[str, list[float]]], **facts: Any
 ) -> None:
-    """Write `eval.json`: the rows, and the values per image {measure: {model: [N]}}, with 6 digits behind the point."""
+    """Write `eval.json`: the rows, and the values per image {measure: {model: [N]}}, with 6 digits behind the point.
+
+    `facts` are written beside them, such as `speed`, the table of `i2i_lib.export.speed`.
+    """
     rounded = {
         measure: {model: [round(value, 6) for value in values] for model, values in models.items()}
         for measure, models in per_image.items()
     }
-    write_json(path, {"format": 1, "results": [asdict(row) for row in results], "per_image": rounded, **facts})
+    write_json(path, {"format": 2, "results": [asdict(row) for row in results], "per_image": rounded, **facts})
 
 
 def load_evaluation(path: Path) -> dict[str, Any]:
     """Read `eval.json`. Raises ValueError naming the file if it is not one."""
     try:
         content = json.loads(Path(path).read_text())
-        rows = [EvalResult(**row) for row in content["results"]]
+        rows = [{name: row[name] for name in row if name not in RETIRED} for row in content["results"]]
+        results = [EvalResult(**row) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is not an evaluation ({error}): delete it and evaluate again") from error
-    return content | {"results": rows}
+    return content | {"results": results}
 
 
 def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
@@ -124,8 +133,11 @@ def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def collect(paths: Iterable[Path]) -> str:
-    """Every row of the given evaluations as JSON lines, sorted by task, seed and model."""
-    rows = [asdict(row) for path in paths for row in load_evaluation(path)["results"]]
+    """Every row of the given evaluations, as it was written, as JSON lines sorted by task, seed and model."""
+    rows = []
+    for path in paths:
+        load_evaluation(path)  # raises where it is none
+        rows += json.loads(Path(path).read_text())["results"]
     rows.sort(key=lambda row: (row["task"], row["seed"], row["model"]))
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 

@@ -351,7 +351,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
             from_cat_state_dict, {"down_sampling.1.weight": torch.zeros(4, 3, 7, 7)}
         ),
         "a recording that was changed": changed_recording,
-        "a number that cannot be made again": lambda here: said(verify.main, "cpu", "earth/0/gcka/latency_ms"),
+        "a number that cannot be made again": lambda here: said(verify.main, "cpu", "earth/0/gcka/train_seconds"),
         "a page of a notebook that failed": unfinished_page,
     },
     "Downloads and archives": {

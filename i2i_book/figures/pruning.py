@@ -19,7 +19,7 @@ Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of
 
 
 def size_table(teacher: PrunableConfig, plan: ChannelPlan, budget: float, image_size: int) -> Styler:
-    """Cost and parameters of teacher and student, and the budget in exact MACs."""
+    """Cost and parameters of teacher and student, and the budget in exact MACs; one count of MACs where both agree."""
     exact, paper = (generator_macs(teacher, image_size, convention) for convention in ("exact", "paper"))
     sizes = pd.DataFrame(
         {
@@ -29,6 +29,8 @@ def size_table(teacher: PrunableConfig, plan: ChannelPlan, budget: float, image_
         },
         index=["MACs, exact", "MACs, paper", "parameters"],
     )
+    if (exact, plan.cost) == (paper, plan.macs):
+        sizes = sizes.drop(index="MACs, paper")
     sizes["times fewer"] = sizes["teacher"] / sizes["student"]
     table = sizes.style
     table.format("{:,.0f}", na_rep="")

@@ -4,6 +4,7 @@ What is merged: convolutions that read the same map, the depthwise ones of a blo
 branches, and the reflected borders they share. Tracked norms fold into the convolution before; instance norms cannot,
 since they measure every picture, but they make that convolution's bias vanish. The way back up needs no resized map,
 and the last convolution paints 2 x 2 pixels at once, because 3 output channels leave most of a vector unit idle.
+A ResNet has no branches to merge; the rest is done to it too, so that what is compared with it is not its layout.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2i_lib.config import GeneratorConfig, check_image_size
-from i2i_lib.generators import InceptionBlock, InceptionGenerator
+from i2i_lib.config import GeneratorConfig, ResnetConfig, check_image_size
+from i2i_lib.generators import InceptionBlock, InceptionGenerator, ResnetBlock, ResnetGenerator
 
 LANES = 16  # float32 values in a vector register, by which CPU convolutions round their output channels up
 
@@ -26,16 +27,19 @@ class FusedGenerator(nn.Module):
     Its tensors are not those of the generator; its `config` is, so that MACs can still be counted.
     """
 
-    def __init__(self, generator: InceptionGenerator) -> None:
+    def __init__(self, generator: InceptionGenerator | ResnetGenerator) -> None:
         super().__init__()
-        self.config: GeneratorConfig = generator.config
+        self.config: GeneratorConfig | ResnetConfig = generator.config
         stem: list[Any] = list(generator.stem)
         self.stem = nn.Sequential(_Layer(_read(stem[0].conv, stem[0].norm), border=3))
         for layer in stem[1:]:
             self.stem.append(_Layer(_read(layer.conv, layer.norm), stride=2, padding=1))
-        # A block without branches is the identity.
-        blocks = [block for block in generator.blocks if isinstance(block, InceptionBlock) and block.norm is not None]
-        self.blocks = nn.Sequential(*(_Block(block) for block in blocks))
+        self.blocks = nn.Sequential()
+        for block in generator.blocks:
+            if isinstance(block, ResnetBlock):
+                self.blocks.append(_ResnetBlock(block))
+            elif isinstance(block, InceptionBlock) and block.norm is not None:  # without branches it is the identity
+                self.blocks.append(_Block(block))
         self.up = nn.Sequential(*(_upsample(layer) for layer in generator.up))
         self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
 
@@ -44,13 +48,18 @@ class FusedGenerator(nn.Module):
         return torch.tanh(F.pixel_shuffle(self.head(self.up(self.blocks(self.stem(x)))), 2))
 
 
-def fuse(generator: InceptionGenerator) -> FusedGenerator:
+def can_fuse(generator: nn.Module) -> bool:
+    """Whether `fuse` takes a generator of this kind: inception and ResNet, not SPADE."""
+    return isinstance(generator, InceptionGenerator | ResnetGenerator)
+
+
+def fuse(generator: InceptionGenerator | ResnetGenerator) -> FusedGenerator:
     """An equal network for inference, up to rounding, on the same device; `generator` is left as it is.
 
     Raises ValueError in training mode, where norms compute something else and statistics still move.
     """
-    if not isinstance(generator, InceptionGenerator):
-        raise ValueError(f"only an inception generator can be fused, got {type(generator).__name__}")
+    if not can_fuse(generator):
+        raise ValueError(f"only an inception or ResNet generator can be fused, got {type(generator).__name__}")
     if generator.training:
         raise ValueError(
             "the generator is in training mode, where norms do not compute what is fused: call .eval() first"
@@ -213,6 +222,26 @@ class _Block(nn.Module):
         for layer, part in zip(self.project[1:], hidden[1:], strict=True):
             body = body.add_(layer(part))
         return (body if self.norm is None else self.norm(body)).add_(x)
+
+
+class _ResnetBlock(nn.Module):
+    """A residual block: its convolutions one after another, each with border, norm and activation."""
+
+    def __init__(self, block: ResnetBlock) -> None:
+        super().__init__()
+        self.body = nn.Sequential()
+        first, second = block.body
+        for part, relu in ((first, True), (second, False)):
+            conv: Any = part.conv
+            if not isinstance(conv, nn.Conv2d):  # separable: depthwise, then 1 x 1
+                spatial = _read(conv.spatial, conv.norm)
+                self.body.append(_Layer(spatial, border=1, groups=len(spatial.weight), relu=False))
+                conv = conv.project
+            weights = _read(conv, part.norm)
+            self.body.append(_Layer(weights, border=weights.weight.shape[-1] // 2, relu=relu))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
+        return self.body(x).add_(x)
 
 
 def _runs(parts: list[_Weights]) -> list[list[_Weights]]:

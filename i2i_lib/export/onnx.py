@@ -1,4 +1,4 @@
-"""Export a student as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
+"""Export a generator as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
 
 The file holds the fused network, written operator by operator: every border is a Pad of its own or a symmetric one, and
 nothing in it depends on the picture's size. Pictures of any size are padded and cropped in it as `translate` does. It
@@ -26,9 +26,9 @@ from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.config import check_image_size
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import encode
-from i2i_lib.export.fuse import FusedGenerator, fuse
+from i2i_lib.export.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.files import atomic_write
-from i2i_lib.generators import InceptionGenerator
+from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.translate import LEAST, at_any_size
 
@@ -58,22 +58,24 @@ def export_onnx(
     size: int | None = None,
     calibrate: Path | str | None = None,
 ) -> Exported:
-    """Write the student saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
+    """Write the generator saved at `student` (no suffix) as `out`, by default `<student>-<precision>.onnx`.
 
-    The file maps `source` [N, C, H, W] to `image` [N, 3, H, W] of any size, float32 in [-1, 1] whatever the precision.
-    A `size`, one that the generator takes as it is, fixes N = 1 and H = W and leaves out the padding where none is
-    needed. "int8" quantises convolutions, except the first and the last, per channel, by their inputs on training tiles
-    of the task saved at `calibrate`, by default `data` beside the student.
+    It is an inception or a ResNet generator. The file maps `source` [N, C, H, W] to `image` [N, 3, H, W] of any size,
+    float32 in [-1, 1] whatever the precision. A `size`, one that the generator takes as it is, fixes N = 1 and H = W
+    and leaves out the padding where none is needed. "int8" quantises convolutions, except the first and the last, per
+    channel, by their inputs on training tiles of the task saved at `calibrate`, by default `data` beside the generator.
 
-    Raises ValueError where the student is of another kind or the file does not compute what PyTorch does, and
+    Raises ValueError where the generator is of another kind or the file does not compute what PyTorch does, and
     FileNotFoundError without a task to calibrate on. Nothing is then written.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
     student = Path(student)
     generator, info = load_generator(student), load_info(student)
-    if not isinstance(generator, InceptionGenerator):
-        raise ValueError(f"only inception generators are exported, and {student} is a {type(generator).__name__}")
+    if not can_fuse(generator):
+        raise ValueError(
+            f"only inception and ResNet generators are exported, and {student} is a {type(generator).__name__}"
+        )
     side = 256 if size is None else check_image_size(size, generator.config)[0]
     tiles = _training_tiles(student, calibrate, required=precision == "int8")
     described = {
@@ -121,7 +123,7 @@ def session(model: Path | str | bytes, *, threads: int = 1) -> onnxruntime.Infer
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def _difference(data: bytes, generator: InceptionGenerator, images: Tensor) -> tuple[float, float]:
+def _difference(data: bytes, generator: InceptionGenerator | ResnetGenerator, images: Tensor) -> tuple[float, float]:
     """The largest difference between file and generator, and the PSNR in dB, over `images` one by one."""
     running, gaps = session(data), []
     with torch.no_grad():
@@ -226,7 +228,12 @@ class _Graph:
         return self.add("Relu", x) if layer.relu else x
 
     def block(self, block: Any, x: str, name: str) -> str:
-        """As `forward` of a fused block."""
+        """As `forward` of a fused block, inception or ResNet."""
+        if hasattr(block, "body"):
+            body = x
+            for i, layer in enumerate(block.body):
+                body = self.layer(layer, body, f"{name}.body.{i}")
+            return self.add("Add", body, x)
         padded, hidden = self.pad(x, block.border, "reflect"), []
         for i, (layer, widths, cut) in enumerate(zip(block.expand, block.widths, block.cuts, strict=True)):
             if cut == block.border[0]:

@@ -202,8 +202,8 @@ def test_rows_of_two_protocols_or_of_other_tiles_are_not_averaged(tmp_path):
 
 
 def test_tables_and_headline_show_what_was_measured(tmp_path):
-    row = replace(evaluation(0)["results"][0], macs_exact=10, latency_ms=2.0)
-    rows = [row, replace(row, model="teacher", macs_exact=40, latency_ms=3.0), replace(row, seed=1, l1=0.3)]
+    row = replace(evaluation(0)["results"][0], macs_exact=10)
+    rows = [row, replace(row, model="teacher", macs_exact=40), replace(row, seed=1, l1=0.3)]
     table = pd.DataFrame(rows)
     shown = quality_table(table)
     assert list(shown.index) == ["teacher", "gcka"], "yardsticks first"
@@ -213,7 +213,7 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     assert "mIoU ↑" in quality_table(pd.DataFrame([replace(row, miou=0.5)])).columns
     without_truth = [evaluation(0) | {"per_image": {}}]
     said = headline(without_truth, table)
-    for part in ("needs 4.0 times fewer exact MACs", "1.5 times as fast", "the KD of its pictures"):
+    for part in ("needs 4.0 times fewer exact MACs", "the KD of its pictures"):
         assert part in said
 
 

@@ -44,7 +44,7 @@ def home(tmp_path: Path, monkeypatch) -> Path:
         (home / f"{artifact}.safetensors").write_bytes(bytes([first]))
         write_json(home / f"{artifact}.json", {})
     read = {f"micro/earth/seed0/{p.name}": sha256(p) for p in home.glob("*.safetensors")}
-    save_evaluation(home / "eval.json", [row(l1=0.25, latency_ms=1.0)], {})
+    save_evaluation(home / "eval.json", [row(l1=0.25, train_seconds=1.0)], {})
     for name, more in CHAIN.items():
         bare = source(tmp_path / "notebooks" / f"{name}.ipynb", PARAMETERS + more, "pass")
         digests = dict(zip(("source_sha256", "modules_sha256"), code_digest(bare), strict=True))

@@ -10,7 +10,7 @@ import torch
 from toys import tiles, trained
 
 from i2i_lib.checkpoint import load_info, save_generator
-from i2i_lib.config import BlockWidths, GeneratorConfig
+from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, encode
 from i2i_lib.export import __main__ as export_command
@@ -23,6 +23,7 @@ BLOCKS = (BlockWidths((3, 0, 2), (4, 2, 0)), BlockWidths((0, 0, 0), (0, 0, 0)), 
 CONFIGS = {
     "batch": GeneratorConfig((6, 8, 10), BLOCKS, (8, 6), "batch", "resize"),
     "instance": GeneratorConfig((6, 8, 10), BLOCKS, (8, 6), "instance", "transpose"),
+    "resnet": ResnetConfig(6, 3, "batch", upsample="resize"),
 }
 
 

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import same, trained
+from toys import network, same, trained
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_teacher
+from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_spade_teacher, cat_teacher
 from i2i_lib.export.fuse import fuse
-from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.generators import InceptionGenerator
 
 
 def any_config(seed: int) -> GeneratorConfig:
@@ -29,10 +29,19 @@ def any_config(seed: int) -> GeneratorConfig:
     return GeneratorConfig((draw.randint(1, 9), 5, draw.randint(3, 20)), tuple(blocks), (7, 4), norm, upsample, kernels)
 
 
-@pytest.mark.parametrize("seed", range(24))
+RESNETS = [
+    ResnetConfig(5, 3, "batch", upsample="resize"),
+    ResnetConfig(5, 3, "instance", upsample="transpose"),
+    ResnetConfig(5, 3, "batch", upsample="transpose", separable=True),
+    ResnetConfig(5, 3, "instance", upsample="resize", separable=True),
+]
+
+
+@pytest.mark.parametrize("seed", range(24 + len(RESNETS)))
 def test_it_computes_the_same(seed):
     """In float64, where nothing but the algebra can differ; with two pictures, which instance norm keeps apart."""
-    net, images = trained(any_config(seed), seed).double(), torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1
+    config = any_config(seed) if seed < 24 else RESNETS[seed - 24]
+    net, images = trained(config, seed).double(), torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1
     before = copy.deepcopy(net)
     with torch.no_grad():
         fused = fuse(net)
@@ -77,7 +86,7 @@ def test_what_cannot_be_fused_is_refused():
     net = InceptionGenerator(any_config(0))
     with pytest.raises(ValueError, match=r"training mode.*call \.eval\(\) first"):
         fuse(net)
-    with pytest.raises(ValueError, match="only an inception generator can be fused, got ResnetGenerator"):
-        fuse(ResnetGenerator(ResnetConfig(4, 3)).eval())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="only an inception or ResNet generator can be fused, got InceptionSpade"):
+        fuse(network(cat_spade_teacher(2, 4, 2)).eval())
     with pytest.raises(ValueError, match="multiples of 4, got 30 x 32"):
         fuse(net.eval())(torch.zeros(1, 3, 30, 32))

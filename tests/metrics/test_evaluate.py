@@ -40,7 +40,7 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     assert row.kd > 0 and row.fd > 0
     config = load_generator(weights).config
     assert (row.macs_exact, row.macs_paper) == (generator_macs(config, 16, "exact"), generator_macs(config, 16))
-    assert (row.steps, row.train_seconds) == (7, 3.5) and row.weights and row.latency_ms and row.peak_memory_mib
+    assert (row.steps, row.train_seconds) == (7, 3.5) and row.weights and row.peak_memory_mib
     assert per_image_values([found])["l1"]["gcka"] == found.per_image["l1"].tolist()
 
 
