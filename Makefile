@@ -10,6 +10,8 @@ N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
+# Index, proxies and certificates are the user's; the place is ours.
+PIP := env -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT PIP_USER=0 $(PY) -m pip
 # Files are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
 unexport PYTHONWARNINGS
@@ -63,8 +65,9 @@ clean:  ## delete what was built, not the environment
 	  { echo "error: $(PYTHON) lacks the venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "Setting up the environment in .venv: about three minutes and 7 GB, once."
 	@$(PYTHON) -m venv .venv
-	@env -u PIP_TARGET -u PIP_PREFIX -u PIP_REQUIRE_VIRTUALENV PIP_USER=0 \
-	  $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@! $(PIP) config list | grep -E '\.(target|prefix|root)=' || \
+	  { echo "error: these settings of pip would install elsewhere than in .venv: remove them (pip config unset), once"; exit 1; }
+	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@pwd -P > $@
 
 # npm is one of the Python packages; it writes this file last.

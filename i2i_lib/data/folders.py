@@ -26,6 +26,7 @@ _TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pi
 _HELD_OUT = 0.1  # of the pictures, where no folder is for the test
 _MAX_HELD_OUT = 500
 _LEAST_TEST = 2  # pictures of each domain: a covariance and an interval need two
+_DARK = 63  # of 255: no picture that people look at stays below, and many numbers of labels do
 _MAX_TEST = 2000  # pictures of a test folder: they are held in memory, and every student translates them all
 # The tasks of the paper: the folder in data/, its layout, and whether the second domain is the source.
 _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
@@ -69,7 +70,8 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     Pictures may have any size: the middle square of each is brought to `image_size`, and for training a little larger.
     Without test folders a tenth of the pictures, 2 to 500, are held out: those whose names have the lowest hash.
     Of a test folder, 2,000 pictures are taken at most, evenly. Training pictures stay in their files (`FileImages`).
-    `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders.
+    `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders, and for
+    each domain that looks like numbers of labels, which are read as brightness.
 
     Raises FileNotFoundError if the folder does not exist. Raises ValueError for a folder without pictures or with too
     few; names that pair in part; pairs of two shapes; side-by-side files that are not twice as wide as high, or with
@@ -80,22 +82,24 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
     where = Path(path).expanduser().resolve()
     layout, train, test, test_from, left_out = find_parts(where, layout)
     train_size = round(_TRAIN_MARGIN * image_size)
+    held_out = _tiles(test, image_size, layout, swap=swap, whole=True)
+    domains = ["B", "A"] if swap else ["A", "B"]
     listing = [list(files.items()) for _, files in train + test]
     info = {
-        "domains": ["B", "A"] if swap else ["A", "B"],
+        "domains": domains,
         "folder": str(where),
         "layout": layout,
         "train_size": train_size,
         "train_pictures": [len(files) for _, files in train],
         "test_pictures": [len(files) for _, files in test],
         "test_from": test_from,
-        "left_out": left_out,
+        "left_out": left_out + _labels(held_out, domains),
         # So that a training on other files is not taken up where this one stopped.
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
     seen = _tiles(train, train_size, layout, swap=swap, whole=False)
-    return Task("folder", family, seen, _tiles(test, image_size, layout, swap=swap, whole=True), info)
+    return Task("folder", family, seen, held_out, info)
 
 
 class Parts(NamedTuple):
@@ -167,6 +171,16 @@ def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: b
     source, target = (cast(Tensor, pictures[:] if whole else pictures) for pictures in images)
     block = torch.arange(len(source)) if whole else None
     return placeless_tiles(source, target, block, paired=layout != "unpaired")
+
+
+def _labels(test: Tiles, domains: list[str]) -> list[str]:
+    """A sentence for each domain whose test pictures are so dark that they may be labels."""
+    found = []
+    for domain, pictures in zip(domains, (test.source, test.target), strict=True):
+        if (largest := int(pictures.max())) <= _DARK:
+            dark = f"no value of the test pictures of {domain} is above {largest} of 255, so that they look black"
+            found.append(f"labels as such: {dark}; save labels as colours")
+    return found
 
 
 def _listed(folder: Path) -> Listing:

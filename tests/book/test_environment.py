@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -149,8 +150,21 @@ def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     assert json.loads((place / data).read_text())["info"]["options"]["path"] == str(folder)
 
 
-def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path):
+def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path, capsys):
     preset = tmp_path / "quick{1}.yml"
     preset.write_text((root() / "presets" / "smoke.yml").read_text())
-    with pytest.raises(SystemExit, match=r"gives its run's folder its name, which cannot hold \{ \}"):
-        make.main(str(preset), "earth", "1")
+    assert make.main(str(preset), "earth", "1") == 1
+    assert "gives its run's folder its name, which cannot hold { }" in capsys.readouterr().err
+
+
+def test_a_command_reads_and_writes_utf_8_in_any_locale(tmp_path):
+    """The runner by itself, where no Makefile says so."""
+    made = notebook(tmp_path / "größe.ipynb", f"print('12 µm', open({str(tmp_path / 'größe.txt')!r}).read())\n{PLOT}")
+    (tmp_path / "größe.txt").write_text("12 ℃", encoding="utf-8")
+    command = [sys.executable, "-m", "i2i_book.runner", made, "-p", "run", "größe", "--log", tmp_path / "ü.ipynb"]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=root(), env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((tmp_path / "ü.ipynb").read_text(encoding="utf-8"))
+    assert executed["cells"][-1]["outputs"][0]["text"] == ["12 µm 12 ℃\n"]
+    assert executed["metadata"]["i2i"]["parameters"]["run"] == "größe"

@@ -227,9 +227,9 @@ def test_every_file_of_a_paired_folder_has_the_shape_of_a_pair(tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path):
-    fill(tmp_path / "trainA", numbered(4))
+    fill(tmp_path / "trainA", numbered(4), 90)
     fill(tmp_path / "trainA" / "session1" / "more", numbered(7))
-    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"])
+    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"], 90)
     (tmp_path / "trainB" / "IMG_1.HEIC").touch()
     (tmp_path / "trainB" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "trainB" / "loop").symlink_to(tmp_path / "trainB")
@@ -248,6 +248,21 @@ def test_what_is_left_out_is_said(tmp_path):
     fill(tmp_path / "nested" / "train" / "class1", numbered(6), pair=True)
     with pytest.raises(ValueError, match=r"train holds no pictures \(6 pictures in 1 sub-folder \(class1\): move them"):
         load_task("folder", image_size=12, path=tmp_path / "nested")
+
+
+def test_numbers_of_labels_are_not_taken_for_pictures_without_a_word(tmp_path):
+    fill(tmp_path / "trainA", numbered(8), 90)
+    (tmp_path / "trainB").mkdir()
+    for name in numbered(8):
+        Image.fromarray(np.random.default_rng(0).integers(0, 6, (12, 16), dtype=np.uint8)).save(
+            tmp_path / "trainB" / name
+        )
+    for direction in ("AtoB", "BtoA"):
+        task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction=direction)
+        (said,) = task.info["left_out"]
+        assert re.fullmatch(
+            r"labels as such: no value of the test pictures of B is above [56] of 255, .* as colours", said
+        )
 
 
 def test_check_says_it_in_any_locale(tmp_path, monkeypatch):
