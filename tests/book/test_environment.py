@@ -161,10 +161,9 @@ def test_a_command_reads_and_writes_utf_8_in_any_locale(tmp_path):
     """The runner by itself, where no Makefile says so."""
     made = notebook(tmp_path / "größe.ipynb", f"print('12 µm', open({str(tmp_path / 'größe.txt')!r}).read())\n{PLOT}")
     (tmp_path / "größe.txt").write_text("12 ℃", encoding="utf-8")
-    command = [sys.executable, "-m", "i2i_book.runner", made, "-p", "run", "größe", "--log", tmp_path / "ü.ipynb"]
+    command = [sys.executable, "-m", "i2i_book.runner", made, "--log", tmp_path / "ü.ipynb"]
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(command, cwd=root(), env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
     executed = json.loads((tmp_path / "ü.ipynb").read_text(encoding="utf-8"))
     assert executed["cells"][-1]["outputs"][0]["text"] == ["12 µm 12 ℃\n"]
-    assert executed["metadata"]["i2i"]["parameters"]["run"] == "größe"
