@@ -49,7 +49,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         command += ["--quiet", "host", "reason", "rules", "progress"]
         command += ["--resources", f"gpu={gpu}", "--configfile", str(asked)]
         command += ["--", *targets] if targets else []
-        for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS"):  # the user's settings for other work
+        for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS", "PYTHONINSPECT"):  # the user's settings for other work
             os.environ.pop(name, None)
         os.execv(sys.executable, command)
 

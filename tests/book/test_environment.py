@@ -41,11 +41,15 @@ def test_a_users_settings_change_no_picture(tmp_path, monkeypatch):
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "Python 3"}))
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    for folder in (tmp_path, tmp_path / "ipython"):
+        (folder / "matplotlibrc").write_text("text.usetex: True\n")
     long = tmp_path / ("a folder for temporary files with a long name " * 3)
     long.mkdir()
     settings = {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "IPYTHONDIR": str(tmp_path / "ipython")}
     settings |= {"JUPYTER_PATH": str(tmp_path / "jupyter"), "MATPLOTLIBRC": str(tmp_path), "TMPDIR": str(long)}
+    settings |= {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "0"}
+    settings |= {"MPLCONFIGDIR": str(tmp_path / "ipython"), "PYTHONSTARTUP": str(startup / "mine.py")}
+    settings |= {"PYTHONDEVMODE": "1", "PYTHONWARNDEFAULTENCODING": "1", "PYTHONINSPECT": "1", "HOME": "/nonexistent"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", None)
