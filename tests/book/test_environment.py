@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
-from project import Project
+from project import Project, dry_run
 
-from i2i_book import make, serve
+from i2i_book import make, plan, serve
 from i2i_book.runner import provenance
 from i2i_book.runner.notebook import NotebookError
 from i2i_book.runner.run import run_notebook
@@ -152,6 +153,57 @@ def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     status, said = make_data(other)
     assert status == 1 and "holds networks that were trained on" in said and "mv runs/micro/folder" in said
     assert json.loads((place / data).read_text())["info"]["options"]["path"] == str(folder)
+
+
+def test_what_lies_behind_links_is_part_of_a_folder(tmp_path):
+    pictures(tmp_path / "disk", "1.png", "2.png")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for side in ("trainA", "trainB"):
+        (folder / side).symlink_to(tmp_path / "disk" / side)
+    (folder / "again").symlink_to(folder)
+    seen = [plan.listing(str(folder))]
+    pictures(tmp_path / "disk", "3.png")
+    seen.append(plan.listing(str(folder)))
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    seen.append(plan.listing(str(folder)))
+    assert plan.listing(str(folder)) == seen[-1] and len(set(seen)) == 3
+
+
+def test_no_command_names_the_place_of_the_checkout():
+    """A moved one would have other commands, for which all would run again."""
+    said = dry_run(root(), "preset=smoke", "task=all", "--printshellcmds", "--forceall")
+    assert "-m i2i_book.runner" in said and "-m i2i_lib.results" in said and sys.executable not in said
+
+
+def test_settings_of_pip_for_another_place_are_named(tmp_path):
+    shutil.copy(root() / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "pip.conf").write_text("[global]\ntarget = /nowhere\n")
+    settings = os.environ | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_USER": "1", "PIP_PREFIX": "/nowhere"}
+    command = ["make", ".venv/.ready", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+    assert "global.target='/nowhere'\nerror: these settings of pip would install elsewhere" in done.stdout
+
+
+def test_a_clone_of_git_for_windows_has_the_same_bytes(tmp_path):
+    git = ["git", "-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "ours").mkdir()
+    names = [
+        ".gitattributes",
+        "Makefile",
+        "book/recorded/earth/plan.json",
+        "notebooks/01-data.ipynb",
+        "tests/newcomer/run",
+    ]
+    for name in names:
+        (tmp_path / "ours" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root() / name, tmp_path / "ours" / name)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"], ["clone", "-q", ".", tmp_path / "theirs"]):
+        subprocess.run([*git, *command], cwd=tmp_path / "ours", check=True, capture_output=True)
+    for name in names:
+        assert (tmp_path / "theirs" / name).read_bytes() == (root() / name).read_bytes()
 
 
 def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path, capsys):
