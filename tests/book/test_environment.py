@@ -125,7 +125,7 @@ def pictures(folder: Path, *names: str) -> None:
 
 def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     """Blanks, quotes, braces and what YAML reads as a comment or a mapping; then more pictures, then another folder."""
-    place = tmp_path / "my pro{j}ect's"
+    place = tmp_path / "my\npro{j}ect's"
     place.mkdir()
     project = Project(place)
     project.environment |= {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0"}
