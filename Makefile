@@ -10,11 +10,16 @@ N ?= 50
 FROM ?= artifacts
 
 PY := .venv/bin/python
+# Index, proxies and certificates are the user's; the place is ours.
+PIP := env -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT PIP_USER=0 $(PY) -m pip
 # Files are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
-unexport PYTHONWARNINGS
-# A checkout that was moved or copied is set up again: scripts and packages hold the path they were made at.
-_ := $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] || rm -f .venv/.ready)
+unexport PYTHONWARNINGS PYTHONINSPECT PYTHONDEVMODE
+# A checkout that was moved or copied is set up again, since packages hold the path they were made at; so is one whose
+# Python is gone.
+ifneq ($(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '' 2>/dev/null && echo ready),ready)
+.PHONY: .venv/.ready
+endif
 READY := .venv/.ready node_modules/.package-lock.json
 
 .PHONY: book ablations teacher test check verify stress audit lab serve clean help
@@ -64,10 +69,15 @@ clean:  ## delete what was built, not the environment
 	  { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make book PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "error: $(PYTHON) lacks the venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@[ ! -e .venv ] || [ -w .venv ] || \
+	  { echo "error: .venv is another user's, and its Python cannot be run: work in a checkout of your own"; exit 1; }
+	@[ -w . ] || { echo "error: $$(pwd -P) cannot be written by user $$(id -u): work in a checkout of your own"; exit 1; }
 	@echo "Setting up the environment in .venv: about three minutes and 7 GB, once."
+	@[ ! -e .venv ] || $(PY) -c '' 2>/dev/null || rm -rf .venv
 	@$(PYTHON) -m venv .venv
-	@env -u PIP_TARGET -u PIP_PREFIX -u PIP_REQUIRE_VIRTUALENV PIP_USER=0 \
-	  $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@! $(PIP) config list | grep -E '\.(target|prefix|root)=' || \
+	  { echo "error: these settings of pip would install elsewhere than in .venv: remove them (pip config unset), once"; exit 1; }
+	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@pwd -P > $@
 
 # npm is one of the Python packages; it writes this file last.

@@ -43,7 +43,9 @@ def literal(text):
     return shlex.quote(str(text)).replace("{", "{{").replace("}", "}}")
 
 
-PYTHON = literal(sys.executable)
+# Through a variable: a path in the commands would change with the checkout's place, and run everything again.
+os.environ["I2I_PYTHON"] = sys.executable
+PYTHON = '"$I2I_PYTHON"'
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {PYTHON} -m i2i_book.runner --preset {literal(PRESET)} --run {literal(Path(PRESET).stem)}"

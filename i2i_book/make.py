@@ -6,58 +6,56 @@ from pathlib import Path
 
 from i2i_book import presets, runs
 from i2i_lib import files
+from i2i_lib.commands import one_line_errors
 from i2i_lib.cpus import usable_cpus
 
 
-def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> None:
+@one_line_errors
+def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> int:
     """Replace this process by Snakemake, for the whole book or for some of its files.
 
-    Exits with a sentence where something cannot be as asked.
+    Raises ValueError, RuntimeError or OSError where something cannot be as asked.
     """
-    try:
-        settings = presets.load_preset(preset)
-        if odd := set(Path(preset).stem) & set("{}*?[]/\\'\""):
-            raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
-        if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
-            raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
-        gpu = settings["gpu"]
-        if gpu and not shown(Path(preset).stem) and not _gpu_here():
-            raise ValueError(
-                f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
-                f" presets/{preset}.yml with gpu: 0, which would take days"
-            )
-        presets.tasks(task)
-        if not seeds.isdigit() or int(seeds) < 1:
-            raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
-        teacher = os.environ.get("TEACHER", "")
-        if teacher not in ("", "train"):
-            raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")
-        folder = Path(data).expanduser().resolve() if data else ""
-        if folder and not folder.is_dir():
-            raise ValueError(f"DATA={data} is not a folder")
-        if task == "folder" and not folder:
-            raise ValueError("TASK=folder needs DATA=path/to/the/pictures; the chapter on your own images says more")
-        if folder:
-            _check_same_folder(runs.root() / "runs" / Path(preset).stem / task, folder)
-        os.chdir(runs.root())
-        # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
-        with files.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
-            os.set_inheritable(lock, True)
-            # By a file: on its command line Snakemake reads values as YAML, in which `a #b` ends at the blank.
-            asked = runs.root() / ".snakemake" / "asked.json"
-            values = {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
-            files.write_json(asked, values | {"teacher": teacher})
-            command = [sys.executable, "-m", "snakemake", "--cores", str(usable_cpus()), "--nolock"]
-            command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
-            command += ["--quiet", "host", "reason", "rules", "progress"]
-            command += ["--resources", f"gpu={gpu}", "--configfile", str(asked)]
-            command += ["--", *targets] if targets else []
-            for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS"):  # the user's settings for other work
-                os.environ.pop(name, None)
-            os.environ["PYTHONUTF8"] = "1"  # files are UTF-8, whatever the locale
-            os.execv(sys.executable, command)
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"error: {error}")
+    settings = presets.load_preset(preset)
+    if odd := set(Path(preset).stem) & set("{}*?[]/\\'\""):
+        raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
+    if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
+        raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
+    gpu = settings["gpu"]
+    if gpu and not shown(Path(preset).stem) and not _gpu_here():
+        raise ValueError(
+            f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
+            f" presets/{preset}.yml with gpu: 0, which would take days"
+        )
+    presets.tasks(task)
+    if not seeds.isdigit() or int(seeds) < 1:
+        raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
+    teacher = os.environ.get("TEACHER", "")
+    if teacher not in ("", "train"):
+        raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")
+    folder = Path(data).expanduser().resolve() if data else ""
+    if folder and not folder.is_dir():
+        raise ValueError(f"DATA={data} is not a folder")
+    if task == "folder" and not folder:
+        raise ValueError("TASK=folder needs DATA=path/to/the/pictures; the chapter on your own images says more")
+    if folder:
+        _check_same_folder(runs.root() / "runs" / Path(preset).stem / task, folder)
+    os.chdir(runs.root())
+    # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
+    with files.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
+        os.set_inheritable(lock, True)
+        # By a file: on its command line Snakemake reads values as YAML, in which `a #b` ends at the blank.
+        asked = runs.root() / ".snakemake" / "asked.json"
+        values = {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
+        files.write_json(asked, values | {"teacher": teacher})
+        command = [sys.executable, "-m", "snakemake", "--cores", str(usable_cpus()), "--nolock"]
+        command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+        command += ["--quiet", "host", "reason", "rules", "progress"]
+        command += ["--resources", f"gpu={gpu}", "--configfile", str(asked)]
+        command += ["--", *targets] if targets else []
+        for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS", "PYTHONINSPECT"):  # the user's settings for other work
+            os.environ.pop(name, None)
+        os.execv(sys.executable, command)
 
 
 def shown(run: str) -> bool:
@@ -85,4 +83,4 @@ def _gpu_here() -> bool:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

@@ -1,5 +1,6 @@
 """The files that a run of the book makes, for the Snakefile: by preset, tasks and seeds."""
 
+import os
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -106,13 +107,19 @@ class Plan:
 
 
 def listing(folder: str) -> str:
-    """A digest of the names, sizes and times of all files below a folder: another one makes the data again."""
-    digest = sha256()
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file():
-            facts = path.stat()
-            line = f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+    """A digest of names, sizes and times of all files below a folder, behind links too: another makes data again."""
+    digest, visited = sha256(), set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link that leads up again
+            folders.clear()
+            continue
+        visited.add(real)
+        folders.sort()
+        for path in (os.path.join(place, name) for name in sorted(names)):
+            facts = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            line = f"{os.path.relpath(path, folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
     return digest.hexdigest()
 
 

@@ -1,6 +1,9 @@
 """Command lines: an error is a sentence, not a stack trace."""
 
+import codecs
 import io
+import locale
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -12,11 +15,14 @@ P = ParamSpec("P")
 def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Print expected errors of a `main` to stderr and return 1; on Ctrl-C, 130.
 
-    Any other exception is a mistake of ours and keeps its trace.
+    Any other exception is a mistake of ours and keeps its trace. A module that is run begins again in Python's UTF-8
+    mode where the locale has another encoding.
     """
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        if main.__module__ == "__main__" and os.environ.get("PYTHONUTF8") != "1" and not _utf8():
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
         if isinstance(sys.stdout, io.TextIOWrapper):  # sys.stderr escapes what its encoding lacks by itself
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
@@ -29,3 +35,8 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
             return 1
 
     return wrapped
+
+
+def _utf8() -> bool:
+    """Whether files and their names are read as UTF-8, as they are written."""
+    return codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"

@@ -105,7 +105,7 @@ def record_file(verb: str, path: Path) -> Path:
     """Return `path`, an artifact without suffix or a file, after noting for the runner's manifest "read" or "wrote"."""
     if listing := os.environ.get("I2I_FILES"):
         with open(listing, "a") as file:
-            file.write(f"{verb} {path}\n")
+            file.write(json.dumps([verb, str(path)]) + "\n")  # a path may hold anything
     return path
 
 

@@ -26,7 +26,15 @@ from i2i_lib.artifacts import without_suffix
 from i2i_lib.checkpoint import Generator, load_generator
 from i2i_lib.commands import one_line_errors
 from i2i_lib.config import GeneratorConfig, ResnetConfig
-from i2i_lib.data.pictures import SUFFIXES, list_pictures, read_picture, to_image, to_tensor, write_picture
+from i2i_lib.data.pictures import (
+    SUFFIXES,
+    list_pictures,
+    read_picture,
+    scan_pictures,
+    to_image,
+    to_tensor,
+    write_picture,
+)
 from i2i_lib.data.tiles import encode
 from i2i_lib.metrics.pairs import quantise
 from i2i_lib.train.nonfinite import lacks_memory
@@ -159,6 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {options.device} cannot be used here ({reason}): leave it out") from error
     generator = load_generator(without_suffix(options.student), device=options.device)
+    folder = Path(options.source).expanduser()
+    for sentence in scan_pictures(folder).left_out if folder.is_dir() else ():
+        print(f"not read: {sentence}", file=sys.stderr)
     for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
         tqdm.write(f"error: {problem}", file=sys.stderr)
         failed += 1

@@ -1,5 +1,6 @@
 """Provenance of an executed notebook: machine, commit, files."""
 
+import json
 import os
 import platform
 import shutil
@@ -35,7 +36,7 @@ def files_of(listing: Path) -> dict[str, dict[str, str]]:
     """SHA-256 of every file that the notebook read and wrote, as `record_file` listed them, by its path below runs/."""
     found: dict[str, dict[str, str]] = {"read": {}, "wrote": {}}
     for line in listing.read_text().splitlines() if listing.exists() else []:
-        verb, name = line.split(" ", 1)
+        verb, name = json.loads(line)
         for path in sorted(Path(name).parent.glob(f"{Path(name).name}*")):
             if path.name.removeprefix(Path(name).name) in ("", ".json", ".safetensors") and path.is_file():
                 found[verb][os.path.relpath(path, runs.root() / "runs")] = sha256(path)

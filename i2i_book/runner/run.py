@@ -23,14 +23,15 @@ from i2i_book.runner.watch import Watch
 from i2i_lib.files import atomic_write
 
 # What a user or a cluster has set for other work must not reach a page: another backend draws no pictures, another
-# kernel lacks the library, and a warning made an error stops a cell.
+# kernel lacks the library, a warning made an error stops a cell, and a kernel runs PYTHONSTARTUP.
 OWN_ENVIRONMENT: dict[str, str | None] = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": None,
     "JUPYTER_PATH": None,
-    "PYTHONWARNINGS": None,
+    "JUPYTER_PREFER_ENV_PATH": "1",
     "PYTHONBREAKPOINT": "0",
     "PYTHONUTF8": "1",
-}
+} | dict.fromkeys(("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONWARNDEFAULTENCODING"))
 # A socket's path holds about 107 characters, of which its folder's own name and the socket's take some 30.
 LONGEST_FOLDER = 75
 
@@ -133,12 +134,13 @@ def _execute(notebook: Path, log: Path, parameters: dict[str, Any]) -> str | Non
 
     try:
         # A folder of its own: sockets, so that notebooks side by side never race for a port, and empty settings of
-        # IPython and matplotlib in place of the user's.
+        # IPython in place of the user's. Those of matplotlib lie with its list of fonts, which takes seconds to make.
+        fonts = runs.root() / "_build" / "matplotlib"
+        fonts.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix="i2i-", dir=_short_folder()) as sockets,
-            _environment({"IPYTHONDIR": sockets, "MATPLOTLIBRC": sockets}),
+            _environment({"IPYTHONDIR": sockets, "MPLCONFIGDIR": str(fonts)}),
         ):
-            Path(sockets, "matplotlibrc").touch()
             papermill.execute_notebook(
                 str(notebook),
                 str(log),

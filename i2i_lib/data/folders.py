@@ -1,5 +1,6 @@
 """Tasks from folders of picture files: the reader's own, and the paper's."""
 
+import filecmp
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ _TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pi
 _HELD_OUT = 0.1  # of the pictures, where no folder is for the test
 _MAX_HELD_OUT = 500
 _LEAST_TEST = 2  # pictures of each domain: a covariance and an interval need two
+_DARK = 63  # of 255: no picture that people look at stays below, and many numbers of labels do
 _MAX_TEST = 2000  # pictures of a test folder: they are held in memory, and every student translates them all
 # The tasks of the paper: the folder in data/, its layout, and whether the second domain is the source.
 _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
@@ -73,7 +75,8 @@ def load_folder(
     Of a test folder, 2,000 pictures are taken at most, evenly. Of what is left for training, the share `validation` is
     held out in the same way, 500 at most; none where that were fewer than 2. Training pictures stay in their files
     (`FileImages`).
-    `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders.
+    `info["left_out"]` has a sentence for each kind of file that is not read, such as pictures in sub-folders, and for
+    what makes little sense: domains that are the same or as dark as numbers of labels, tests of training pictures.
 
     Raises FileNotFoundError if the folder does not exist. Raises ValueError for a folder without pictures or with too
     few; names that pair in part; pairs of two shapes; side-by-side files that are not twice as wide as high, or with
@@ -85,9 +88,12 @@ def load_folder(
     layout, train, test, test_from, left_out = find_parts(where, layout)
     train, held = _hold_out_share(train, validation, together=layout == "paired")
     train_size = round(_TRAIN_MARGIN * image_size)
-    listing = [list(files.items()) for _, files in train + held + test]
+    held_out = _tiles(test, image_size, layout, swap=swap, whole=True)
+    domains = ["B", "A"] if swap else ["A", "B"]
+    parts = train + held + test
+    listing = [[(name, size, _time(folder / name)) for name, size in files.items()] for folder, files in parts]
     info = {
-        "domains": ["B", "A"] if swap else ["A", "B"],
+        "domains": domains,
         "folder": str(where),
         "layout": layout,
         "train_size": train_size,
@@ -95,14 +101,14 @@ def load_folder(
         "validation_pictures": [len(files) for _, files in held],
         "test_pictures": [len(files) for _, files in test],
         "test_from": test_from,
-        "left_out": left_out,
+        "left_out": left_out + _doubts(held_out, domains) + _seen_before(train, test),
         # So that a training on other files is not taken up where this one stopped.
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
     seen = _tiles(train, train_size, layout, swap=swap, whole=False)
-    whole = partial(_tiles, size=image_size, layout=layout, swap=swap, whole=True)
-    return Task("folder", family, seen, whole(test), info, whole(held) if held else None)
+    kept_apart = _tiles(held, image_size, layout, swap=swap, whole=True) if held else None
+    return Task("folder", family, seen, held_out, info, kept_apart)
 
 
 class Parts(NamedTuple):
@@ -176,6 +182,35 @@ def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: b
     return placeless_tiles(source, target, block, paired=layout != "unpaired")
 
 
+def _time(file: Path) -> int:
+    """When a file was written: an edited BMP has its old size."""
+    return file.stat().st_mtime_ns
+
+
+def _seen_before(train: list[Part], test: list[Part]) -> list[str]:
+    """A sentence for each test folder that holds files of its training folder."""
+    found = []
+    for (folder, files), (other, held) in zip(train, test, strict=True):
+        same = [name for name in held if folder != other and files.get(name) == held[name]]
+        if copies := [name for name in same if filecmp.cmp(folder / name, other / name, shallow=False)]:
+            found.append(
+                f"{other.name}: {shorten(copies)} are in {folder.name} too: such a test is no test, remove them"
+            )
+    return found
+
+
+def _doubts(test: Tiles, domains: list[str]) -> list[str]:
+    """A sentence for each domain whose test pictures may be labels, being dark, and where both domains are the same."""
+    found = []
+    for domain, pictures in zip(domains, (test.source, test.target), strict=True):
+        if (largest := int(pictures.max())) <= _DARK:
+            dark = f"no value of the test pictures of {domain} is above {largest} of 255, so that they look black"
+            found.append(f"labels as such: {dark}; save labels as colours")
+    if test.source.shape == test.target.shape and torch.equal(test.source, test.target):
+        found.append("any difference of A and B: their test pictures are the same, so that there is nothing to learn")
+    return found
+
+
 def _listed(folder: Path) -> Listing:
     found = scan_pictures(folder)
     if not found.pictures:
@@ -192,7 +227,7 @@ def _detect(where: Path) -> Layout:
         b = {_stem(name): name for name in _listed(where / "trainB").pictures}
         both = a.keys() & b.keys()
         if 2 * len(both) < min(len(a), len(b)):
-            _check_numbers(where, list(a.values()), list(b.values()))
+            _check_alike(where, list(a.values()), list(b.values()))
             return "unpaired"
         if len(a) == len(b) == len(both):
             raise ValueError(
@@ -218,18 +253,35 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", Path(name).stem).casefold()
 
 
-def _check_numbers(where: Path, a: list[str], b: list[str]) -> None:
-    """Refuse names that differ, but for most of them not in their numbers, as 001-input and 001-target do."""
-    numbers_a = {tuple(re.findall(r"\d+", name)): name for name in a}
-    numbers_b = {tuple(re.findall(r"\d+", name)): name for name in b}
-    both = (numbers_a.keys() & numbers_b.keys()) - {()}
-    if 2 * len(both) >= min(len(a), len(b)):
-        example = min(both)
-        raise ValueError(
-            f"{where}: names in trainA and trainB differ, and their numbers do not (as trainA/{numbers_a[example]} and "
-            f"trainB/{numbers_b[example]}). If these are pairs, give both the same name and say layout='paired'; if "
-            "not, say layout='unpaired'"
-        )
+def _check_alike(where: Path, a: list[str], b: list[str]) -> None:
+    """Refuse names that differ, but for most of them not in their numbers or in what varies within a folder.
+
+    As 001-input and 1-target do, or IMG_7 and IMG_7 (1).
+    """
+    for differs, key in (("numbers", _numbers), ("middles", _middles)):
+        ones, others = key(a), key(b)
+        both = ones.keys() & others.keys()
+        if 2 * len(both) >= min(len(a), len(b)):
+            example = min(both)
+            raise ValueError(
+                f"{where}: names in trainA and trainB differ, and their {differs} do not (as trainA/{ones[example]} "
+                f"and trainB/{others[example]}). If these are pairs, give both the same name and say layout='paired'; "
+                "if not, say layout='unpaired'"
+            )
+
+
+def _numbers(names: list[str]) -> dict[Any, str]:
+    """The names that hold any, by their numbers."""
+    return {numbers: name for name in names if (numbers := tuple(map(int, re.findall(r"\d+", name))))}
+
+
+def _middles(names: list[str]) -> dict[Any, str]:
+    """The names by what is left without the start and the end that all have in common."""
+    stems = [_stem(name) for name in names]
+    start = os.path.commonprefix(stems)  # noqa: RUF071 - of text, not of paths
+    rest = [stem[len(start) :] for stem in stems]
+    end = os.path.commonprefix([stem[::-1] for stem in rest])  # noqa: RUF071
+    return {middle: name for stem, name in zip(rest, names, strict=True) if (middle := stem[: len(stem) - len(end)])}
 
 
 def _sizes(folder: Path, files: dict[str, int]) -> list[tuple[int, int]]:

@@ -287,8 +287,9 @@ def check_pictures(folder: Path | str) -> Iterator[str]:
 
 
 def shown(name: str) -> str:
-    """A file's name for people: bytes that are not UTF-8, as of an old archive, are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name for people: what cannot be seen is escaped, and bytes that are not UTF-8, as of an old archive."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shorten(names: Collection[str]) -> str:

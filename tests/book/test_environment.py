@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
-from project import Project
+from project import Project, dry_run
 
-from i2i_book import make, serve
+from i2i_book import make, plan, serve
 from i2i_book.runner import provenance
 from i2i_book.runner.notebook import NotebookError
 from i2i_book.runner.run import run_notebook
@@ -40,11 +42,15 @@ def test_a_users_settings_change_no_picture(tmp_path, monkeypatch):
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "Python 3"}))
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    for folder in (tmp_path, tmp_path / "ipython"):
+        (folder / "matplotlibrc").write_text("text.usetex: True\n")
     long = tmp_path / ("a folder for temporary files with a long name " * 3)
     long.mkdir()
     settings = {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "IPYTHONDIR": str(tmp_path / "ipython")}
     settings |= {"JUPYTER_PATH": str(tmp_path / "jupyter"), "MATPLOTLIBRC": str(tmp_path), "TMPDIR": str(long)}
+    settings |= {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "0"}
+    settings |= {"MPLCONFIGDIR": str(tmp_path / "ipython"), "PYTHONSTARTUP": str(startup / "mine.py")}
+    settings |= {"PYTHONDEVMODE": "1", "PYTHONWARNDEFAULTENCODING": "1", "PYTHONINSPECT": "1", "HOME": "/nonexistent"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -119,7 +125,7 @@ def pictures(folder: Path, *names: str) -> None:
 
 def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     """Blanks, quotes, braces and what YAML reads as a comment or a mapping; then more pictures, then another folder."""
-    place = tmp_path / "my pro{j}ect's"
+    place = tmp_path / "my\npro{j}ect's"
     place.mkdir()
     project = Project(place)
     project.environment |= {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0"}
@@ -149,8 +155,71 @@ def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     assert json.loads((place / data).read_text())["info"]["options"]["path"] == str(folder)
 
 
-def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path):
+def test_what_lies_behind_links_is_part_of_a_folder(tmp_path):
+    pictures(tmp_path / "disk", "1.png", "2.png")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for side in ("trainA", "trainB"):
+        (folder / side).symlink_to(tmp_path / "disk" / side)
+    (folder / "again").symlink_to(folder)
+    seen = [plan.listing(str(folder))]
+    pictures(tmp_path / "disk", "3.png")
+    seen.append(plan.listing(str(folder)))
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    seen.append(plan.listing(str(folder)))
+    assert plan.listing(str(folder)) == seen[-1] and len(set(seen)) == 3
+
+
+def test_no_command_names_the_place_of_the_checkout():
+    """A moved one would have other commands, for which all would run again."""
+    said = dry_run(root(), "preset=smoke", "task=all", "--printshellcmds", "--forceall")
+    assert "-m i2i_book.runner" in said and "-m i2i_lib.results" in said and sys.executable not in said
+
+
+def test_settings_of_pip_for_another_place_are_named(tmp_path):
+    shutil.copy(root() / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "pip.conf").write_text("[global]\ntarget = /nowhere\n")
+    settings = os.environ | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_USER": "1", "PIP_PREFIX": "/nowhere"}
+    command = ["make", ".venv/.ready", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+    assert "global.target='/nowhere'\nerror: these settings of pip would install elsewhere" in done.stdout
+
+
+def test_a_clone_of_git_for_windows_has_the_same_bytes(tmp_path):
+    git = ["git", "-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "ours").mkdir()
+    names = [
+        ".gitattributes",
+        "Makefile",
+        "book/recorded/earth/plan.json",
+        "notebooks/01-data.ipynb",
+        "tests/newcomer/run",
+    ]
+    for name in names:
+        (tmp_path / "ours" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root() / name, tmp_path / "ours" / name)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"], ["clone", "-q", ".", tmp_path / "theirs"]):
+        subprocess.run([*git, *command], cwd=tmp_path / "ours", check=True, capture_output=True)
+    for name in names:
+        assert (tmp_path / "theirs" / name).read_bytes() == (root() / name).read_bytes()
+
+
+def test_a_preset_that_cannot_name_a_folder_is_refused(tmp_path, capsys):
     preset = tmp_path / "quick{1}.yml"
     preset.write_text((root() / "presets" / "smoke.yml").read_text())
-    with pytest.raises(SystemExit, match=r"gives its run's folder its name, which cannot hold \{ \}"):
-        make.main(str(preset), "earth", "1")
+    assert make.main(str(preset), "earth", "1") == 1
+    assert "gives its run's folder its name, which cannot hold { }" in capsys.readouterr().err
+
+
+def test_a_command_reads_and_writes_utf_8_in_any_locale(tmp_path):
+    """The runner by itself, where no Makefile says so."""
+    made = notebook(tmp_path / "größe.ipynb", f"print('12 µm', open({str(tmp_path / 'größe.txt')!r}).read())\n{PLOT}")
+    (tmp_path / "größe.txt").write_text("12 ℃", encoding="utf-8")
+    command = [sys.executable, "-m", "i2i_book.runner", made, "--log", tmp_path / "ü.ipynb"]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=root(), env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((tmp_path / "ü.ipynb").read_text(encoding="utf-8"))
+    assert executed["cells"][-1]["outputs"][0]["text"] == ["12 µm 12 ℃\n"]

@@ -187,6 +187,11 @@ def test_names_that_nearly_pair_are_not_taken_for_heaps(tmp_path):
     with pytest.raises(ValueError, match=r"numbers do not \(as trainA/0-input\.png and trainB/0-target\.png\)\. If"):
         load("ends")
     assert load("ends", "unpaired").family == "cyclegan"
+    for i, (a, b) in enumerate([("{}.png", "{:04}.png"), ("IMG_{} (1).png", "IMG_{}.jpg"), ("{}.png", "{}_v2.png")]):
+        fill(tmp_path / f"{i}" / "trainA", [a.format(n) for n in range(9)])
+        fill(tmp_path / f"{i}" / "trainB", [b.format(n) for n in range(9)])
+        with pytest.raises(ValueError, match=r"names in trainA and trainB differ, and their (numbers|middles) do not"):
+            load(f"{i}")
     fill(tmp_path / "words" / "trainA", ["a.png", "b.png", "c.png"])
     fill(tmp_path / "words" / "trainB", ["x.png", "y.png", "z.png"])
     assert load("words").family == "cyclegan"
@@ -227,9 +232,9 @@ def test_every_file_of_a_paired_folder_has_the_shape_of_a_pair(tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path):
-    fill(tmp_path / "trainA", numbered(4))
+    fill(tmp_path / "trainA", numbered(4), 90)
     fill(tmp_path / "trainA" / "session1" / "more", numbered(7))
-    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"])
+    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "._x.png"], 90)
     (tmp_path / "trainB" / "IMG_1.HEIC").touch()
     (tmp_path / "trainB" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "trainB" / "loop").symlink_to(tmp_path / "trainB")
@@ -248,6 +253,54 @@ def test_what_is_left_out_is_said(tmp_path):
     fill(tmp_path / "nested" / "train" / "class1", numbered(6), pair=True)
     with pytest.raises(ValueError, match=r"train holds no pictures \(6 pictures in 1 sub-folder \(class1\): move them"):
         load_task("folder", image_size=12, path=tmp_path / "nested")
+
+
+def test_numbers_of_labels_are_not_taken_for_pictures_without_a_word(tmp_path):
+    fill(tmp_path / "trainA", numbered(8), 90)
+    (tmp_path / "trainB").mkdir()
+    for name in numbered(8):
+        Image.fromarray(np.random.default_rng(0).integers(0, 6, (12, 16), dtype=np.uint8)).save(
+            tmp_path / "trainB" / name
+        )
+    for direction in ("AtoB", "BtoA"):
+        task = load_task("folder", image_size=12, path=tmp_path, layout="paired", direction=direction)
+        (said,) = task.info["left_out"]
+        assert re.fullmatch(
+            r"labels as such: no value of the test pictures of B is above [56] of 255, .* as colours", said
+        )
+
+
+def test_a_task_that_makes_little_sense_is_told_so(tmp_path):
+    load = lambda: load_task("folder", image_size=12, path=tmp_path, layout="paired").info["left_out"]  # noqa: E731
+    fill(tmp_path / "trainA", numbered(8), 90)
+    (tmp_path / "trainB").symlink_to("trainA")
+    assert load() == ["any difference of A and B: their test pictures are the same, so that there is nothing to learn"]
+    (tmp_path / "trainB").unlink()
+    fill(tmp_path / "trainB", numbered(8), 200)
+    assert load() == []
+    fill(tmp_path / "testA", numbered(3), 90)
+    fill(tmp_path / "testB", numbered(3), 190)
+    assert load() == [
+        "testA: 3 files (0000.png, 0001.png, 0002.png) are in trainA too: such a test is no test, remove them"
+    ]
+
+
+def test_an_edited_file_of_the_same_size_is_another_task(tmp_path):
+    load = lambda: load_task("folder", image_size=12, path=tmp_path, layout="unpaired").info["listing"]  # noqa: E731
+    for name in ("trainA", "trainB"):
+        fill(tmp_path / name, [f"{i}.bmp" for i in range(6)], 90)
+    before = load()
+    assert load() == before
+    os.utime(tmp_path / "trainA" / "3.bmp", ns=(0, 0))  # as an editor does that writes as many bytes
+    assert load() != before
+
+
+def test_names_that_cannot_be_seen_are_escaped(tmp_path):
+    for name in ("trainA", "trainB"):
+        fill(tmp_path / name, numbered(8))
+    fill(tmp_path / "trainB", ["a\x1b[31m\nb\u200b.png"])
+    with pytest.raises(ValueError, match=r"trainB/a\\x1b\[31m\\nb\\u200b\.png"):
+        load_task("folder", image_size=12, path=tmp_path)
 
 
 def test_check_says_it_in_any_locale(tmp_path, monkeypatch):

@@ -107,6 +107,13 @@ def test_a_folder_with_bad_files_goes_on_and_tells(student, generator, tmp_path,
     assert read_picture(out / "turned.png").shape == (3, 24, 18)
 
 
+def test_what_is_not_a_picture_that_can_be_read_is_said(student, tmp_path, capsys):
+    fill(tmp_path / "in", "a.png")
+    (tmp_path / "in" / "IMG_1.HEIC").touch()
+    assert main([student, str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert "not read: other files: 1 of .heic: export those" in capsys.readouterr().err
+
+
 def test_files_patterns_and_sizes(student, tmp_path, capsys):
     fill(tmp_path / "in", "a.jpg", "b.png", size=(80, 40))
     assert main([student, str(tmp_path / "in" / "a.jpg"), str(tmp_path / "one.png"), "--max-side", "20"]) == 0
