@@ -6,7 +6,6 @@ with each network, so that the page has something to show before a browser compu
 
 import shutil
 import sys
-from colorsys import rgb_to_hsv
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageColor
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from i2i_lib.checkpoint import load_generator, load_info
@@ -132,10 +132,9 @@ def _label(name: str, macs: int, whole: int | None) -> str:
 
 
 def palette(pictures: Tensor, colours: int) -> list[dict[str, str]]:
-    """The commonest colours of pictures [N, 3, H, W], uint8, that are at least `APART` apart, white first.
+    """The commonest colours of pictures [N, 3, H, W], uint8, that are at least `APART` apart, the commonest first.
 
-    Each comes as `{"colour": "#ffb02e", "name": "orange"}`, named after the nearest colour of CSS. Greys are first,
-    from light to dark, then the others by hue.
+    Each comes as `{"colour": "#ffb02e", "name": "orange"}`, named after a near colour of CSS.
     """
     sampled = pictures[:: max(1, len(pictures) // SAMPLED)].int()
     codes, counts = (sampled[:, 0] << 16 | sampled[:, 1] << 8 | sampled[:, 2]).unique(return_counts=True)
@@ -147,19 +146,11 @@ def palette(pictures: Tensor, colours: int) -> list[dict[str, str]]:
         if len(found) == colours:
             break
 
-    names = {name: np.array(ImageColor.getrgb(name)[:3]) for name in ImageColor.colormap}
-
-    def order(rgb: np.ndarray) -> tuple[bool, float, float]:
-        hue, saturation, value = rgb_to_hsv(*(rgb / 255))
-        grey = saturation < 0.15
-        return not grey, 0.0 if grey else hue, -value
-
-    named = []
-    for rgb in sorted(found, key=order):
-        nearest = min(names, key=lambda name: float(np.linalg.norm(names[name] - rgb)))
-        names.pop(nearest)  # no two swatches have one name
-        named.append({"colour": "#{:02x}{:02x}{:02x}".format(*rgb), "name": nearest})
-    return named
+    css = {ImageColor.getrgb(name)[:3]: name for name in ImageColor.colormap}  # of two names for one colour, the last
+    distances = np.linalg.norm(np.array(found)[:, None] - np.array(list(css)), axis=-1)
+    _, nearest = linear_sum_assignment(distances)  # no name twice
+    names = [list(css.values())[i] for i in nearest]
+    return [{"colour": f"#{r:02x}{g:02x}{b:02x}", "name": name} for (r, g, b), name in zip(found, names, strict=True)]
 
 
 def _centres(task: Task, chosen: Tensor) -> list[tuple[int, int]]:

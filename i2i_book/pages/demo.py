@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from colorsys import rgb_to_hsv
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def demo_parts(preset: str, book: Path, runs: Path) -> str:
     parts = [smoke_label("These networks were")] if preset == "smoke" else []
     for task, title in found.items():
         about = json.loads((models / task / "demo.json").read_text())
-        head = f"(demo-{task})=\n\n## {title}\n\n" if task in others else ""
-        parts.append(f"{head}```{{raw}} html\n{demo_part(about, title, book / 'static' / 'demo')}\n```\n")
+        html = demo_part(about, title, book / "static" / "demo")
+        parts.append(f"(demo-{task})=\n\n## {title}\n\n```{{raw}} html\n{html}\n```\n")
         if others and task not in others:
             parts.append(f"Below on this page: {links}.\n")
     parts.append('```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n')
@@ -60,7 +61,8 @@ def demo_part(about: dict[str, Any], title: str, templates: Path) -> str:
     """A demo's HTML from its demo.json: pictures and prices of every network for one example."""
     networks = about["networks"]
     teacher = next((network for network in networks if network["name"] == "teacher"), None)
-    brushes = about.get("palette") or [{"name": name} for name in about["world"]["brushes"]]
+    brushes = list(enumerate(about.get("palette") or [{"name": name} for name in about["world"]["brushes"]]))
+    colours = [i for i, brush in brushes if brush.get("colour") != WHITE]
     precision = "fp16" if any(network["precision"] == "fp16" for network in networks) else "fp32"
     environment = Environment(loader=FileSystemLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("demo.html").render(
@@ -71,9 +73,16 @@ def demo_part(about: dict[str, Any], title: str, templates: Path) -> str:
         teacher=teacher,
         students=[network for network in networks if network is not teacher],
         tools={name: {"title": title, "icon": icon} for name, (title, icon) in TOOLS.items()},
-        brushes=brushes,
-        first_brush=next(i for i, brush in enumerate(brushes) if brush.get("colour") != WHITE),
+        brushes=sorted(brushes, key=_by_hue) if "palette" in about else brushes,
+        first_brush=colours[0],  # the commonest
         megabytes=round((RUNTIME + sum(network["bytes"] for network in networks)) / 1e6),
         precision=precision,
         others=[network["label"] for network in networks if network["precision"] != precision],
     )
+
+
+def _by_hue(numbered: tuple[int, dict[str, str]]) -> tuple[bool, float, float]:
+    """Greys from light to dark, then the other colours by hue."""
+    hue, saturation, value = rgb_to_hsv(*(part / 255 for part in bytes.fromhex(numbered[1]["colour"][1:])))
+    grey = saturation < 0.15
+    return not grey, 0.0 if grey else hue, -value

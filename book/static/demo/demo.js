@@ -50,6 +50,7 @@
     const why = obstacle();
     button.disabled = Boolean(why);
     say(why || `A click loads ${section.dataset.megabytes} MB and runs the networks on your device. Nothing you draw leaves it.`);
+    part("source-image").addEventListener("click", () => button.click());
     button.addEventListener("click", async () => {
       button.disabled = true;
       say("Loading …");

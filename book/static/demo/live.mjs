@@ -1,7 +1,7 @@
 // The live demo: what the networks make of a drawing or of a place on the map, while the reader changes it.
 
 import { sheetOn } from "./drawing.mjs";
-import { toPixels, toPlanes } from "./network.mjs";
+import { download, toPixels, toPlanes } from "./network.mjs";
 import { textureOf, worldOn } from "./world.mjs";
 
 const PASSES = 10;
@@ -11,7 +11,7 @@ const PATIENCE = 700; // ms of measuring after which fewer passes do
 export async function open(demo) {
   const { section, part, say } = demo;
   const models = new URL(section.dataset.models, document.baseURI);
-  const about = await (await fetch(new URL("demo.json", models))).json();
+  const about = JSON.parse(new TextDecoder().decode(await download(new URL("demo.json", models))));
   const names = about.networks.map(({ name }) => name);
   const image = (file) => picture(new URL(file, models));
   const [sources, truths, ...made] = await Promise.all(["sources", "truths", ...names].map((name) => image(`${name}.webp`)));
@@ -132,8 +132,9 @@ export async function open(demo) {
       const [row, column] = about.world.places[value];
       return beginAt(row - state.size / 2, column - state.size / 2);
     }
+    if (value === "empty") return begin();
     state.column = value * state.size;
-    return value === "empty" ? begin() : begin(sources, truths);
+    return begin(sources, truths);
   };
   demo.onStudent = async (name) => {
     state.student = name;
@@ -163,6 +164,7 @@ export async function open(demo) {
   part("size")?.addEventListener("change", async ({ target }) => {
     const [row, column] = [state.row + state.size / 2, state.column + state.size / 2];
     state.size = Number(target.value);
+    part("pixels").textContent = `${state.size} × ${state.size}`;
     for (const place of section.querySelectorAll("[data-time]")) place.textContent = "";
     for (const place of section.querySelectorAll("[data-macs]")) place.textContent = millions(place.dataset.macs, about, state.size);
     await beginAt(row - state.size / 2, column - state.size / 2);
@@ -173,7 +175,7 @@ export async function open(demo) {
   for (const piece of section.querySelectorAll("canvas, [data-part=tools], [data-part=map], [data-part=empty], [data-part=sizes]")) {
     piece.hidden = false;
   }
-  say(`Live: ${world ? "click the map, or paint here" : "draw here"} →`);
+  say(world ? "Live: click the map, or paint on the framed picture." : "Live: draw on the framed picture.");
   await measure();
 }
 
