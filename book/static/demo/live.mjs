@@ -175,7 +175,7 @@ export async function open(demo) {
   for (const piece of section.querySelectorAll("canvas, [data-part=tools], [data-part=map], [data-part=empty], [data-part=sizes]")) {
     piece.hidden = false;
   }
-  say(world ? "Live: click the map, or paint on the framed picture." : "Live: draw on the framed picture.");
+  say(world ? "Live: click the map, or paint in the frame." : "Live: draw in the frame.");
   await measure();
 }
 
