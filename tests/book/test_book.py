@@ -198,12 +198,12 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
         for path in ("package.json", *files):
             (top / "node_modules" / name / path).parent.mkdir(parents=True, exist_ok=True)
             (top / "node_modules" / name / path).write_text(json.dumps({"version": wanted[name]}))
-    demo = top / "runs/cpu/openmoji/seed0/demo"
+    demo = top / "runs/cpu/earth/seed0/demo"
     demo.mkdir(parents=True)
     network = {"name": "student-gcka", "label": "Student", "macs": {"8": 1}, "parameters": 1, "bytes": 1}
-    about = {"task": "openmoji", "size": 8, "sizes": [8], "examples": 2, "first": 0, "main": "student-gcka"}
-    about |= {"names": ["one", "two"], "domains": ["line", "colour"], "credit": "", "tools": ["brush"]}
-    about |= {"networks": [network | {"precision": "fp32"}], "palette": [{"colour": "#000000", "name": "black"}]}
+    about = {"task": "earth", "size": 8, "sizes": [8], "examples": 2, "first": 0, "main": "student-gcka"}
+    about |= {"names": ["one", "two"], "domains": ["map", "satellite"]}
+    about |= {"networks": [network | {"precision": "fp32"}], "world": {"brushes": {"sea": [0, 0]}}}
     (demo / "demo.json").write_text(json.dumps(about))
     for name in ("sources", "truths", "student-gcka"):
         Image.new("RGB", (16, 8)).save(demo / f"{name}.webp")
@@ -214,8 +214,8 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     html = build(top)
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
     assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
-    assert 'data-models="_static/models/openmoji/"' in (html / "demo.html").read_text()
-    assert (html / "_static/models/openmoji/demo.json").exists()
+    assert 'data-models="_static/models/earth/"' in (html / "demo.html").read_text()
+    assert (html / "_static/models/earth/demo.json").exists()
     assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()
 
     (top / "_config.yml").write_text("title: [")
