@@ -247,10 +247,11 @@ use rule evaluation as ablation with:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py"],
+        modules=["i2i_book/demo.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         student=HOME + "/student-gcka.safetensors",
+        students=lambda w: glob(f"book/recorded/{w.task}/students/*.*"),
     output:
         HOME + "/demo/demo.json",
     shell:

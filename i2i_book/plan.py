@@ -11,7 +11,11 @@ from i2i_book.runner.notebook import imported_modules
 from i2i_lib.files import root
 
 # The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
-DEMOS = {"earth": "From a map to a satellite picture", "openmoji": "From a line drawing to a coloured one"}
+DEMOS = {
+    "fluent": "From a flat drawing to a 3-D picture",
+    "earth": "From a map to a satellite picture",
+    "openmoji": "From a line drawing to a coloured one",
+}
 SUFFIXES = (".safetensors", ".json")
 
 

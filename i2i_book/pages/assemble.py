@@ -13,6 +13,7 @@ import nbformat
 
 from i2i_book.api import reference
 from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
+from i2i_book.pages.demo import demo_parts
 from i2i_book.pages.dress import add_run_line, fix_links
 from i2i_book.pages.picture import packages_picture
 from i2i_book.pages.status import (
@@ -27,14 +28,12 @@ from i2i_book.pages.status import (
     status_of,
     status_page,
 )
-from i2i_book.plan import DEMOS
 from i2i_book.recorded.check import check, read_manifest
 from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
 
 # Words of the headline, each linked to its place in the glossary where it comes first.
 HEADLINE_TERMS = ("student", "GCKA", "MACs", "L1", "feature distance")
-RUNTIME_MB = 7  # the runtime of the networks, compressed
 
 
 def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
@@ -61,7 +60,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     included = {
         "headline": _headline(preset, pages, (runs if (runs / preset).exists() else kept) / preset / "headline.md"),
         "recorded": _recorded_runs(kept, digest, book.parent / "notebooks", runs),
-        "demo": _demos(preset, book, runs),
+        "demo": demo_parts(preset, book, runs),
         "api": reference(root() / "i2i_lib"),
         "stress": _stress(book / "stress.json"),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
@@ -123,34 +122,6 @@ def _front_picture(folder: Path) -> None:
                 "student and its teacher make of it, and the truth. "
                 "From {doc}`chapter 4 </notebooks/04-distillation>`.\n:::\n"
             )
-
-
-def _demos(preset: str, book: Path, runs: Path) -> str:
-    """Put the networks of the live demo among the static files; what the page then shows, a part for each task."""
-    models, part = book / "static" / "models", (book / "static" / "demo" / "demo.html").read_text()
-    shutil.rmtree(models, ignore_errors=True)
-    shown = []
-    for task, title in DEMOS.items():
-        made, kept = runs / preset / task / "seed0" / "demo", book / "recorded" / preset / task / "seed0"
-        if (made / "demo.json").exists():
-            shutil.copytree(made, models / task)
-        elif (kept / "student-gcka.safetensors").exists():  # a recording keeps the weights that the files are made of
-            from i2i_book.demo import make
-
-            make(kept, models / task)
-        else:
-            continue
-        size = sum(file.stat().st_size for file in (models / task).iterdir()) / 1e6
-        html = part.replace("MODELS", f"_static/models/{task}/").replace("TASK", title.lower())
-        html = html.replace("SIZE", f"{RUNTIME_MB + size:.0f}")
-        shown.append(f"## {title}\n\n```{{raw}} html\n{html}```\n")
-    if not shown:
-        return (
-            f":::{{admonition}} Not run\n:class: note not-run\nNo network has been trained with the preset `{preset}`. "
-            f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
-        )
-    script = '```{raw} html\n<script defer src="_static/demo/demo.js"></script>\n```\n'
-    return "\n".join([smoke_label("These networks were") if preset == "smoke" else "", *shown, script])
 
 
 def _stress(record: Path) -> str:

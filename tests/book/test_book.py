@@ -13,6 +13,7 @@ import server
 import yaml
 from fake_run import CHAPTERS, checkout, facts, fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
@@ -197,9 +198,15 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
         for path in ("package.json", *files):
             (top / "node_modules" / name / path).parent.mkdir(parents=True, exist_ok=True)
             (top / "node_modules" / name / path).write_text(json.dumps({"version": wanted[name]}))
-    demo = top / "runs/cpu/fluent/seed0/demo/demo.json"
-    demo.parent.mkdir(parents=True)
-    demo.write_text("{}")
+    demo = top / "runs/cpu/fluent/seed0/demo"
+    demo.mkdir(parents=True)
+    network = {"name": "student-gcka", "label": "Student", "macs": {"8": 1}, "parameters": 1, "bytes": 1}
+    about = {"task": "fluent", "size": 8, "sizes": [8], "examples": 2, "first": 0, "main": "student-gcka"}
+    about |= {"names": ["one", "two"], "domains": ["map", "satellite"]}
+    about |= {"networks": [network | {"precision": "fp32"}], "world": {"brushes": {"sea": [0, 0]}}}
+    (demo / "demo.json").write_text(json.dumps(about))
+    for name in ("sources", "truths", "student-gcka"):
+        Image.new("RGB", (16, 8)).save(demo / f"{name}.webp")
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
         run(book, name)
     run(book, "03-pruning", seed=2)

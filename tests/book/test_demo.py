@@ -1,40 +1,117 @@
 """What is put beside the live demo fits together, before any browser reads it."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 from toys import GENERATORS, tiles, trained
 
-from i2i_book.demo import EXAMPLES, make
-from i2i_lib.checkpoint import save_generator
+from i2i_book.demo import EXAMPLES, make, palette
+from i2i_book.pages.demo import demo_part
+from i2i_lib.checkpoint import load_info, save_generator
+from i2i_lib.config import cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.export.onnx import session
+from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
 
 CONFIG = GENERATORS["pix2pix"]
+LARGER = cat_teacher(8, 3, "batch")
 
 
-def test_the_files_of_a_demo_belong_together(tmp_path):
-    """The networks, run on the first of the pictures, give the values that the browser will compare with."""
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A seed's folder with data, student and teacher, and a folder of further students beside it."""
+    home = tmp_path_factory.mktemp("demo") / "seed0"
     info = {"domains": ["line", "colour"], "credit": "its maker", "test": [{"name": f"drawing {i}"} for i in range(12)]}
-    save_task(Task("openmoji", "pix2pix", tiles(size=16), tiles(size=16), info), tmp_path / "data")
-    save_generator(trained(CONFIG, 1), tmp_path / "student-gcka")
-    make(tmp_path, tmp_path / "alone")
-    save_generator(trained(CONFIG, 2), tmp_path / "teacher")
-    make(tmp_path, tmp_path / "demo")
+    save_task(Task("openmoji", "pix2pix", tiles(size=16), tiles(size=16), info), home / "data")
+    save_generator(trained(CONFIG, 1), home / "student-gcka")
+    save_generator(trained(LARGER, 2), home / "teacher")
+    for name, of in {"narrow": load_info(home / "teacher")["sha256"], "foreign": "another"}.items():
+        save_generator(trained(cat_teacher(2, 3, "batch"), 3), home.parent / name, provenance={"teacher": of})
+    make(home, home / "demo", home.parent)
+    return home
 
-    assert list(json.loads((tmp_path / "alone/demo.json").read_text())["networks"]) == ["student"]
-    about = json.loads((tmp_path / "demo/demo.json").read_text())
+
+@pytest.fixture(scope="module")
+def about(home) -> dict:
+    return json.loads((home / "demo/demo.json").read_text())
+
+
+def strip(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def test_the_networks_run_from_the_cheapest_to_the_teacher(home, about):
+    """With the further students of this teacher, and none of another one."""
+    assert [network["name"] for network in about["networks"]] == ["narrow", "student-gcka", "teacher"]
+    assert about["networks"][-1]["label"] == "Teacher"
+    for network in about["networks"]:
+        assert network["bytes"] == (home / f"demo/{network['name']}.onnx").stat().st_size
+        assert network["precision"] == "fp32" and network["parameters"] > 0
+    student, whole = (network["macs"]["16"] for network in about["networks"][1:])
+    assert student == generator_macs(CONFIG, 16, "exact") and whole == generator_macs(LARGER, 16, "exact")
+    said = re.fullmatch(r"(?:1/(\d+)|(\d+) %) of the MACs", about["networks"][1]["label"])
+    assert said and (100 / int(said[1]) if said[1] else int(said[2])) == pytest.approx(100 * student / whole, rel=0.1)
+
+
+def test_the_finished_pictures_are_those_of_the_files(home, about):
+    sources = strip(home / "demo/sources.webp")
+    assert sources.shape == (16, 16 * EXAMPLES, 3)
+    for network in about["networks"]:
+        run, made = session(home / f"demo/{network['name']}.onnx"), strip(home / f"demo/{network['name']}.webp")
+        assert np.ptp(made) > 10
+        for i in range(EXAMPLES):
+            part = slice(16 * i, 16 * i + 16)
+            source = sources[:, part].transpose(2, 0, 1)[None].astype("f4") / 127.5 - 1
+            image = np.asarray(run.run(None, {"source": source})[0])[0].transpose(1, 2, 0)
+            assert np.abs((image + 1) * 127.5 - made[:, part]).max() < 0.51
+
+
+def test_the_first_example_is_the_one_of_median_error(home, about):
+    made, truths = (strip(home / f"demo/{name}.webp").astype(float) for name in ("student-gcka", "truths"))
+    errors = np.abs(made - truths).reshape(16, EXAMPLES, -1).mean((0, 2))
     assert len(about["names"]) == about["examples"] == EXAMPLES and about["sizes"] == [16]
-    strip = np.array(Image.open(tmp_path / "demo/sources.png"))
-    assert strip.shape == (16, 16 * EXAMPLES, 3)
-    first = strip[:, :16].transpose(2, 0, 1)[None].astype("f4") / 127.5 - 1
-    for name, tolerance in (("student", 1e-4), ("teacher", 2e-2)):
-        made = np.asarray(session(tmp_path / f"demo/{name}.onnx").run(None, {"source": first})[0])
-        wanted = np.fromfile(tmp_path / f"demo/{name}.f32", "<f4").reshape(made.shape)
-        assert np.ptp(wanted) > 0.01 and np.abs(made - wanted).max() < tolerance
-        network = about["networks"][name]
-        assert network["bytes"] == (tmp_path / f"demo/{name}.onnx").stat().st_size
-        assert network["macs"]["16"]["exact"] == generator_macs(CONFIG, 16, "exact")
+    assert sorted(errors).index(errors[about["first"]]) == EXAMPLES // 2
+
+
+def test_files_of_networks_that_are_gone_go_and_a_teacher_may_lack(home, tmp_path):
+    for name in ("data", "student-gcka"):
+        for suffix in (".json", ".safetensors"):
+            (tmp_path / f"{name}{suffix}").write_bytes((home / f"{name}{suffix}").read_bytes())
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/narrow.onnx").touch()
+    make(tmp_path, tmp_path / "demo", home.parent)
+    assert not (tmp_path / "demo/narrow.onnx").exists()
+    alone = json.loads((tmp_path / "demo/demo.json").read_text())
+    assert [network["name"] for network in alone["networks"]] == ["student-gcka"]
+    page = demo_part(alone, "Title", root() / "book/static/demo")
+    assert "eacher" not in page and page.count("student-gcka.webp") == 2
+
+
+def test_the_page_holds_every_finished_picture_and_price_without_a_script(about):
+    page = demo_part(about, "A <title>", root() / "book/static/demo")
+    shown = [tag for tag in re.findall(r"<img[^>]*>", page) if "hidden" not in tag]
+    for name in ("sources", "truths", "narrow", "student-gcka", "teacher"):
+        assert any(f"_static/models/openmoji/{name}.webp" in tag for tag in shown)
+    for network in about["networks"]:
+        cost = f"{network['macs']['16'] / 1e6:.1f} M MACs"
+        assert cost in page and f"{network['bytes'] / 1e3:,.0f} kB" in page and network["label"] in page
+    assert f"--example: {about['first']}" in page and "A &lt;title&gt;" in page and "its maker" in page
+    assert re.search(r"<button[^>]*data-part=\"load\"[^>]* hidden", page)  # it needs the script
+
+
+def test_a_palette_holds_the_commonest_colours_that_differ():
+    pictures = torch.full((2, 3, 10, 10), 255, dtype=torch.uint8)
+    orange, near, blue = ((255, 176, 46), (250, 170, 50), (0, 0, 200))
+    for row, (colour, wide) in enumerate([(orange, 9), (near, 8), (blue, 3)]):
+        pictures[:, :, row, :wide] = torch.tensor(colour, dtype=torch.uint8)[:, None]
+    found = palette(pictures, 3)
+    assert [swatch["colour"] for swatch in found] == ["#ffffff", "#ffb02e", "#0000c8"]
+    assert found[0]["name"] == "white" and len({swatch["name"] for swatch in found}) == 3
+    assert [swatch["colour"] for swatch in palette(pictures, 2)] == ["#ffffff", "#ffb02e"]

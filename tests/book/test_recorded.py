@@ -45,10 +45,11 @@ def zipped(folder: Path) -> Path:
 
 
 def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, monkeypatch):
-    def demo(home: Path, out: Path) -> None:
-        assert (home / "student-gcka.safetensors").exists()
-        out.mkdir(parents=True)
+    def demo(home: Path, out: Path, students: Path) -> None:
+        assert (home / "student-gcka.safetensors").exists() and students.parent.parent.name == "recorded"
+        asked.append(home.parent.name)
 
+    asked = []
     monkeypatch.setattr("i2i_book.demo.make", demo)  # of networks that no page could run
     run = finished_run(tmp_path / "there")
     archive = pack(run, tmp_path / "gpu.zip")
@@ -57,6 +58,7 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     assert kept == book / "recorded" / "gpu" and list((book / "recorded").iterdir()) == [kept]
 
     fill(book, "gpu")
+    assert asked == ["earth"]
     page = (book / "notebooks" / "01-data.ipynb").read_text()
     assert "**Recorded** · preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
     assert "a number" in page

@@ -64,4 +64,3 @@ export function toPixels(planes, width, height) {
   return pixels;
 }
 
-export const largestDifference = (a, b) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
