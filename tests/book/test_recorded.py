@@ -58,7 +58,7 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     assert kept == book / "recorded" / "gpu" and list((book / "recorded").iterdir()) == [kept]
 
     fill(book, "gpu")
-    assert asked == ["earth"]
+    assert asked == ["fluent"]
     page = (book / "notebooks" / "01-data.ipynb").read_text()
     assert "**Recorded** · preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
     assert "a number" in page
