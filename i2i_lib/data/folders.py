@@ -18,7 +18,7 @@ from torch import Tensor
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import THREADS, Listing, no_pictures, picture_size, scan_pictures, shorten, shown
 from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
-from i2i_lib.files import root
+from i2i_lib.files import data_folder
 
 Layout = Literal["auto", "unpaired", "side-by-side", "paired"]
 Part = tuple[Path, dict[str, int]]  # a folder, and some of its files with their sizes
@@ -36,15 +36,15 @@ _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
 
 
 def load_paper(name: str, image_size: int, path: str | None = None) -> Task:
-    """One of `_PAPER_TASKS`, from `path` or from where `python -m i2i_lib.data fetch` puts it.
+    """One of `_PAPER_TASKS`, from `path` or from where `i2i data fetch` puts it.
 
     `maps` translates maps to aerial photographs, as the paper does.
     """
     folder, layout, swap = _PAPER_TASKS[name]
-    where = Path(path) if path else root() / "data" / folder
+    where = Path(path) if path else data_folder() / folder
     if not where.is_dir():
         raise FileNotFoundError(
-            f"{where} does not exist: `python -m i2i_lib.data fetch {folder}` downloads it, or give the path of a copy"
+            f"{where} does not exist: `i2i data fetch {folder}` downloads it, or give the path of a copy"
         )
     task = load_folder(image_size, str(where), layout, swap=swap)
     domains = ["map", "aerial photograph"] if name == "maps" else name.split("2")

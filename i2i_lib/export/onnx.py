@@ -1,4 +1,4 @@
-"""Export a student as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
+"""Export a student as one ONNX file: `i2i export STUDENT --precision int8`.
 
 The file holds the fused network, written operator by operator: every border is a Pad of its own or a symmetric one, and
 nothing in it depends on the picture's size. Pictures of any size are padded and cropped in it as `translate` does. It
