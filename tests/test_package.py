@@ -90,9 +90,8 @@ def test_every_package_that_the_library_imports_is_named():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert extras["dev"][0] == "i2i-lib[book]" and extras["book"][0] == "i2i-lib[data,eval,export]"
-    named = {
-        canonicalize_name(Requirement(text).name) for text in [*project["dependencies"], *sum(extras.values(), [])]
-    }
+    listed = [project["dependencies"], *extras.values()]
+    named = {canonicalize_name(Requirement(text).name) for texts in listed for text in texts}
     owners = packages_distributions()
     for path in (ROOT / "i2i_lib").rglob("*.py"):
         tops = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"i2i_lib", ""}

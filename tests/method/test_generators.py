@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from goldens import golden
+from goldens import official as official_inception
 from torch import nn
 from toys import label_map, network, same
 
@@ -21,7 +22,7 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.official import from_cat_state_dict
+from i2i_lib.official import from_cat_state_dict, from_resnet_state_dict
 
 
 @pytest.mark.parametrize("name", ["inception_instance", "inception_batch", "student_instance", "student_batch"])
@@ -98,22 +99,35 @@ def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
     return net.eval()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"norm": "instance", "dropout": False},
-        {"norm": "batch", "dropout": True},
-        {"norm": "batch", "dropout": True, "separable": True},
-    ],
-    ids=["cyclegan", "pix2pix", "gan-compression"],
-)
-def test_resnets_of_the_widely_used_repository_load(options):
-    official = widely_used_resnet(**options)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("n_blocks", [6, 9])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_resnets_of_the_widely_used_repository_load(norm, dropout, n_blocks, prefix):
+    """To equal pictures; and the state dict's own tensors are left as they were."""
+    official = widely_used_resnet(norm, dropout=dropout, n_blocks=n_blocks)
+    state = {f"{prefix}{name}": value for name, value in official.state_dict().items()}
+    before = dict(state)
+    image = torch.rand(2, 3, 24, 32) * 2 - 1
+    with torch.no_grad():
+        ours = from_resnet_state_dict(state)
+        torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
+    assert ours.config == ResnetConfig(4, n_blocks, norm) and not ours.training
+    assert state.keys() == before.keys() and all(state[name] is before[name] for name in before)
+
+
+def test_a_separable_resnet_loads():
+    official = widely_used_resnet("batch", dropout=True, separable=True)
     image = torch.rand(2, 3, 24, 32) * 2 - 1
     with torch.no_grad():
         ours = from_cat_state_dict(official.state_dict())
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
     assert isinstance(ours, ResnetGenerator)
+
+
+def test_another_network_is_no_resnet():
+    with pytest.raises(ValueError, match="of an InceptionGenerator, not of a ResNet: use from_cat_state_dict"):
+        from_resnet_state_dict(official_inception())
 
 
 CONFIGS = {
