@@ -1,6 +1,7 @@
 """The command `i2i`, which is also `python -m i2i_lib.cli`."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and print its result; returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        result = options.run(options)
+        with contextlib.redirect_stdout(sys.stderr):
+            result = options.run(options)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("i2i_lib"):
             raise

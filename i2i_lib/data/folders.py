@@ -22,7 +22,7 @@ from i2i_lib.files import data_folder
 
 Layout = Literal["auto", "unpaired", "side-by-side", "paired"]
 Part = tuple[Path, dict[str, int]]  # a folder, and some of its files with their sizes
-_TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
+TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
 _HELD_OUT = 0.1  # of the pictures, where no folder is for the test
 _MAX_HELD_OUT = 500
 _LEAST_TEST = 2  # pictures of each domain: a covariance and an interval need two
@@ -79,7 +79,7 @@ def load_folder(image_size: int, path: str = "", layout: Layout = "auto", *, swa
         raise ValueError("the task folder needs path: the folder that holds trainA and trainB, or train")
     where = Path(path).expanduser().resolve()
     layout, train, test, test_from, left_out = find_parts(where, layout)
-    train_size = round(_TRAIN_MARGIN * image_size)
+    train_size = round(TRAIN_MARGIN * image_size)
     listing = [list(files.items()) for _, files in train + test]
     info = {
         "domains": ["B", "A"] if swap else ["A", "B"],
@@ -143,7 +143,7 @@ def find_parts(where: Path, layout: Layout = "auto") -> Parts:
             test = _in_pairs(test)
             _check_pairs(test)
     if not test:
-        train, test = _hold_out(train, together=layout == "paired")
+        train, test = hold_out(train, together=layout == "paired")
     for folder, files in test:
         if len(files) < _LEAST_TEST:
             raise ValueError(f"{folder} holds one picture: the evaluation needs at least {_LEAST_TEST}, add some")
@@ -297,7 +297,7 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
     ]
 
 
-def _hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Part]]:
+def hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Part]]:
     """A training and a test part of each. `together`: the same places of their lists, by the names of the first."""
     train, test = [], []
     for folder, files in parts:
