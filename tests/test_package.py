@@ -143,3 +143,12 @@ def test_the_command_works_alone_and_names_the_extra_that_it_lacks(empty, tmp_pa
     assert re.fullmatch(r"i2i \d+\.\d+\.\d+\n", version.stdout), version.stderr
     lacking = subprocess.run([*i2i, "export", "student"], capture_output=True, text=True, cwd=tmp_path)
     assert lacking.returncode == 1 and "pip install 'i2i-lib[export]'" in lacking.stderr
+
+
+def test_the_version_is_one():
+    """In the package, the citation and the first entry of the change log, whose dates agree, too."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = (ROOT / "CITATION.cff").read_text()
+    (released,) = re.findall(r"^date-released: (\S+)$", cited, re.M)
+    assert re.findall(r"^version: (\S+)$", cited, re.M) == [version]
+    assert re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == f"{version}, {released}"
