@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--macs", type=float, help="multiply-accumulates of one picture, such as 5e9")
     budget.add_argument("--ms", type=float, help="milliseconds of one picture in PyTorch on this machine, such as 20")
     training = parser.add_argument_group("training")
-    training.add_argument("--minutes", type=float, default=20.0, help="how long to train; default: %(default)g")
+    training.add_argument(
+        "--minutes", type=float, default=20.0, help="how long to train, at least 100 steps; default: %(default)g"
+    )
     training.add_argument("--steps", type=int, help="how many steps, in place of minutes")
     training.add_argument("--size", type=int, help="side of the pictures in pixels; default: as they are, 256 at most")
     training.add_argument("--seed", type=int, default=0, help="of all random numbers; default: %(default)s")

@@ -76,7 +76,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
     folder = look_into(request.pictures, request.layout, request.size)
     if request.swap and not folder.layout:
         raise ValueError(f"{folder.path} holds sources alone: --direction BtoA is for a folder with two domains")
-    asked = asdict(replace(request, minutes=0.0, steps=None)) | {
+    asked = asdict(request) | {
         "folder": [str(folder.path.resolve()), folder.layout, folder.size, folder.pictures],
         "teacher": hashlib.sha256(tensor_bytes(teacher.state_dict())).hexdigest(),
     }
@@ -94,7 +94,9 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
         save_task(task, out / "data")
         task = load_saved_task(out / "data")
         recipe = _recipe(teacher, plan, task, request, out, precision)
-        recipe = replace(recipe, training=replace(recipe.training, steps=_steps(request, recipe, out, task, device)))
+        steps = _steps(request, recipe, out, task, device)
+        average = max(0.0, min(0.995, 1 - 10 / steps))  # so that the start counts for nothing at the end
+        recipe = replace(recipe, training=replace(recipe.training, steps=steps, average=average))
         save_recipe(recipe, out / "train" / "config.json")
         write_json(out / "compress.json", {"asked": asked, "planned": True})
     task = load_saved_task(out / "data")
@@ -145,7 +147,7 @@ def _earlier(out: Path, asked: Mapping[str, Any]) -> tuple[bool, dict[str, Any] 
     found = read_json(file, "name a new folder")
     if not isinstance(found, dict) or found.get("asked") != json.loads(json.dumps(asked)):
         raise ValueError(
-            f"{out} holds a compression of another teacher, folder or budget: name a new folder, or delete this one"
+            f"{out} holds a compression of another teacher, folder, budget or length: name a new folder, or delete it"
         )
     return bool(found.get("planned")), found.get("record")
 
@@ -156,9 +158,7 @@ def _recipe(teacher: Teacher, plan: ChannelPlan, task: Task, request: Request, o
     if inherits:
         save_plan(plan, out / "plan", provenance={"teacher": load_info(out / "teacher")["sha256"]})
     size = task.test.size
-    training = TrainConfig(
-        steps=request.steps or LEAST_STEPS, lr=5e-4, distill=10.0, imitate=0.5, average=0.995, precision=precision
-    )
+    training = TrainConfig(request.steps or LEAST_STEPS, lr=5e-4, distill=10.0, imitate=0.5, precision=precision)
     return Recipe(
         task="../data",
         generator="../plan" if inherits else plan.config,

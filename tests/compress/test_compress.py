@@ -224,4 +224,4 @@ def test_another_call_into_the_same_folder_is_refused(given, tmp_path, capsys):
     words = ["compress", *map(str, (given / "teacher", given / "photos", tmp_path / "out", "--steps", 1, "--share"))]
     assert main([*words, "0.3"]) == 0
     assert main([*words, "0.4"]) == 1
-    assert "of another teacher, folder or budget: name a new folder" in capsys.readouterr().err
+    assert "of another teacher, folder, budget or length: name a new folder" in capsys.readouterr().err
