@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("budget, one of")
     budget.add_argument("--share", type=float, help="of the teacher's multiply-accumulates, such as 0.1")
     budget.add_argument("--macs", type=float, help="multiply-accumulates of one picture, such as 5e9")
-    budget.add_argument("--ms", type=float, help="milliseconds of one picture in PyTorch on this machine, such as 20")
+    budget.add_argument("--ms", type=float, help="milliseconds of one picture by the ONNX file on this CPU, such as 20")
     training = parser.add_argument_group("training")
     training.add_argument(
         "--minutes", type=float, default=20.0, help="how long to train, at least 100 steps; default: %(default)g"

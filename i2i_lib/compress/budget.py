@@ -9,9 +9,9 @@ import torch
 from i2i_lib.checkpoint import build
 from i2i_lib.compress.teacher import Teacher
 from i2i_lib.config import GeneratorConfig, cat_teacher
+from i2i_lib.export.onnx import milliseconds, onnx_file
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.metrics.cost import inference_cost
 from i2i_lib.prune import ChannelPlan, prune, uniform_scales
 
 Unit = Literal["share", "macs", "ms"]
@@ -19,7 +19,10 @@ Unit = Literal["share", "macs", "ms"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one picture may cost: a share of the teacher's exact MACs, exact MACs, or ms on this machine."""
+    """The most that one picture may cost: a share of the teacher's exact MACs, exact MACs, or milliseconds.
+
+    Milliseconds are those of the ONNX file on this machine's CPU.
+    """
 
     unit: Unit
     value: float
@@ -44,14 +47,12 @@ def one_budget(share: float | None, macs: float | None, ms: float | None) -> Bud
     return budget
 
 
-def latency(config: object, size: int, device: torch.device) -> float:
-    """Milliseconds of one picture of `size` pixels through a generator of a config, the median of 50 passes."""
-    return inference_cost(build(config).to(device), size).median_ms
+def latency(config: GeneratorConfig, size: int) -> float:
+    """Milliseconds of one picture by the ONNX file of a generator of a config, on PyTorch's number of threads."""
+    return milliseconds(onnx_file(build(config).eval()), size, threads=torch.get_num_threads())
 
 
-def narrowed(
-    teacher: Teacher, budget: Budget, size: int, device: torch.device, min_width: int | None = None
-) -> ChannelPlan:
+def narrowed(teacher: Teacher, budget: Budget, size: int, min_width: int | None = None) -> ChannelPlan:
     """The widest student within a budget, for pictures of `size` pixels; `plan.cost` is in the budget's unit.
 
     An inception teacher loses the channels of its smallest norm scales. A ResNet has no branches to choose from: its
@@ -66,10 +67,12 @@ def narrowed(
     if budget.unit == "share":
         limit *= of_teacher
     elif budget.unit == "ms":
-        measure, of_teacher = lambda config: latency(config, size, device), latency(teacher.config, size, device)
+        measure, of_teacher = lambda config: latency(config, size), latency(whole.config, size)
     if limit >= of_teacher:
         unit = "ms" if budget.unit == "ms" else "MACs"
-        raise ValueError(f"{budget.text()} leaves nothing to compress: the teacher takes {of_teacher:,.4g} {unit}")
+        raise ValueError(
+            f"{budget.text()} leaves nothing to compress: the teacher takes about {of_teacher:,.4g} {unit}"
+        )
     try:
         return prune(whole, limit, image_size=size, min_width=min_width, cost=measure, scales=scales)
     except ValueError as error:  # in the words of the command line

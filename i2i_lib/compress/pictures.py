@@ -53,8 +53,7 @@ def look_into(folder: str, layout: Layout = "auto", size: int | None = None) -> 
             path = where / "trainA"
     else:
         found, path = None, where / "trainA" if (where / "trainA").is_dir() else where
-        files = list_pictures(path)
-        hold_out([(path, files)], together=False)  # raises where they are too few
+        ((_, files),), _ = hold_out([(path, list_pictures(path))], together=False)
     if size is None:
         shapes = [picture_size(path / name) for name in [*files][:99]]
         sides = [min(width // halves, height) for width, height in shapes]

@@ -61,7 +61,7 @@ def protocol(record: Mapping[str, Any]) -> str:
         " [-1, 1], so that an L1 of 0.01 is 1.3 grey levels of 255. Intervals hold the mean over other such pictures in"
         f" 95 of 100 cases; they say nothing about another training. Times: PyTorch on {student['device']},"
         f" {student['threads']} thread(s), one picture at a time, on the machine that trained; the ONNX file takes"
-        f" {record['onnx']['ms']:.1f} ms there in ONNX Runtime on the CPU. The student"
+        f" {record['onnx']['ms']:.1f} ms there in ONNX Runtime on the CPU, the fastest of 30. The student"
         f" learnt from {learnt}: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on"
         f" {training['pictures']:,} pictures. MACs are counted as multiplications that convolutions compute."
     )

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from i2i_lib.artifacts import tensor_bytes
@@ -23,7 +22,7 @@ from i2i_lib.config import DiscriminatorConfig
 from i2i_lib.data.folders import Layout
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tiles import Task
-from i2i_lib.export.onnx import export_onnx, session
+from i2i_lib.export.onnx import export_onnx, milliseconds
 from i2i_lib.files import read_json, write_json
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs, generator_params
@@ -87,7 +86,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
 
     if not settings:
         _say(f"looking for the student within {request.budget.text()}")
-        plan = narrowed(teacher, request.budget, folder.size, device, request.min_width)
+        plan = narrowed(teacher, request.budget, folder.size, request.min_width)
         task = compression_task(folder, teacher, swap=request.swap, device=device)
         write_json(out / "compress.json", {"asked": asked})  # from here on files are written
         save_generator(teacher, out / "teacher", provenance={"from": str(request.teacher)})
@@ -123,7 +122,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
             "file": exported.path.name,
             "bytes": exported.size,
             "largest_difference": exported.largest,
-            "ms": _onnx_ms(exported.path, folder.size),
+            "ms": milliseconds(exported.path, folder.size, threads=torch.get_num_threads()),
         },
         "weights": load_info(out / "student")["sha256"],
     }
@@ -214,17 +213,6 @@ def _measured(
         found = compare(each[None], range(len(each)), measure=name)
         values[name] = {"mean": found.difference, "low": found.low, "high": found.high}
     return {"test_pictures": len(source), **values}, made
-
-
-def _onnx_ms(file: Path, size: int) -> float:
-    """Milliseconds of one picture in ONNX Runtime on the CPU, the median of 30, on PyTorch's number of threads."""
-    running, times = session(file, threads=torch.get_num_threads()), []
-    source = np.zeros((1, 3, size, size), np.float32)
-    for _ in range(33):  # three to warm up
-        started = time.perf_counter()
-        running.run(None, {"source": source})
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[3:])
 
 
 def _cost(generator: Any, folder: Folder, device: torch.device) -> dict[str, Any]:
