@@ -114,6 +114,11 @@ def root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def data_folder() -> Path:
+    """Where data sets lie: `data` in the checkout, or in the present folder if the library was installed by itself."""
+    return (root() if (root() / "pyproject.toml").exists() else Path.cwd()) / "data"
+
+
 def shorten_path(path: Path) -> str:
     """A path as a message shows it: below the checkout relative to it, else whole."""
     return str(path.relative_to(root())) if path.is_relative_to(root()) else str(path)

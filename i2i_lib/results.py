@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from i2i_lib.files import atomic_write, record_file, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,13 @@ def collect(paths: Iterable[Path]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
-def load_table(path: Path) -> pd.DataFrame:
+def load_table(path: Path) -> "pd.DataFrame":
     """`results.jsonl` as a table, one row per task, seed and model.
 
     Raises ValueError if the rows of a task do not compare: several protocols, or several sets of tiles.
     """
+    import pandas as pd  # imported here: the rows themselves need no tables
+
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     table = pd.DataFrame(rows, columns=[field.name for field in fields(EvalResult)])
     for column, what in (("protocol", "protocols"), ("data", "sets of tiles")):

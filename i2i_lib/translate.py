@@ -1,6 +1,4 @@
-"""A saved generator at work on pictures of any size: `python -m i2i_lib.translate STUDENT IN OUT`.
-
-In Python:
+"""A saved generator at work on pictures of any size, as `i2i translate` does:
 
     generator = load_generator("runs/cpu/earth/seed0/student-gcka")
     made = translate(generator, read_picture("map.png"))
@@ -9,32 +7,20 @@ In Python:
 with `load_generator` from `i2i_lib.checkpoint` and the other two from `i2i_lib.data.pictures`.
 """
 
-import argparse
 import glob
-import sys
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from i2i_lib.artifacts import without_suffix
-from i2i_lib.checkpoint import Generator, load_generator
-from i2i_lib.commands import one_line_errors
+from i2i_lib.checkpoint import Generator
 from i2i_lib.config import GeneratorConfig, ResnetConfig
-from i2i_lib.data.pictures import (
-    SUFFIXES,
-    list_pictures,
-    read_picture,
-    scan_pictures,
-    to_image,
-    to_tensor,
-    write_picture,
-)
+from i2i_lib.data.pictures import SUFFIXES, list_pictures, read_picture, to_image, to_tensor, write_picture
 from i2i_lib.data.tiles import encode
 from i2i_lib.metrics.pairs import quantise
 from i2i_lib.train.nonfinite import lacks_memory
@@ -69,7 +55,7 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
         f"a picture of {width} x {height} needs about {needed / 2**30:.1f} GiB of memory in this generator: use "
         "--max-side (in Python: a smaller picture)"
     )
-    if device.type == "cpu" and needed > psutil.virtual_memory().available:
+    if device.type == "cpu" and needed > free_memory():
         raise MemoryError(too_large)  # else the system would kill the process, without a word
     was_training = generator.training
     generator.eval()
@@ -82,6 +68,15 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
         raise MemoryError(too_large) from error
     finally:
         generator.train(was_training)
+
+
+def free_memory() -> float:
+    """Bytes that a process may still take without swapping; infinite where, as outside Linux, none are told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return math.inf
 
 
 def at_any_size(generator: Generator, images: Tensor) -> Tensor:
@@ -146,37 +141,3 @@ def _inputs(source: str) -> list[Path]:
     raise ValueError(
         f"no picture at {source!r}: expected a file, a folder or a pattern in quotes such as 'photos/*.jpg'"
     )
-
-
-@one_line_errors
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 1 if any picture was not translated."""
-    parser = argparse.ArgumentParser(prog="python -m i2i_lib.translate", description="Translate pictures.")
-    parser.add_argument("student", help="a saved generator, such as runs/cpu/earth/seed0/student-gcka")
-    parser.add_argument("source", metavar="in", help="a picture, a folder of pictures or a pattern in quotes")
-    parser.add_argument("out", type=Path, help="a folder, made if need be; for one picture, or a name in .png")
-    parser.add_argument("--max-side", type=int, help="shrink pictures to this many pixels on their longer side first")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or mps")
-    options = parser.parse_args(arguments)
-    failed = 0
-    if options.max_side is not None and options.max_side < 1:
-        raise ValueError(f"--max-side must be at least 1, got {options.max_side}")
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {options.device} cannot be used here ({reason}): leave it out") from error
-    generator = load_generator(without_suffix(options.student), device=options.device)
-    folder = Path(options.source).expanduser()
-    for sentence in scan_pictures(folder).left_out if folder.is_dir() else ():
-        print(f"not read: {sentence}", file=sys.stderr)
-    for problem in translate_files(generator, options.source, options.out, max_side=options.max_side):
-        tqdm.write(f"error: {problem}", file=sys.stderr)
-        failed += 1
-    if failed:
-        print(f"{failed} picture{'s' if failed > 1 else ''} could not be translated (see above)", file=sys.stderr)
-    return int(bool(failed))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

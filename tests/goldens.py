@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 DATA = Path(__file__).parent / "golden"
 
@@ -39,3 +40,55 @@ def tracked_resnet() -> dict[str, torch.Tensor]:
         state |= {f"{norm}.running_mean": torch.rand(width), f"{norm}.running_var": torch.rand(width)}
         state[f"{norm}.num_batches_tracked"] = torch.tensor(3)
     return state
+
+
+class Residual(nn.Module):
+    def __init__(self, conv_block):
+        super().__init__()
+        self.conv_block = conv_block
+
+    def forward(self, x):
+        return x + self.conv_block(x)
+
+
+def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
+    """The pix2pix/CycleGAN code's generator, laid out and numbered as there, written down a second time."""
+    bias = norm == "instance"
+
+    def norm_of(c):
+        return nn.InstanceNorm2d(c) if bias else nn.BatchNorm2d(c)  # theirs has no scale and shift
+
+    def conv(i, o, k, stride=1, padding=0):
+        return nn.Conv2d(i, o, k, stride, padding, bias=bias)
+
+    def block_conv(c):
+        if not separable:
+            return conv(c, c, 3)
+        net = nn.Module()
+        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c, bias=bias), norm_of(c), conv(c, c, 1))
+        net.forward = lambda x: net.conv(x)  # type: ignore[method-assign]
+        return net
+
+    def block(c):
+        first = [nn.ReflectionPad2d(1), block_conv(c), norm_of(c), nn.ReLU()]
+        return Residual(
+            nn.Sequential(*first, *[nn.Dropout(0.5)] * dropout, nn.ReflectionPad2d(1), block_conv(c), norm_of(c))
+        )
+
+    def up(i, o):
+        return [nn.ConvTranspose2d(i, o, 3, 2, 1, output_padding=1, bias=bias), norm_of(o), nn.ReLU()]
+
+    b = base
+    net = nn.Module()
+    net.model = nn.Sequential(
+        *(nn.ReflectionPad2d(3), conv(3, b, 7), norm_of(b), nn.ReLU()),
+        *(conv(b, 2 * b, 3, 2, 1), norm_of(2 * b), nn.ReLU(), conv(2 * b, 4 * b, 3, 2, 1), norm_of(4 * b), nn.ReLU()),
+        *(block(4 * b) for _ in range(n_blocks)),
+        *(*up(4 * b, 2 * b), *up(2 * b, b)),
+        *(nn.ReflectionPad2d(3), nn.Conv2d(b, 3, 7), nn.Tanh()),
+    )
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+    return net.eval()

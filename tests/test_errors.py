@@ -16,7 +16,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -39,11 +38,10 @@ from i2i_book.recorded import __main__ as recorded_command
 from i2i_book.runner import __main__ as runner_command
 from i2i_lib import data, files, translate
 from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
-from i2i_lib.data import __main__ as data_command
+from i2i_lib.cli.__main__ import main as i2i
 from i2i_lib.data import cityscapes, downloads
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, read_picture
-from i2i_lib.export import __main__ as export_command
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.metrics.labels import confusion_matrix
 from i2i_lib.metrics.networks.literature import CatInception
@@ -126,7 +124,7 @@ def cut_picture(folder: Path, length: int = 300) -> str:
 
 def web_page(folder: Path) -> str:
     (folder / "a.png").write_text("<html>404</html>")
-    return said(translate.main, saved(folder), folder / "a.png", folder / "out")
+    return said(i2i, "translate", saved(folder), folder / "a.png", folder / "out")
 
 
 def huge_picture(folder: Path) -> str:
@@ -157,7 +155,7 @@ def label_of_a_map(folder: Path) -> str:
 
 
 def too_large_for_memory(folder: Path) -> str:
-    with instead(translate.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000)):
+    with instead(translate, "free_memory", lambda: 10_000):
         return raised(translate.translate, generator(), torch.zeros(3, 4000, 6000, dtype=torch.uint8))
 
 
@@ -172,7 +170,7 @@ def no_artifact(folder: Path) -> str:
 def cut_weights(folder: Path) -> str:
     weights = saved(folder).with_suffix(".safetensors")
     weights.write_bytes(weights.read_bytes()[:-7])
-    return said(export_command.main, folder / "student")
+    return said(i2i, "export", folder / "student")
 
 
 def cut_description(folder: Path) -> str:
@@ -221,13 +219,13 @@ def unfinished_page(folder: Path) -> str:
 
 def fetched(folder: Path, content: bytes | None, checksum: str | None = None) -> str:
     """What `fetch horse2zebra` says if the server sends `content`; without it, there is no server."""
-    with serving() as server, instead(downloads, "root", lambda: folder):
+    with serving() as server, instead(downloads, "data_folder", lambda: folder / "data"):
         server.content = content or b""
         port = server.server_port if content is not None else 9
         holds = downloads.SOURCES["horse2zebra"].holds
         source = downloads.Source(f"http://127.0.0.1:{port}/horse2zebra.zip", holds, "", checksum)
         with mock.patch.dict(downloads.SOURCES, horse2zebra=source):
-            return said(data_command.main, "fetch", "horse2zebra")
+            return said(i2i, "data", "fetch", "horse2zebra")
 
 
 def unpacked(folder: Path, name: str, content: bytes) -> str:
@@ -238,7 +236,7 @@ def unpacked(folder: Path, name: str, content: bytes) -> str:
 def full_disk(folder: Path) -> str:
     student, source = saved(folder), pictures(folder / "in", "a.png")
     with instead(os, "fsync", side_effect=OSError(28, os.strerror(28))):
-        return said(translate.main, student, source, folder / "out")
+        return said(i2i, "translate", student, source, folder / "out")
 
 
 # --- pruning, training and measuring ----------------------------------------------------------------------------------
@@ -323,7 +321,7 @@ def ctrl_c(folder: Path) -> str:
 ONE = torch.rand(1, 4, 8, 8)
 CASES: dict[str, dict[str, Callable[[Path], str]]] = {
     "Pictures and folders": {
-        "a picture that is not there": lambda here: said(translate.main, saved(here), here / "map.png", here / "out"),
+        "a picture that is not there": lambda here: said(i2i, "translate", saved(here), here / "map.png", here / "out"),
         "a picture that went away after its folder was listed": vanished,
         "an empty file": lambda here: cut_picture(here, 0),
         "a picture cut short": cut_picture,
@@ -336,7 +334,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         "a label outside its range (in a measure)": label_of_a_map,
         "a picture too large for the memory": too_large_for_memory,
         "results that would overwrite their inputs": lambda here: said(
-            translate.main, saved(here), pictures(here / "in", "a.png"), here / "in"
+            i2i, "translate", saved(here), pictures(here / "in", "a.png"), here / "in"
         ),
     },
     "Files of a run": {
@@ -363,7 +361,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         ),
         "an archive that unpacks without end": lambda here: unpacked(here, "a.zip", zipped({"a": bytes(20_000)})),
         "an archive cut short": lambda here: fetched(here, zipped(CYCLEGAN)[:9000]),
-        "a data set that may not be passed on": lambda here: said(data_command.main, "fetch", "cityscapes"),
+        "a data set that may not be passed on": lambda here: said(i2i, "data", "fetch", "cityscapes"),
         "weights of the literature's measures that are not found": lambda here: raised(
             CatInception, here / "weights.pth"
         ),

@@ -25,6 +25,8 @@ LAYERS = [
     "train",
     "results metrics",
     "translate export evaluate",
+    "compress",
+    "cli",
 ]
 
 
@@ -132,7 +134,7 @@ def test_only_what_was_asked_for_is_fetched_and_nothing_served():
     found = {name: set(re.findall(fetching, path.read_text())) for name, path in modules("i2i_lib").items()}
     assert {name: calls for name, calls in found.items() if calls} == {
         "i2i_lib.data.downloads": {"requests.get", "retrieve"},
-        "i2i_lib.metrics.__main__": {"download_url_to_file"},
+        "i2i_lib.cli.data": {"download_url_to_file"},
         "i2i_lib.metrics.networks.literature": {"hub.load"},  # of a copy on disk
     }
 

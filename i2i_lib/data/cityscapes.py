@@ -14,7 +14,7 @@ from torch import Tensor
 
 from i2i_lib.data.pictures import to_tensor
 from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
-from i2i_lib.files import root
+from i2i_lib.files import data_folder
 
 _PHOTO = "leftImg8bit/{}_leftImg8bit.png"
 _LABEL_MAP, _INSTANCES = "gtFine/{}_gtFine_labelIds.png", "gtFine/{}_gtFine_instanceIds.png"
@@ -80,7 +80,7 @@ def load_cityscapes(
 
 def cityscapes_folder(path: str | None = None) -> Path:
     """Folder of the data set; FileNotFoundError with the way to get it if it is not there."""
-    folder = Path(path) if path else root() / "data" / "cityscapes"
+    folder = Path(path) if path else data_folder() / "cityscapes"
     if missing := [part for part in ("gtFine", "leftImg8bit") if not (folder / part).is_dir()]:
         raise FileNotFoundError(
             f"{folder} does not hold the folder {' and '.join(missing)}. Cityscapes may not be passed on: register at "

@@ -10,7 +10,7 @@ import requests
 from tqdm.auto import tqdm
 
 from i2i_lib.archives import CHUNK, unpack
-from i2i_lib.files import exclusive, read_json, root, sha256, write_json
+from i2i_lib.files import data_folder, exclusive, read_json, sha256, write_json
 
 CYCLEGAN = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 PIX2PIX = "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -60,7 +60,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     ConnectionError where the server cannot be reached or cuts the connection again and again; RuntimeError while
     another process fetches the same.
     """
-    folder = folder or root() / "data"
+    folder = folder or data_folder()
     if name == "cityscapes":
         raise ValueError(CITYSCAPES.format(folder=folder / name))
     if name not in SOURCES:
@@ -92,10 +92,14 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     return target
 
 
+def known_sets() -> dict[str, str]:
+    """The data sets that can be fetched, each with what it holds."""
+    return {name: source.about for name, source in SOURCES.items()} | {"cityscapes": "how to get it by hand"}
+
+
 def listing() -> str:
     """The data sets that can be fetched, a line each."""
-    known = {name: source.about for name, source in SOURCES.items()} | {"cityscapes": "how to get it by hand"}
-    return "known data sets:\n" + "\n".join(f"  {name:24}{about}" for name, about in known.items())
+    return "known data sets:\n" + "\n".join(f"  {name:24}{about}" for name, about in known_sets().items())
 
 
 def _download(source: Source, folder: Path, name: str) -> Path:

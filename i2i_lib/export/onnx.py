@@ -1,4 +1,4 @@
-"""Export a generator as one ONNX file: `python -m i2i_lib.export STUDENT --to onnx --precision int8`.
+"""Export a generator as one ONNX file: `i2i export STUDENT --precision int8`.
 
 The file holds the fused network, written operator by operator: every border is a Pad of its own or a symmetric one, and
 nothing in it depends on the picture's size. Pictures of any size are padded and cropped in it as `translate` does. It
@@ -8,6 +8,7 @@ appears under its name only after ONNX Runtime has reproduced with it PyTorch's 
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,6 +114,25 @@ def export_onnx(
     path = Path(out) if out else student.with_name(f"{student.name}-{precision}.onnx")
     atomic_write(path, data)
     return Exported(path, precision, len(data), largest, psnr)
+
+
+def onnx_file(generator: InceptionGenerator) -> bytes:
+    """Content of a generator's file for pictures of any size, in float32 and unchecked: to time, not to publish."""
+    return _model(fuse(generator), half=False, any_size=True).SerializeToString()
+
+
+def milliseconds(model: Path | str | bytes, size: int, *, threads: int = 1, repeats: int = 30) -> float:
+    """Latency of one colour picture of `size` pixels in ONNX Runtime on the CPU: the fastest of `repeats` runs.
+
+    The fastest, since whatever else the machine does can only add to it.
+    """
+    running, times = session(model, threads=threads), []
+    source = np.zeros((1, 3, size, size), np.float32)
+    for _ in range(repeats):
+        started = time.perf_counter()
+        running.run(None, {"source": source})
+        times.append(1000 * (time.perf_counter() - started))
+    return min(times)
 
 
 def session(model: Path | str | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:

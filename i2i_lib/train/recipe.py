@@ -1,6 +1,6 @@
 """One place for a training: the recipe that decides it, and all that is built from it.
 
-A recipe is JSON: the fingerprint of its training, and the file of `accelerate launch -m i2i_lib.train RUN/config.json`.
+A recipe is JSON: the fingerprint of its training, and the file of `i2i train RUN/config.json`.
 However many processes share it, a training is the same up to rounding, and one goes on where another has stopped.
 """
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from accelerate import PartialState
 from torch import nn
 
 from i2i_lib.checkpoint import (
@@ -217,10 +216,17 @@ def _inputs(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return values
 
 
-def launch(path: Path) -> None:
-    """Train by the recipe at `path`, together with the other processes of the launch; the first writes the result."""
+def launch(path: Path) -> Path:
+    """Train by the recipe at `path`, together with the other processes of the launch; the first writes the result.
+
+    Returns the path of the trained generator, without suffix.
+    """
     recipe, folder = load_recipe(path), path.resolve().parent
-    state = PartialState(cpu=not torch.cuda.is_available())  # forms the group: NCCL on GPUs, gloo on CPUs
+    processes, state = int(os.environ.get("WORLD_SIZE", "1")), None
+    if processes > 1:
+        from accelerate import PartialState  # imported here: one process needs no launcher
+
+        state = PartialState(cpu=not torch.cuda.is_available())  # forms the group: NCCL on GPUs, gloo on CPUs
     device = set_up(recipe.threads)
     task = load_saved_task(folder / recipe.task)
     trainer, batches, run = build(recipe, folder, task, device)
@@ -228,11 +234,13 @@ def launch(path: Path) -> None:
     generator = trainer.result(batches)  # by all: statistics may be those of every process's batches
     if rank() == 0:
         provenance = {"seconds": rows[-1]["seconds"], "task": task.name, "seed": recipe.seed}
-        provenance |= {"processes": state.num_processes, "training": asdict(recipe.training)}
+        provenance |= {"processes": processes, "training": asdict(recipe.training)}
         save_generator(generator, folder / recipe.result, provenance=provenance)
         sides = {"-discriminator": trainer}
         if task.family == "cyclegan" and not recipe.teacher:
             sides = {"-discriminator": trainer.ab, "-discriminator-back": trainer.ba}
         for suffix, side in sides.items():
             save_discriminator(side.discriminator, folder / f"{recipe.result}{suffix}", provenance=provenance)
-    state.destroy_process_group()
+    if state:
+        state.destroy_process_group()
+    return folder / recipe.result

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from i2i_lib.data.tiles import Task, encode
 from i2i_lib.files import atomic_write
@@ -70,7 +69,7 @@ def read_frames(folder: Path) -> dict[int, bytes]:
 
 def picture_row(images: Tensor) -> bytes:
     """The images [N, 3, H, W], uint8 or float in [-1, 1], side by side as one WebP file."""
-    row = make_grid(quantise(images).cpu(), nrow=len(images), padding=0).permute(1, 2, 0).numpy()
+    row = torch.cat([*quantise(images).cpu()], -1).permute(1, 2, 0).contiguous()
     file = BytesIO()
-    Image.fromarray(row).save(file, "WEBP", quality=_QUALITY)
+    Image.fromarray(row.numpy()).save(file, "WEBP", quality=_QUALITY)
     return file.getvalue()

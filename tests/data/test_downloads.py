@@ -10,7 +10,7 @@ from server import CYCLEGAN, PIX2PIX, picture, taped, zipped
 
 from i2i_lib import data
 from i2i_lib.archives import unpack
-from i2i_lib.data import __main__ as data_command
+from i2i_lib.cli.__main__ import main
 from i2i_lib.data import downloads
 from i2i_lib.data.downloads import Source, fetch
 
@@ -133,22 +133,24 @@ def test_a_refused_archive_leaves_nothing_behind(server, tmp_path):
 
 
 def test_the_command_line_lists_and_explains(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(downloads, "root", lambda: tmp_path)
+    monkeypatch.setattr(downloads, "data_folder", lambda: tmp_path / "data")
     for arguments in ([], ["fetch"], ["get", "maps"]):
-        assert data_command.main(arguments) == 2
-        assert re.search(r"fetch NAME.*horse2zebra .*maps .*cityscapes", capsys.readouterr().err, re.S)
-    assert data_command.main(["fetch", "horses"]) == 1
+        assert main(["data", *arguments]) == 1
+        assert re.search(r"error: .*(i2i data --help|i2i data list)", capsys.readouterr().err)
+    assert main(["data", "list"]) == 0
+    assert re.search(r"horse2zebra .*maps .*cityscapes", capsys.readouterr().out, re.S)
+    assert main(["data", "fetch", "horses"]) == 1
     assert re.search("unknown data set 'horses'\nknown data sets:\n  horse2zebra", capsys.readouterr().err)
     server.content = taped(PIX2PIX)
-    assert data_command.main(["fetch", "maps"]) == 0
+    assert main(["data", "fetch", "maps"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "data" / "maps")
-    assert data_command.main(["check", str(tmp_path)]) == 0
+    assert main(["data", "check", str(tmp_path)]) == 0
     (tmp_path / "data" / "maps" / "val" / "1.png").write_bytes(b"")
-    assert data_command.main(["check", str(tmp_path)]) == 1
+    assert main(["data", "check", str(tmp_path)]) == 1
     assert re.search(r"val/1\.png is empty", capsys.readouterr().out)
 
 
 def test_recorded_checksums_are_documented():
-    readme = (downloads.root() / "data" / "README.md").read_text()
+    readme = (downloads.data_folder() / "README.md").read_text()
     for name, source in downloads.SOURCES.items():
         assert f"`{name}`" in readme and source.url in readme and (source.sha256 or name) in readme

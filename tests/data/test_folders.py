@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_lib.data import __main__ as data_command
+from i2i_lib.cli.__main__ import main
 from i2i_lib.data import folders, picture_cache
 from i2i_lib.data.batches import paired_batches, unpaired_batches
 from i2i_lib.data.picture_cache import FileImages
@@ -148,7 +148,7 @@ def test_what_cannot_be_a_task_says_why(tmp_path, monkeypatch):
         (tmp_path / "one" / "trainB" / f"{name}.jpg").touch()
     with pytest.raises(ValueError, match=r"trainB holds 5 files \(a\.jpg, b\.jpg, x\.jpg, …\) of 0 bytes: copy them"):
         load(tmp_path / "one")
-    monkeypatch.setattr(folders, "root", lambda: tmp_path)
+    monkeypatch.setattr(folders, "data_folder", lambda: tmp_path / "data")
     with pytest.raises(FileNotFoundError, match=r"data/horse2zebra does not exist: `.* fetch horse2zebra` downloads"):
         load_task("zebra2horse", image_size=12)
 
@@ -309,14 +309,14 @@ def test_check_says_it_in_any_locale(tmp_path, monkeypatch):
     (tmp_path / "in" / "café.png").write_text("no picture")
     said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", said)
-    assert data_command.main(["check", str(tmp_path / "in")]) == 1
+    assert main(["data", "check", str(tmp_path / "in")]) == 1
     said.seek(0)
     assert r"caf\xe9.png is not a picture" in (text := said.read()) and r"1 sub-folder (\xfcber)" in text
 
 
 def test_check_finds_what_training_would_meet(tmp_path, capsys):
     def check(folder, *layout):
-        status = data_command.main(["check", str(folder), *layout])
+        status = main(["data", "check", str(folder), *(["--layout", *layout] if layout else [])])
         return status, capsys.readouterr().out
 
     fill(tmp_path / "in" / "trainA", numbered(4))
@@ -345,7 +345,7 @@ def test_check_finds_what_training_would_meet(tmp_path, capsys):
     assert check(tmp_path / "photos") == (0, f"every picture can be read\n{below}\n")
     (tmp_path / "empty").mkdir()
     assert check(tmp_path / "empty")[0] == 1
-    assert data_command.main(["check", str(tmp_path / "nowhere")]) == 1
+    assert main(["data", "check", str(tmp_path / "nowhere")]) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
 
 

@@ -10,10 +10,10 @@ import torch
 from toys import tiles, trained
 
 from i2i_lib.checkpoint import load_info, save_generator
+from i2i_lib.cli.__main__ import main
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, encode
-from i2i_lib.export import __main__ as export_command
 from i2i_lib.export import onnx as export
 from i2i_lib.export.onnx import export_onnx, session
 from i2i_lib.metrics.pairs import quantise
@@ -168,8 +168,8 @@ def test_a_file_that_disagrees_is_not_published(folder, monkeypatch):
 
 
 def test_the_command_line(folder, tmp_path, capsys):
-    made = ["--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "32"]
-    assert export_command.main([f"{folder / 'batch'}.safetensors", *made]) == 0, "as a shell completes it"
+    made = ["--out", str(tmp_path / "a.onnx"), "--size", "32"]
+    assert main(["export", f"{folder / 'batch'}.safetensors", *made]) == 0, "as a shell completes it"
     assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
     save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
     for arguments, sentence in {
@@ -177,6 +177,6 @@ def test_the_command_line(folder, tmp_path, capsys):
         ("--size", "big"): "--size is a number of pixels or dynamic, got 'big'",
         ("--size", "30"): "multiples of 4, got 30 x 30",
     }.items():
-        assert export_command.main([str(tmp_path / "alone"), *arguments]) == 1
+        assert main(["export", str(tmp_path / "alone"), *arguments]) == 1
         assert re.search(sentence, capsys.readouterr().err)
     assert not np.any([path.suffix == ".onnx" and path.name != "a.onnx" for path in tmp_path.iterdir()])

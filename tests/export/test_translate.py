@@ -10,10 +10,11 @@ from PIL import Image
 from toys import network, same
 
 from i2i_lib import translate as module
-from i2i_lib.checkpoint import build, save_generator
+from i2i_lib.checkpoint import build, load_generator, save_generator
+from i2i_lib.cli.__main__ import main
 from i2i_lib.config import cat_spade_teacher, cat_teacher
-from i2i_lib.data.pictures import read_picture
-from i2i_lib.translate import main, translate
+from i2i_lib.data.pictures import read_picture, write_picture
+from i2i_lib.translate import translate
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_a_folder_with_bad_files_goes_on_and_tells(student, generator, tmp_path,
     (tmp_path / "in" / "text.jpg").write_text("hello")
     Image.new("L", (9, 9)).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "notes.txt").write_text("not a picture, and not meant as one")
-    assert main([student + ".safetensors", str(tmp_path / "in"), str(tmp_path / "deep" / "out")]) == 1
+    assert main(["translate", student + ".safetensors", str(tmp_path / "in"), str(tmp_path / "deep" / "out")]) == 1
     said = capsys.readouterr().err
     for message in (r"in/empty\.jpg", r"in/text\.jpg", r"in/a\.png would overwrite what a\.jpg"):
         assert len(re.findall(message, said)) == 1
@@ -116,9 +117,11 @@ def test_what_is_not_a_picture_that_can_be_read_is_said(student, tmp_path, capsy
 
 def test_files_patterns_and_sizes(student, tmp_path, capsys):
     fill(tmp_path / "in", "a.jpg", "b.png", size=(80, 40))
-    assert main([student, str(tmp_path / "in" / "a.jpg"), str(tmp_path / "one.png"), "--max-side", "20"]) == 0
+    assert (
+        main(["translate", student, str(tmp_path / "in" / "a.jpg"), str(tmp_path / "one.png"), "--max-side", "20"]) == 0
+    )
     assert read_picture(tmp_path / "one.png").shape == (3, 10, 20)
-    assert main([student, str(tmp_path / "in" / "*.[jp][pn]g"), str(tmp_path / "out")]) == 0
+    assert main(["translate", student, str(tmp_path / "in" / "*.[jp][pn]g"), str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
     for arguments, message in [
         ([student, str(tmp_path / "in" / "b.png"), str(tmp_path / "in" / "b.png")], "would overwrite"),
@@ -127,7 +130,7 @@ def test_files_patterns_and_sizes(student, tmp_path, capsys):
         ([str(tmp_path / "none"), str(tmp_path / "in"), str(tmp_path)], r"none\.json"),
         ([student, str(tmp_path / "in"), str(tmp_path / "out"), "--max-side", "0"], "must be at least 1, got 0"),
     ]:
-        assert main(arguments) == 1
+        assert main(["translate", *arguments]) == 1
         assert re.search(message, capsys.readouterr().err)
 
 
@@ -136,6 +139,6 @@ def test_the_example_in_the_documentation_runs(student, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^    (.+)$", module.__doc__ or "", re.M)
     code = "\n".join(lines).replace("runs/cpu/earth/seed0/student-gcka", student)
-    names = ("load_generator", "translate", "read_picture", "write_picture")
-    exec(code, {name: getattr(module, name) for name in names})
+    names = (load_generator, translate, read_picture, write_picture)
+    exec(code, {name.__name__: name for name in names})
     assert len(lines) == 3 and read_picture("satellite.png").shape == read_picture("map.png").shape

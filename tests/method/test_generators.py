@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from goldens import golden
-from torch import nn
+from goldens import golden, widely_used_resnet
+from goldens import official as official_inception
 from toys import label_map, network, same
 
 from i2i_lib.checkpoint import build
@@ -21,7 +21,7 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.official import from_cat_state_dict
+from i2i_lib.official import from_cat_state_dict, from_resnet_state_dict
 
 
 @pytest.mark.parametrize("name", ["inception_instance", "inception_batch", "student_instance", "student_batch"])
@@ -46,74 +46,35 @@ def test_only_without_norms_a_discriminator_sees_how_large_values_are(norm, fact
     torch.testing.assert_close(net(2 * image), factor * net(image), atol=1e-3, rtol=1e-3)
 
 
-class Residual(nn.Module):
-    def __init__(self, conv_block):
-        super().__init__()
-        self.conv_block = conv_block
-
-    def forward(self, x):
-        return x + self.conv_block(x)
-
-
-def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
-    """The pix2pix/CycleGAN code's generator, laid out and numbered as there, written down a second time."""
-    bias = norm == "instance"
-
-    def norm_of(c):
-        return nn.InstanceNorm2d(c) if bias else nn.BatchNorm2d(c)  # theirs has no scale and shift
-
-    def conv(i, o, k, stride=1, padding=0):
-        return nn.Conv2d(i, o, k, stride, padding, bias=bias)
-
-    def block_conv(c):
-        if not separable:
-            return conv(c, c, 3)
-        net = nn.Module()
-        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c, bias=bias), norm_of(c), conv(c, c, 1))
-        net.forward = lambda x: net.conv(x)  # type: ignore[method-assign]
-        return net
-
-    def block(c):
-        first = [nn.ReflectionPad2d(1), block_conv(c), norm_of(c), nn.ReLU()]
-        return Residual(
-            nn.Sequential(*first, *[nn.Dropout(0.5)] * dropout, nn.ReflectionPad2d(1), block_conv(c), norm_of(c))
-        )
-
-    def up(i, o):
-        return [nn.ConvTranspose2d(i, o, 3, 2, 1, output_padding=1, bias=bias), norm_of(o), nn.ReLU()]
-
-    b = base
-    net = nn.Module()
-    net.model = nn.Sequential(
-        *(nn.ReflectionPad2d(3), conv(3, b, 7), norm_of(b), nn.ReLU()),
-        *(conv(b, 2 * b, 3, 2, 1), norm_of(2 * b), nn.ReLU(), conv(2 * b, 4 * b, 3, 2, 1), norm_of(4 * b), nn.ReLU()),
-        *(block(4 * b) for _ in range(n_blocks)),
-        *(*up(4 * b, 2 * b), *up(2 * b, b)),
-        *(nn.ReflectionPad2d(3), nn.Conv2d(b, 3, 7), nn.Tanh()),
-    )
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
-    return net.eval()
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("n_blocks", [6, 9])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_resnets_of_the_widely_used_repository_load(norm, dropout, n_blocks, prefix):
+    """To equal pictures; and the state dict's own tensors are left as they were."""
+    official = widely_used_resnet(norm, dropout=dropout, n_blocks=n_blocks)
+    state = {f"{prefix}{name}": value for name, value in official.state_dict().items()}
+    before = dict(state)
+    image = torch.rand(2, 3, 24, 32) * 2 - 1
+    with torch.no_grad():
+        ours = from_resnet_state_dict(state)
+        torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
+    assert ours.config == ResnetConfig(4, n_blocks, norm) and not ours.training
+    assert state.keys() == before.keys() and all(state[name] is before[name] for name in before)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"norm": "instance", "dropout": False},
-        {"norm": "batch", "dropout": True},
-        {"norm": "batch", "dropout": True, "separable": True},
-    ],
-    ids=["cyclegan", "pix2pix", "gan-compression"],
-)
-def test_resnets_of_the_widely_used_repository_load(options):
-    official = widely_used_resnet(**options)
+def test_a_separable_resnet_loads():
+    official = widely_used_resnet("batch", dropout=True, separable=True)
     image = torch.rand(2, 3, 24, 32) * 2 - 1
     with torch.no_grad():
         ours = from_cat_state_dict(official.state_dict())
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
     assert isinstance(ours, ResnetGenerator)
+
+
+def test_another_network_is_no_resnet():
+    with pytest.raises(ValueError, match="of an InceptionGenerator, not of a ResNet: use from_cat_state_dict"):
+        from_resnet_state_dict(official_inception())
 
 
 CONFIGS = {

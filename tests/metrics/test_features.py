@@ -150,7 +150,7 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     found, missing = literature.available_extractors()
     assert found == [] and len(missing) == 2
-    assert missing[0].startswith("FID and KID are left out: their weights were not found; `python -m i2i_lib.metrics`")
+    assert missing[0].startswith("FID and KID are left out: their weights were not found; `i2i data weights`")
     assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2" in missing[1]
     monkeypatch.setenv("I2I_INCEPTION", str(tmp_path / "absent.pth"))
     with pytest.raises(

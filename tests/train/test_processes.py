@@ -24,12 +24,12 @@ from toys import FAMILIES
 
 from i2i_book.runs import root
 from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
+from i2i_lib.cli.__main__ import main
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import save_task
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
-from i2i_lib.train.__main__ import main
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.recipe import Recipe, _sync_batch_norm, launch, load_recipe, save_recipe
@@ -116,7 +116,7 @@ def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(folder):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     started = subprocess.Popen(
-        [*command, "-m", "i2i_lib.train", str(folder / "config.json")],
+        [*command, "-m", "i2i_lib.cli", "train", str(folder / "config.json")],
         cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root())},
     )  # fmt: skip
@@ -143,5 +143,5 @@ def test_a_launch_that_fails_gives_its_reason_in_a_sentence(error, monkeypatch, 
     def fail(path):
         raise error(f"no luck with {path.name}")
 
-    monkeypatch.setattr("i2i_lib.train.__main__.launch", fail)
-    assert main(["config.json"]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
+    monkeypatch.setattr("i2i_lib.train.recipe.launch", fail)
+    assert main(["train", "config.json"]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"

@@ -2,7 +2,7 @@
 FD-DINOv2 and KD-DINOv2.
 
 Their weights come with no package. Where they are not found an extractor raises `WeightsMissing`, whose message names
-the way to get them. Only `python -m i2i_lib.metrics` downloads anything.
+the way to get them. Only `i2i data weights` downloads anything.
 """
 
 import io
@@ -105,7 +105,7 @@ class Inception(Extractor):
     resize = "antialiased bicubic to 299"
 
     def __init__(self, weights: Path | str | None = None, device: str | torch.device = "cpu") -> None:
-        help = "`python -m i2i_lib.metrics` downloads them"
+        help = "`i2i data weights` downloads them"
         path = find_weights(weights, "I2I_INCEPTION", INCEPTION_FILES, "FID and KID", help)
         if not (found := sha256(path)).startswith(INCEPTION_PREFIX):
             raise ValueError(f"{path} has sha256 {found}: expected the weights that begin with {INCEPTION_PREFIX}")
