@@ -113,7 +113,7 @@ def cost_table(configs: Sequence[PrunableConfig], image_size: int) -> pd.DataFra
     )
 
 
-def evaluated_costs(teacher: Prunable, budget: float, image_size: int) -> list[int]:
+def evaluated_costs(teacher: Prunable, budget: float, image_size: int, min_width: int | None = None) -> list[int]:
     """The exact MACs of every student that the binary search tries, in order."""
     evaluated = []
 
@@ -121,7 +121,7 @@ def evaluated_costs(teacher: Prunable, budget: float, image_size: int) -> list[i
         evaluated.append(generator_macs(student, image_size, "exact"))
         return evaluated[-1]
 
-    prune(teacher, budget, image_size=image_size, cost=noted_cost)
+    prune(teacher, budget, image_size=image_size, min_width=min_width, cost=noted_cost)
     return evaluated
 
 
@@ -224,12 +224,14 @@ def draw_family(
     return figure
 
 
-def rival_plans(teacher: Prunable, budget: float, image_size: int, random: int = 20) -> dict[str, ChannelPlan]:
+def rival_plans(
+    teacher: Prunable, budget: float, image_size: int, min_width: int | None = None, random: int = 20
+) -> dict[str, ChannelPlan]:
     """Plans of the same budget by uniform narrowing and by so many random rankings."""
     rankings = {"uniform": uniform_scales(teacher)}
     rankings |= {f"random {i}": random_scales(teacher, i) for i in range(random)}
     return {
-        name: prune(teacher, budget, image_size=image_size, cost="exact", scales=scales)
+        name: prune(teacher, budget, image_size=image_size, min_width=min_width, cost="exact", scales=scales)
         for name, scales in rankings.items()
     }
 
