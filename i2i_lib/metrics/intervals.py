@@ -7,7 +7,7 @@ supports no claim; nor do two, whose spread is hardly known.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from i2i_lib.results import MEASURES
 SEEDS_OF_A_CLAIM = 3
 LEVEL = 0.05  # share of false claims that is accepted; an interval holds the truth in 1 - LEVEL of all cases
 UPPER = 1 - LEVEL / 2  # quantile at the upper end of a 95 % interval
-LEAST = -690.0  # logarithm of the least p-value that is told from 0
+LEAST, GREATEST = -690.0, 1 - 1e-9  # logarithm of the least p-value that is told from 0, and the greatest from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,16 @@ def half_width(parts: Sequence[Part], level: float = LEVEL) -> float:
 def p_value(difference: float, parts: Sequence[Part]) -> float:
     """Two-sided p-value of a mean difference: the level at which the end of its interval reaches 0."""
 
-    def beyond(logarithm: float) -> float:
-        return half_width(parts, exp(logarithm)) - abs(difference)
+    def beyond(logarithm: float) -> float:  # on logarithmic scales, where it is almost a straight line
+        return log(half_width(parts, exp(logarithm)) / abs(difference))
 
-    if beyond(0.0) >= 0:  # no difference, or the width 0 of one that never varies
-        return float(difference == 0)
-    return 0.0 if beyond(LEAST) <= 0 else exp(root_scalar(beyond, bracket=(LEAST, 0.0), method="brentq").root)
+    if difference == 0:
+        return 1.0
+    if half_width(parts, exp(LEAST)) <= abs(difference):  # also where nothing varies
+        return 0.0
+    if half_width(parts, GREATEST) >= abs(difference):
+        return 1.0
+    return exp(root_scalar(beyond, bracket=(LEAST, log(GREATEST)), method="brentq").root)
 
 
 def one_sided_p_value(difference: float, parts: Sequence[Part]) -> float:
