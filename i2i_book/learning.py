@@ -39,7 +39,7 @@ def steps_table(homes: Sequence[Path], students: Sequence[str], reference: str =
 
 
 def _l1_log(folder: Path) -> list[dict[str, float]]:
-    """The loss log of a training with `recon` as the plain L1 distance to the truth; empty if it did not learn by it."""
+    """The loss log of a training with `recon` as the plain L1 distance to the truth; empty if it did not learn so."""
     paths = folder / "config.json", folder / "losses.jsonl"
     if not all(path.exists() for path in paths):
         return []

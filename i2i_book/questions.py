@@ -79,8 +79,9 @@ class Answer:
         if not self.shown:
             asked = "as good as" if q.margin else "better than"
             return f"In {measure}, it is {self.verdict} that {q.better} is {asked} {q.worse}."
-        verdict = self.verdict if q.margin is None else f"as good within {q.margin:.0%}"
-        return f"In {measure}, {q.better} is {verdict} {'as' if q.margin else 'than'} {q.worse} ({p})."
+        if q.margin:
+            return f"In {measure}, {q.better} is as good as {q.worse} (within {100 * q.margin:.0f} %; {p})."
+        return f"In {measure}, {q.better} is {self.verdict} than {q.worse} ({p})."
 
     def power(self, trainings: int | None = None) -> float:
         """How often a difference that matters would be shown where Holm is strictest: at the level over the family.
@@ -182,8 +183,8 @@ def questions_table() -> pd.DataFrame:
             "task": f"`{q.task}`",
             "measure": MEASURES[q.measure].label,
             "question": q.text,
-            "test": f"not worse by {q.margin:.0%}" if q.margin else "two-sided",
-            "power is for": "no difference" if q.margin else f"{q.matters:.0%}",
+            "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
+            "power is for": "no difference" if q.margin else f"{100 * q.matters:.0f} %",
         }
         for q in questions()
     ]
@@ -198,7 +199,7 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
         rows[f"{a.question.task}: {a.question.text}"] = {
             "measure": MEASURES[c.measure].label,
             "difference": f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f})",
-            "of the teacher's": f"{c.difference / abs(a.teacher):+.1%}",
+            "of the teacher's": f"{100 * c.difference / abs(a.teacher):+.1f} %",
             "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
             "p": p_text(a.p),
             "p, Holm": p_text(a.adjusted),
@@ -211,7 +212,7 @@ def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
     """The power of each question with more trainings: a row for each answer with enough seeds to know their spread."""
     rows = {
         f"{a.question.task}: {a.question.text}": {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
-        | {"of the variance, places": f"{_share(a.comparison.parts):.0%}"}
+        | {"of the variance, places": f"{100 * _share(a.comparison.parts):.0f} %"}
         for a in answers
         if a.comparison.seeds >= SEEDS_OF_A_CLAIM
     }
@@ -224,7 +225,7 @@ def pilot_text(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     if table.empty:
         return ""
     return (
-        f"## The power to expect\n\nFrom the spread in the recording `{pilot()}`, on which this plan was made and which "
+        f"## The power to expect\n\nFrom the spread in the recording `{pilot()}`, on which this plan was made and that "
         "answers none of its questions: how often so many seeds would show the difference that matters.\n\n"
         f"{markdown(table, 'question')}\n"
     )

@@ -24,7 +24,7 @@ def tables(folder: Path) -> str:
     parts = []
     planned = [] if folder.name == pilot() else planned_answers(evaluations)
     if planned := [answer for answer in planned if answer.comparison.seeds >= SEEDS_OF_A_CLAIM]:
-        parts.append("**Answers to the questions of {doc}`plan`**, corrected for the number of all of them")
+        parts.append("**Answers to the questions of {doc}`/plan`**, corrected for the number of all of them")
         parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]

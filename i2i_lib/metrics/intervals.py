@@ -22,7 +22,7 @@ from i2i_lib.results import MEASURES
 SEEDS_OF_A_CLAIM = 3
 LEVEL = 0.05  # share of false claims that is accepted; an interval holds the truth in 1 - LEVEL of all cases
 UPPER = 1 - LEVEL / 2  # quantile at the upper end of a 95 % interval
-LEAST, GREATEST = -690.0, 1 - 1e-9  # logarithm of the least p-value that is told from 0, and the greatest from 1
+LEAST, GREATEST = -300.0, 1 - 1e-9  # logarithm of the least p-value that is told from 0, and the greatest from 1
 
 
 @dataclass(frozen=True, slots=True)
