@@ -15,12 +15,15 @@ QUESTIONS = {
     "is the network worth having": ("teacher", "look-up"),
     "is the student worth having": ("gcka", "look-up"),
     "what compression costs": ("gcka", "teacher"),
+    "what compression costs against the Original": ("gcka", "original"),
     "distillation": ("gcka", "none"),
+    "distillation by squared error": ("mse", "none"),
     "kernel alignment against squared error": ("gcka", "mse"),
     "one threshold against uniform narrowing": ("gcka", "uniform"),
     "one threshold against random channels": ("gcka", "random"),
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),
+    "the teacher's weights without distillation": ("inherited-none", "none"),
     "what compression costs from that start": ("inherited", "teacher"),
     "distillation from that start": ("inherited", "inherited-none"),
     "the teacher's pictures in place of the truth": ("pictures", "gcka"),
@@ -57,11 +60,18 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
         few = " over the places of one training; one seed supports" if c.seeds == 1 else "; two seeds support"
         return f"In {label}, {c.model} differs from {c.against} by {found}{few} no claim about another training."
     places = f"{c.blocks} blocks" if c.blocks else "on these test pictures"
+    if c.teachers < c.seeds:
+        places = f"{counted(c.teachers, 'teacher')}, {places}"
     if c.favours is None:
         verdict = f"no difference between {c.model} and {c.against} is shown"
     else:
         verdict = f"{c.model} is {c.verdict} than {c.against}"
     return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 teacher", "2 teachers"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

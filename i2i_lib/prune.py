@@ -32,7 +32,7 @@ class ChannelPlan:
 
     keep: Mapping[str, Channels]  # prunable layer -> kept channels, ascending
     config: PrunableConfig  # the widths that `keep` implies
-    threshold: float | None  # scales above it stay; None if all do
+    threshold: float | None  # scales above it stay, and of the others those that `fill` added; None if all do
     cost: float  # in the unit of the budget
     macs: int  # by the paper's count, whatever the budget was in
 
@@ -70,6 +70,7 @@ def prune(
     min_width: int | None = None,
     cost: Cost = "paper",
     scales: Scales | None = None,
+    fill: bool = False,
 ) -> ChannelPlan:
     """The widest student within `budget` that one global threshold on the scales can give. Changes nothing.
 
@@ -84,6 +85,9 @@ def prune(
         image_size: a side, or height and width, in pixels, as `config.check_image_size` takes them.
         cost: a convention of `macs`, or a function of a config that does not grow when a width shrinks.
         scales: ranks channels by these instead of the teacher's own, with the same names and lengths.
+        fill: then also keeps, one by one from the largest scale down, the channels below the threshold that still fit.
+            A single channel between the blocks may cost several per cent of a small student; students that are to
+            differ in the ranking alone need the same cost.
 
     Raises ValueError where even the narrowest student is over the budget. A budget above the teacher's own cost keeps
     everything, with the threshold None.
@@ -132,11 +136,35 @@ def prune(
             f"a budget of {budget:,} {unit} is below the floor of {costs[index - 1]:,} that min_width={min_width}"
             f" leaves at image size {image_size}: raise the budget or lower min_width"
         )
-    student = config.narrowed(widths_at(thresholds[index]))
+    widths = widths_at(thresholds[index])
+    if fill:
+        widths = _filled(widths, scales, lambda wider: measure(config.narrowed(wider)) <= budget)
+    student = config.narrowed(widths)
     widths = student.ranked_widths
     keep = {name: _largest(layer, widths.get(name, 0)) for name, layer in scales.items()}
     threshold = thresholds[index] if index else None
-    return ChannelPlan(keep, student, threshold, costs[index], generator_macs(student, image_size))
+    return ChannelPlan(keep, student, threshold, measure(student), generator_macs(student, image_size))
+
+
+def _filled(widths: dict[str, int], scales: Scales, fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Widths with every further channel that fits, in the order of the scales; the first layer of equals goes first.
+
+    A layer is passed over from the first of its channels on that does not fit.
+    """
+    waiting = sorted(
+        (-scale, number, name)
+        for number, (name, layer) in enumerate(scales.items())
+        for scale in sorted(layer, reverse=True)[widths[name] :]
+    )
+    full: set[str] = set()
+    for _, _, name in waiting:
+        if name not in full:
+            wider = widths | {name: widths[name] + 1}
+            if fits(wider):
+                widths = wider
+            else:
+                full.add(name)
+    return widths
 
 
 def _largest(scales: Sequence[float], count: int) -> Channels:

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 
 from i2i_book.api import reference
+from i2i_book.claims import markdown
 from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
 from i2i_book.pages.demo import demo_parts
 from i2i_book.pages.dress import add_run_line, fix_links
@@ -28,9 +29,11 @@ from i2i_book.pages.status import (
     status_of,
     status_page,
 )
+from i2i_book.questions import pilot, pilot_text, questions_table
 from i2i_book.recorded.check import check, read_manifest
 from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
+from i2i_lib.results import load_evaluations
 
 # Words of the headline, each linked to its place in the glossary where it comes first.
 HEADLINE_TERMS = ("student", "GCKA", "MACs", "L1", "feature distance")
@@ -61,6 +64,8 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "headline": _headline(preset, pages, (runs if (runs / preset).exists() else kept) / preset / "headline.md"),
         "recorded": _recorded_runs(kept, digest, book.parent / "notebooks", runs),
         "demo": demo_parts(preset, book, runs),
+        "questions": markdown(questions_table(), "no.") + "\n",
+        "pilot": _pilot(kept / pilot() / "results.jsonl"),
         "api": reference(root() / "i2i_lib"),
         "stress": _stress(book / "stress.json"),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
@@ -181,6 +186,11 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
             + "\n:::",
         ]
     return "\n\n".join(filter(None, parts)) + "\n" if parts else "Nothing has been recorded yet.\n"
+
+
+def _pilot(table: Path) -> str:
+    """The power that the pilot foretells: included by the page on the plan."""
+    return pilot_text(load_evaluations(table)) if table.exists() else ""
 
 
 def _read(path: Path) -> Any:

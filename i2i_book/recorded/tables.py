@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, markdown, quality_table
+from i2i_book.questions import pilot, planned_answers, verdicts_table
 from i2i_book.recorded.check import MANIFEST
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
@@ -15,9 +16,16 @@ def recordings(recorded: Path) -> list[Path]:
 
 
 def tables(folder: Path) -> str:
-    """Results of a recording in Markdown: per task its models' quality and, from three seeds on, its claims."""
+    """Results of a recording in Markdown: answers to planned questions, and per task its models and their differences.
+
+    Answers and differences are those of three seeds or more; the recording that the plan was made from answers nothing.
+    """
     table, evaluations = load_table(folder / "results.jsonl"), load_evaluations(folder / "results.jsonl")
     parts = []
+    planned = [] if folder.name == pilot() else planned_answers(evaluations)
+    if planned := [answer for answer in planned if answer.comparison.seeds >= SEEDS_OF_A_CLAIM]:
+        parts.append("**Answers to the questions of {doc}`/plan`**, corrected for the number of all of them")
+        parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]
         parts.append(f"**{task}**, mean ± standard deviation over n seeds")
@@ -25,8 +33,8 @@ def tables(folder: Path) -> str:
         if len(found) >= SEEDS_OF_A_CLAIM:
             parts.append(
                 "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the"
-                " model that it speaks for; where nothing is bold, no difference is shown. Of twenty such intervals one"
-                " excludes 0 by chance."
+                " model that it speaks for. These intervals describe and are not corrected for their number: of twenty"
+                " one excludes 0 by chance."
             )
             parts.append(markdown(answers_table(answers(found)), "question"))
         parts.append(rows.protocol.iloc[0])

@@ -21,11 +21,13 @@ class Protocol:
     quantisation: str
     split: str  # the reference pictures
     count: int  # pictures measured
+    pairs: str = ""  # how pictures are compared with their targets one by one
 
     @property
     def id(self) -> str:
         """One line that is equal for equal protocols."""
-        return f"{self.extractor}; {self.stage}; {self.resize}; {self.quantisation}; {self.split}; n={self.count}"
+        parts = (self.extractor, self.stage, self.resize, self.quantisation, self.pairs, self.split, f"n={self.count}")
+        return "; ".join(filter(None, parts))
 
 
 def quantise(images: Tensor, rounding: Literal["nearest", "down"] = "nearest") -> Tensor:
@@ -48,11 +50,15 @@ def l1(images: Tensor, target: Tensor) -> Tensor:
     return (a - b).abs().mean((1, 2, 3))
 
 
+SSIM = "SSIM per colour channel in Gaussian windows of 11 x 11, sigma 1.5, that fit whole, with population covariances"
+
+
 def ssim(images: Tensor, target: Tensor) -> Tensor:
     """Structural similarity of each pair, [N], float64: at most 1, which equal pictures reach.
 
-    Wang et al. 2004: Gaussian window of 11 x 11 and sigma 1.5, K = (0.01, 0.03), only where the window fits whole;
-    computed per colour channel and averaged.
+    Wang et al. 2004: Gaussian window of 11 x 11 and sigma 1.5, K = (0.01, 0.03), only where the window fits whole,
+    variances and covariance divided by the whole weight; computed per colour channel and averaged. Other libraries
+    differ: torchmetrics also averages over windows that reach beyond the picture.
     """
     a, b = _paired(images, target)
     if min(a.shape[2:]) < 11:

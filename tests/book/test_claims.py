@@ -195,9 +195,9 @@ def test_rows_of_two_protocols_or_of_other_tiles_are_not_averaged(tmp_path):
 
     row = replace(evaluation(0)["results"][0], data="a")
     assert len(table(row, replace(row, seed=1))) == 2
-    with pytest.raises(ValueError, match="task earth was measured with 2 protocols: p, q"):
+    with pytest.raises(ValueError, match="task fluent was measured with 2 protocols: p, q"):
         table(row, replace(row, seed=1, protocol="q"))
-    with pytest.raises(ValueError, match="task earth was measured with 2 sets of tiles: a, b"):
+    with pytest.raises(ValueError, match="task fluent was measured with 2 sets of tiles: a, b"):
         table(row, replace(row, seed=1, data="b"))
 
 
@@ -239,18 +239,18 @@ def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
         save_evaluation(path, rows, values, blocks=[0, 1, 1])
         return path
 
-    homes = [tmp_path / "earth" / f"seed{seed}" for seed in range(3)]
+    homes = [tmp_path / "fluent" / f"seed{seed}" for seed in range(3)]
     evals = [save(home / "eval.json", seed, ["teacher", "gcka"]) for seed, home in enumerate(homes)]
     (tmp_path / "results.jsonl").write_text(collect(evals))
     save(homes[0] / "ablations.json", 0, ["teacher", "half", "gone"])
     save(homes[1] / "ablations.json", 1, ["teacher", "half"], teacher="another")
     found, left_out = load_ablations(tmp_path / "results.jsonl", ["gcka", "half", "double"])
-    assert left_out == ["`ablations.json` of earth is of another teacher: run `make ablations`."]
-    earth = found["earth"]
-    assert [earth.seeds(name) for name in ("gcka", "half", "double", "gone")] == [3, 1, 0, 0]
-    compared = earth.compare("l1", "half")
+    assert left_out == ["`ablations.json` of fluent is of another teacher: run `make ablations`."]
+    ours = found["fluent"]
+    assert [ours.seeds(name) for name in ("gcka", "half", "double", "gone")] == [3, 1, 0, 0]
+    compared = ours.compare("l1", "half")
     assert compared is not None and (compared.seeds, compared.against) == (1, "gcka")
-    assert earth.compare("l1", "double") is None and earth.mean("double", "l1") is None
-    table = student_table(earth, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
+    assert ours.compare("l1", "double") is None and ours.mean("double", "l1") is None
+    table = student_table(ours, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
     assert list(table.index) == ["half", "double"] and table.loc["double", "L1 ↓"] == "not run"
     assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"

@@ -147,6 +147,33 @@ def test_the_search_takes_at_most_13_costs_and_leaves_the_teacher_alone(monkeypa
     assert same(net, before)
 
 
+@pytest.mark.parametrize("scales", [uniform_scales(TEACHER), random_scales(TEACHER, 1), random_scales(TEACHER, 2)])
+@pytest.mark.parametrize("min_width", [2, 5])
+def test_students_filled_up_cost_the_same(scales, min_width):
+    """One channel between the blocks costs several per cent of a small student: too much for a fair comparison."""
+    budget = WHOLE / 3
+    bare, full = (
+        prune.prune(TEACHER, budget, image_size=16, min_width=min_width, scales=scales, fill=fill)
+        for fill in (False, True)
+    )
+    assert bare.cost <= full.cost <= budget < 1.01 * full.cost
+    assert full.threshold == bare.threshold and full.cost == generator_macs(full.config, 16)
+    for name, kept in full.keep.items():
+        assert set(bare.keep[name]) <= set(kept)
+        out = [scale for i, scale in enumerate(scales[name]) if i not in kept]
+        assert not out or max(out) <= min((scales[name][i] for i in kept), default=1.0), (
+            "the largest of each layer stay"
+        )
+        if out:  # no channel of any layer would still have fitted
+            widths = {n: len(k) for n, k in full.keep.items()} | {name: len(kept) + 1}
+            assert generator_macs(TEACHER.config.narrowed(widths), 16) > budget
+
+
+def test_filling_up_takes_nothing_where_the_threshold_fits_exactly():
+    plan = prune.prune(TEACHER, WHOLE, image_size=16, fill=True)
+    assert plan.cost == WHOLE and plan.threshold is None and {n: len(k) for n, k in plan.keep.items()} == NAMES
+
+
 def test_any_monotone_cost_will_do():
     def parameters(config):
         return sum(config.stem) + sum(config.up)

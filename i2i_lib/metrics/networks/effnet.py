@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from i2i_lib.files import sha256
-from i2i_lib.metrics.pairs import Protocol, quantise
+from i2i_lib.metrics.pairs import SSIM, Protocol, quantise
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INPUT_SIZE = 224
@@ -90,6 +90,7 @@ class EffNetFeatures:
             f"feature distance on {len(STAGES)} stages",
             resize=f"antialiased bicubic to {INPUT_SIZE}",
             quantisation="8 bits, rounded",
+            pairs=SSIM,
             split=split,
             count=images,
         )

@@ -1,0 +1,241 @@
+"""Questions asked before the recordings, as `notebooks/questions.yml` lists them, and their answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from i2i_book.claims import counted, markdown
+from i2i_lib.files import root
+from i2i_lib.metrics.intervals import (
+    SEEDS_OF_A_CLAIM,
+    Comparison,
+    Part,
+    compare_models,
+    holm,
+    over_seeds,
+    power,
+    two_one_sided,
+)
+from i2i_lib.results import MEASURES
+
+FORETOLD = (3, 5, 9, 12, 20)  # trainings for which the power is foretold
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a model is better than another one or, with a margin, no worse by more than that."""
+
+    claim: str
+    task: str
+    measure: str
+    better: str
+    worse: str
+    margin: float | None  # share of the teacher's mean; None: is it better?
+    matters: float  # the least difference worth finding, a share of the teacher's mean
+
+    @property
+    def text(self) -> str:
+        """`gcka` better than `uniform`."""
+        return f"`{self.better}` {'as good as' if self.margin else 'better than'} `{self.worse}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the evaluations of a task say to one question of the family."""
+
+    question: Question
+    comparison: Comparison
+    p: float  # of the question's own test; 1 where there are too few seeds for a claim
+    adjusted: float  # by Holm, over the whole family
+    level: float
+    teacher: float  # its mean in the measure
+    family: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the family's level allows a claim."""
+        return self.adjusted <= self.level
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse", "as good as (within 5 %)" or "not shown", with the power that there was."""
+        if self.comparison.seeds < SEEDS_OF_A_CLAIM:
+            return f"not asked of fewer than {SEEDS_OF_A_CLAIM} seeds"
+        if not self.shown:
+            return f"not shown (power {self.power():.2f})"
+        if self.question.margin:
+            return f"as good as (within {100 * self.question.margin:.0f} %)"
+        less = MEASURES[self.question.measure].better == "less"
+        return "better" if (self.comparison.difference < 0) == less else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with its corrected p-value."""
+        q, measure, p = self.question, MEASURES[self.question.measure].label, f"corrected p {p_text(self.adjusted)}"
+        if not self.shown:
+            asked = "as good as" if q.margin else "better than"
+            return f"In {measure}, it is {self.verdict} that {q.better} is {asked} {q.worse}."
+        if q.margin:
+            return f"In {measure}, {q.better} is as good as {q.worse} (within {100 * q.margin:.0f} %; {p})."
+        return f"In {measure}, {q.better} is {self.verdict} than {q.worse} ({p})."
+
+    def power(self, trainings: int | None = None) -> float:
+        """How often a difference that matters would be shown where Holm is strictest: at the level over the family.
+
+        For "as good as", how often equal models would pass. `trainings`: for so many, instead of those there were.
+        """
+        return power(
+            self.comparison.parts,
+            self.question.matters * abs(self.teacher),
+            level=self.level / self.family,
+            one_sided=self.question.margin is not None,
+            trainings=trainings,
+        )
+
+
+@cache
+def _listed() -> dict[str, Any]:
+    return yaml.safe_load((root() / "notebooks" / "questions.yml").read_text())
+
+
+def level() -> float:
+    """The share of families with a false claim that is accepted."""
+    return _listed()["level"]
+
+
+def pilot() -> str:
+    """The recording that the plan was made from."""
+    return _listed()["pilot"]
+
+
+def to_come() -> dict[str, str]:
+    """Models that questions name and that cannot be trained yet, with what each will be."""
+    return _listed()["to come"]
+
+
+def questions() -> list[Question]:
+    """The whole family, in its order."""
+    listed = _listed()
+    found = []
+    for claim, of_claim in listed["claims"].items():
+        for task in of_claim["tasks"]:
+            for asked in of_claim["questions"]:
+                good = "as good" in asked
+                models = (asked["as good"], asked["as"]) if good else (asked["better"], asked["worse"])
+                margin = listed["margin"] if good else None
+                matters = asked.get("matters", listed["margin"])
+                found.append(Question(claim, task, listed["measures"][task], *models, margin, matters))
+    return found
+
+
+def planned_answers(
+    evaluations: Mapping[str, Sequence[Mapping[str, Any]]], family: Sequence[Question] | None = None
+) -> list[Answer]:
+    """Answers to those questions of the family whose models were evaluated: task -> evaluations, one per training.
+
+    p-values are adjusted as if every other question of the family had been asked in vain, so that recordings to come
+    take no claim back. Raises ValueError as `compare_models` does.
+    """
+    family = questions() if family is None else family
+    asked = [(q, found) for q in family if (found := _with_models(evaluations.get(q.task, ()), q))]
+    compared = [compare_models(found, q.measure, q.better, q.worse) for q, found in asked]
+    tests = [_p_value(q, c, found) for (q, found), c in zip(asked, compared, strict=True)]
+    return [
+        Answer(q, c, p, adjusted, level(), _mean_of_teacher(found, q.measure), len(family))
+        for (q, found), c, p, adjusted in zip(asked, compared, tests, holm(tests, len(family)), strict=True)
+    ]
+
+
+def _with_models(evaluations: Sequence[Mapping[str, Any]], question: Question) -> list[Mapping[str, Any]]:
+    """The evaluations that hold both models, and the teacher by which margins are measured."""
+    needed = {question.better, question.worse, "teacher"}
+    return [e for e in evaluations if needed <= e["per_image"].get(question.measure, {}).keys()]
+
+
+def _p_value(question: Question, comparison: Comparison, evaluations: Sequence[Mapping[str, Any]]) -> float:
+    if comparison.seeds < SEEDS_OF_A_CLAIM:
+        return 1.0
+    if question.margin is None:
+        return comparison.p
+    pair = (question.measure, question.better, question.worse)
+    not_worse, _ = two_one_sided(evaluations, *pair, margin=question.margin)
+    return not_worse
+
+
+def _mean_of_teacher(evaluations: Sequence[Mapping[str, Any]], measure: str) -> float:
+    return over_seeds(
+        [sum(values) / len(values) for e in evaluations for values in [e["per_image"][measure]["teacher"]]]
+    ).mean
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def questions_table() -> pd.DataFrame:
+    """The family as a table: a row for each question, numbered."""
+    rows = [
+        {
+            "claim": q.claim,
+            "task": f"`{q.task}`",
+            "measure": MEASURES[q.measure].label,
+            "question": q.text,
+            "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
+            "power is for": "no difference" if q.margin else f"{100 * q.matters:.0f} %",
+        }
+        for q in questions()
+    ]
+    return pd.DataFrame(rows, index=[str(number + 1) for number in range(len(rows))])
+
+
+def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """A row for each answer: the difference with its interval, p-values and the verdict."""
+    rows = {}
+    for a in answers:
+        c, digits = a.comparison, MEASURES[a.question.measure].digits + 1
+        rows[f"{a.question.task}: {a.question.text}"] = {
+            "measure": MEASURES[c.measure].label,
+            "difference": f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f})",
+            "of the teacher's": f"{100 * c.difference / abs(a.teacher):+.1f} %",
+            "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
+            "p": p_text(a.p),
+            "p, Holm": p_text(a.adjusted),
+            "verdict": f"**{a.verdict}**" if a.shown else a.verdict,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """The power of each question with more trainings: a row for each answer with enough seeds to know their spread."""
+    rows = {
+        f"{a.question.task}: {a.question.text}": {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
+        | {"of the variance, places": f"{100 * _share(a.comparison.parts):.0f} %"}
+        for a in answers
+        if a.comparison.seeds >= SEEDS_OF_A_CLAIM
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def pilot_text(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What the pilot's evaluations foretell of the power, in Markdown; empty if they have no model of a question."""
+    table = power_table(planned_answers(evaluations))
+    if table.empty:
+        return ""
+    return (
+        f"## The power to expect\n\nFrom the spread in the recording `{pilot()}`, on which this plan was made and that "
+        "answers none of its questions: how often so many seeds would show the difference that matters.\n\n"
+        f"{markdown(table, 'question')}\n"
+    )
+
+
+def _share(parts: Sequence[Part]) -> float:
+    whole = sum(part.variance for part in parts)
+    return sum(part.variance for part in parts if part.source == "places") / whole if whole else 0.0
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits that say something."""
+    return "< .0001" if p < 1e-4 else f"{p:.2g}"
