@@ -136,14 +136,15 @@ def prune(
             f"a budget of {budget:,} {unit} is below the floor of {costs[index - 1]:,} that min_width={min_width}"
             f" leaves at image size {image_size}: raise the budget or lower min_width"
         )
-    widths = widths_at(thresholds[index])
+    widths, spent = widths_at(thresholds[index]), costs[index]
     if fill:
         widths = _filled(widths, scales, lambda wider: measure(config.narrowed(wider)) <= budget)
+        spent = measure(config.narrowed(widths))
     student = config.narrowed(widths)
     widths = student.ranked_widths
     keep = {name: _largest(layer, widths.get(name, 0)) for name, layer in scales.items()}
     threshold = thresholds[index] if index else None
-    return ChannelPlan(keep, student, threshold, measure(student), generator_macs(student, image_size))
+    return ChannelPlan(keep, student, threshold, spent, generator_macs(student, image_size))
 
 
 def _filled(widths: dict[str, int], scales: Scales, fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:
