@@ -46,11 +46,11 @@ def test_a_chapter_runs_by_hand_and_touches_nothing_else(trained):
     before = files()
     assert by_hand(trained, "03-pruning.ipynb") is None
     new = {str(path.relative_to(trained.folder)) for path, when in files().items() if before.get(path) != when}
-    assert new == {"runs/lab/earth/seed0/plan.json"}
+    assert new == {"runs/lab/fluent/seed0/plan.json"}
 
     shutil.rmtree(trained.folder / "book" / "recorded")
     said = by_hand(trained, "03-pruning.ipynb")
-    assert said and "notebook 02-search-space makes it" in said and "make book PRESET=cpu TASK=earth" in said
+    assert said and "notebook 02-search-space makes it" in said and "make book PRESET=cpu TASK=fluent" in said
 
 
 def test_a_training_killed_thrice_ends_in_the_same_bits(trained):
