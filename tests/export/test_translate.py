@@ -111,7 +111,7 @@ def test_a_folder_with_bad_files_goes_on_and_tells(student, generator, tmp_path,
 def test_what_is_not_a_picture_that_can_be_read_is_said(student, tmp_path, capsys):
     fill(tmp_path / "in", "a.png")
     (tmp_path / "in" / "IMG_1.HEIC").touch()
-    assert main([student, str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert main(["translate", student, str(tmp_path / "in"), str(tmp_path / "out")]) == 0
     assert "not read: other files: 1 of .heic: export those" in capsys.readouterr().err
 
 
