@@ -1,5 +1,6 @@
 """Runs that nobody computed: notebooks as the runner leaves them, rows of results, and a run of two seeds."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,23 @@ from typing import Any
 import nbformat
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from toys import DISCRIMINATORS, TEACHERS, network, trained
 
 from i2i_book.pages.assemble import assemble
 from i2i_book.pages.contents import Page
 from i2i_book.runs import root
-from i2i_lib.checkpoint import save_generator
+from i2i_lib.checkpoint import save_discriminator, save_generator
 from i2i_lib.config import cat_teacher
+from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task, placeless_tiles
 from i2i_lib.files import sha256, write_json
 from i2i_lib.generators import InceptionGenerator
+from i2i_lib.prune import norm_scales
 from i2i_lib.results import EvalResult, collect, save_evaluation
+from i2i_lib.scales import ScaleNote, save_scales
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.recipe import Recipe, save_recipe
+from i2i_lib.train.snapshots import picture_row
 
 CHAPTERS = sorted(path.stem for path in (root() / "notebooks").glob("*.ipynb"))
 MACHINE = {"cpu": "A Processor", "cores": 8, "gpu": "A Large GPU", "os": "Linux"}
@@ -110,3 +119,35 @@ def checkout(folder: Path) -> Path:
 def fill(book: Path, preset: str, digest: tuple[str, str] = ("s", "m")) -> list[Page]:
     """Assemble the book of a checkout, whose notebooks and modules have these checksums."""
     return assemble(preset, lambda *_: digest, book=book, runs=book.parent / "runs")
+
+
+TRAINING = TrainConfig(steps=1000, lr=1e-3)
+
+
+def recipe(**settings: Any) -> Recipe:
+    """How the teacher of `finished_teacher` was trained."""
+    given = {"training": TRAINING, "batch_size": 4} | settings
+    return Recipe("data", TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"], **given)
+
+
+def finished_teacher(home: Path, version: int = 0) -> Path:
+    """A finished run of a teacher alone, as chapters 1, 2 and 5 leave it; returns its folder `home`."""
+    pictures = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    tiles = placeless_tiles(pictures, pictures)
+    save_task(Task("toy", "pix2pix", tiles, tiles, {}), home / "data")
+    teacher = trained(TEACHERS["pix2pix"], version)
+    save_generator(teacher, home / "teacher")
+    save_generator(teacher, home / "student-half")
+    save_discriminator(network(DISCRIMINATORS["pix2pix"]), home / "teacher-discriminator")
+    save_scales([ScaleNote(1000, norm_scales(teacher))], home / "scales")
+    private = home / "train" / "teacher"
+    save_recipe(recipe(), private / "config.json")
+    lines = [{"step": step, "seconds": step / 10, "recon": float(step)} for step in range(1, 1001)]
+    (private / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (private / "snapshots").mkdir(exist_ok=True)
+    for step in (10, 9, 1000):
+        (private / "snapshots" / f"{step}.webp").write_bytes(picture_row(pictures))
+    source(home / "notebooks" / "02-search-space.ipynb", "", **facts("02-search-space", "cpu"))
+    priced = {"params": 1, "macs_exact": 2, "macs_paper": 3, "train_seconds": 100.0, "steps": 1000}
+    save_evaluation(home / "eval.json", [row(0, "teacher", **priced)], {"l1": {"teacher": [0.1, 0.1]}}, blocks=[0, 1])
+    return home

@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import pytest
 import torch
-from fake_run import finished_run, source
+from fake_run import finished_run, finished_teacher, source
 from server import CYCLEGAN, zipped
 from torch import nn
 from toys import GENERATORS, network, tiles, trained
@@ -138,8 +138,8 @@ def run_of(folder: Path, version: int) -> Path:
         finished_run(made)
         for name in ("teacher", "teacher-discriminator"):
             for suffix in (".json", ".safetensors"):
-                source = made / f"runs/gpu/earth/seed{version}/student-gcka{suffix}"
-                shutil.copy(source, made / f"runs/gpu/earth/seed0/{name}{suffix}")
+                source = made / f"runs/gpu/fluent/seed{version}/student-gcka{suffix}"
+                shutil.copy(source, made / f"runs/gpu/fluent/seed0/{name}{suffix}")
     return made / "runs" / "gpu"
 
 
@@ -170,11 +170,16 @@ ARTIFACTS = {
         lambda f, v: export_onnx(student(f.parent, v), f / "a.onnx", size=16), lambda f: sha256(f / "a.onnx")
     ),
     "models": Artifact(
-        lambda f, v: keep(run_of(f, v) / "earth" / "seed0", f / "kept"),
+        lambda f, v: keep(teacher_of(f.parent, v), f / "kept"),
         lambda f: load_generator(f / "kept" / "teacher").state_dict()["head.bias"].tolist(),
     ),
-    "import": Artifact(taken_in, lambda f: [check(f / "gpu")["files"]["earth/seed0/plan.json"]]),
+    "import": Artifact(taken_in, lambda f: [check(f / "gpu")["files"]["fluent/seed0/plan.json"]]),
 }
+
+
+def teacher_of(folder: Path, version: int) -> Path:
+    home = folder / f"teacher{version}"
+    return home if home.exists() else finished_teacher(home, version)
 
 
 def student(folder: Path, version: int) -> Path:
@@ -187,7 +192,7 @@ def student(folder: Path, version: int) -> Path:
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
     artifact, folder = ARTIFACTS[name], tmp_path / "here"
-    monkeypatch.setattr("i2i_book.recorded.pack._model_card", lambda home: "a card")
+    monkeypatch.setattr("i2i_book.recorded.teachers._model_card", lambda home: "a card")
     # Slow, and before anything is written.
     monkeypatch.setattr("i2i_lib.export.onnx._difference", lambda *_: (0.0, 99.0))
     folder.mkdir()

@@ -1,61 +1,27 @@
 """Recorded trainings: kept small, taken up only by a run with the same settings and pictures."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from fake_run import facts, row, source
-from toys import DISCRIMINATORS, TEACHERS, network
+from fake_run import TRAINING, finished_teacher, recipe
+from toys import TEACHERS
 
 from i2i_book.recorded import teachers, trainings
 from i2i_book.recorded.teachers import ROWS, keep
 from i2i_book.recorded.trainings import recorded_training
-from i2i_lib.checkpoint import load_generator, save_discriminator, save_generator
+from i2i_lib.checkpoint import load_generator
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, placeless_tiles
 from i2i_lib.prune import norm_scales
-from i2i_lib.results import save_evaluation
-from i2i_lib.scales import ScaleNote, save_scales
-from i2i_lib.train.adversarial import TrainConfig
-from i2i_lib.train.recipe import Recipe, save_recipe
-from i2i_lib.train.snapshots import picture_row
-
-TRAINING = TrainConfig(steps=1000, lr=1e-3)
-
-
-def recipe(**settings: Any) -> Recipe:
-    return Recipe("data", TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"], TRAINING, batch_size=4, **settings)
+from i2i_lib.train.recipe import save_recipe
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A finished run of the teacher alone, as chapters 1, 2 and 5 leave it."""
-    home = tmp_path / "runs" / "teacher" / "toy" / "seed0"
-    pictures = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    save_task(
-        Task("toy", "pix2pix", placeless_tiles(pictures, pictures), placeless_tiles(pictures, pictures), {}),
-        home / "data",
-    )
-    teacher = network(TEACHERS["pix2pix"])
-    save_generator(teacher, home / "teacher")
-    save_discriminator(network(DISCRIMINATORS["pix2pix"]), home / "teacher-discriminator")
-    save_generator(teacher, home / "student-half")
-    save_scales([ScaleNote(1000, norm_scales(teacher))], home / "scales")
-    private = home / "train" / "teacher"
-    save_recipe(recipe(), private / "config.json")
-    lines = [{"step": step, "seconds": step / 10, "recon": float(step)} for step in range(1, 1001)]
-    (private / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (private / "snapshots").mkdir()
-    for step in (10, 9, 1000):
-        (private / "snapshots" / f"{step}.webp").write_bytes(picture_row(pictures))
-    source(home / "notebooks" / "02-search-space.ipynb", "", **facts("02-search-space", "cpu"))
-    priced = {"params": 1, "macs_exact": 2, "macs_paper": 3, "train_seconds": 100.0, "steps": 1000}
-    save_evaluation(home / "eval.json", [row(0, "teacher", **priced)], {"l1": {"teacher": [0.1, 0.1]}}, blocks=[0, 1])
-    return home
+    return finished_teacher(tmp_path / "runs" / "teacher" / "toy" / "seed0")
 
 
 @pytest.fixture
