@@ -40,6 +40,8 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset, tmp_path):
 
     def trained(given: dict[str, Any], generator: Any, discriminator: Any, **settings: Any) -> tuple[Any, Any]:
         chosen = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+        if chosen["precision"] == "auto":
+            chosen["precision"] = "bf16"
         recipe = Recipe("data", generator, discriminator, TrainConfig(**chosen), 2, **settings)
         trainer, batches, _ = build(recipe, tmp_path, task, torch.device("cpu"))
         return trainer, trainer.step(next(batches(0)))
