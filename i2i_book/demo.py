@@ -106,7 +106,7 @@ def _networks(home: Path, students: Path | None) -> dict[str, Path]:
     if students is None or "teacher" not in found:
         return found
     teacher = load_info(found["teacher"])
-    known = {teacher["sha256"], teacher.get("packed_from")}
+    known = {teacher["sha256"], teacher.get("packed_from"), teacher["provenance"].get("packed_from")} - {None}
     for file in sorted(students.glob("*.safetensors")):
         if load_info(file.with_suffix(""))["provenance"].get("teacher") in known:
             found.setdefault(file.stem, file.with_suffix(""))

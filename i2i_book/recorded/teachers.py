@@ -13,8 +13,10 @@ from i2i_book.recorded.trainings import deciding_settings
 from i2i_book.runner.run import run_notebook
 from i2i_book.runs import root
 from i2i_lib.checkpoint import load_info
+from i2i_lib.data.store import load_saved_task
+from i2i_lib.evaluate import Evaluator, per_image_values
 from i2i_lib.files import atomic_write, place_folder, read_json
-from i2i_lib.results import EvalResult, load_evaluation
+from i2i_lib.results import EvalResult, load_evaluation, save_evaluation
 from i2i_lib.train.snapshots import read_frames
 
 RUN = "teacher"  # the run of `make teacher`, beside those of the presets
@@ -36,8 +38,6 @@ def train(preset: str, task: str) -> Path:
     if students:
         steps.append(("03-pruning", "03-pruning", {}))
     steps += [("04-distillation", f"04-distillation-{arm}", {"arm": arm}) for arm in students]
-    measured = {"arms": students, "original": "resnet" in generators, "into": "eval"}
-    steps.append(("05-evaluation", "05-evaluation", measured))
     for notebook, name, own in steps:
         source = root() / "notebooks" / f"{notebook}.ipynb"
         given = preset_parameters(settings, notebook, task, own.get("generator") or own.get("arm"))
@@ -45,7 +45,20 @@ def train(preset: str, task: str) -> Path:
         page = home / "notebooks" / f"{name}.ipynb"
         log = home / "logs" / page.name
         run_notebook(source, given, log=log, publish=page, threads=settings["threads"], preset=preset)
+    measure(home)
     return home
+
+
+def measure(home: Path) -> None:
+    """Measure every generator in `home` on the test pictures, for the model card, and write `home`/eval.json."""
+    evaluator = Evaluator(load_saved_task(home / "data"), data=load_info(home / "data")["sha256"])
+    found = [evaluator.evaluate("look-up")]
+    for path in sorted(home.glob("*.safetensors")):
+        model = path.stem.removeprefix("student-")
+        if model not in ("data", "teacher-discriminator", "original-discriminator"):
+            found.append(evaluator.evaluate(model, path.with_suffix("")))
+    rows = [model.result for model in found]
+    save_evaluation(home / "eval.json", rows, per_image_values(found), blocks=evaluator.blocks.tolist())
 
 
 def keep(home: Path, target: Path) -> None:

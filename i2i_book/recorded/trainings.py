@@ -27,6 +27,7 @@ class RecordedTraining:
     losses: list[dict[str, float]]
     scales: list[ScaleNote]
     frames: dict[int, bytes]  # step -> WebP file
+    packed_from: str  # SHA-256 of the generator's file before it was rounded, by which its students name it
     made: dict[str, Any]  # `started`, `seconds` of training, `device`, `torch`, `git`
 
 
@@ -63,6 +64,7 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
         noted["losses"],
         load_scales(folder / "scales") if name == "teacher" else [],
         read_frames(folder / "snapshots" / name),
+        load_info(folder / name)["packed_from"],
         noted["made"],
     )
 

@@ -15,6 +15,7 @@ from i2i_book.recorded.trainings import recorded_training
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, placeless_tiles
+from i2i_lib.files import sha256
 from i2i_lib.prune import norm_scales
 from i2i_lib.train.recipe import save_recipe
 
@@ -48,6 +49,7 @@ def test_a_recorded_training_comes_back(home: Path, kept: Path):
     losses = pd.DataFrame(found.losses)
     assert len(losses) == ROWS and losses.step.iloc[-1] == 1000 and losses.recon.mean() == pytest.approx(500.5)
     assert found.made["device"] == "A Large GPU"
+    assert found.packed_from == sha256(home / "teacher.safetensors")
     assert load_generator(kept / "students" / "half").config == TEACHERS["pix2pix"]
     assert "1,000 s" not in (kept / "MODEL_CARD.md").read_text() and "100 s" in (kept / "MODEL_CARD.md").read_text()
 
