@@ -100,8 +100,29 @@ def test_pages_are_light():
     assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 60_000_000
 
 
+def test_a_slider_moves_through_the_snapshots_of_a_training(browser):
+    page = browser.new_page()
+    page.goto((HTML / "notebooks" / "02-search-space.html").as_uri())
+    box = page.locator(".scrubber")
+    images, slider = box.locator("img"), box.get_by_role("slider", name="Step of the training")
+    last = images.count() - 1
+    assert last > 3
+
+    def shown() -> list[int]:
+        return [i for i in range(last + 1) if images.nth(i).is_visible()]
+
+    assert shown() == [last] and slider.get_attribute("aria-valuetext") == box.locator("output").inner_text()
+    slider.press("Home")
+    assert shown() == [0]
+    slider.press("ArrowRight")
+    step = int(images.nth(1).get_attribute("data-step"))
+    assert shown() == [1] and box.locator("output").inner_text() == f"after {step:,} steps"
+    page.close()
+
+
 AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
-JUDGED = ["intro.html", "demo.html", "five-minutes.html", "notebooks/03-pruning.html", "notebooks/05-evaluation.html"]
+JUDGED = ["intro.html", "demo.html", "five-minutes.html", "notebooks/02-search-space.html"]
+JUDGED += ["notebooks/03-pruning.html", "notebooks/05-evaluation.html"]
 
 
 @pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
