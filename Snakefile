@@ -35,7 +35,8 @@ DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 TEACHER = str(config.get("teacher", ""))
 # Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which reports why.
 THREADS, GPU = PLAN.settings["threads"], PLAN.settings["gpu"]
-MINUTES = (10_000 if TEACHER else PLAN.settings["minutes"]) + 5
+LIMIT = 10_000 if TEACHER else PLAN.settings["minutes"]
+MINUTES = LIMIT + 5
 
 
 def literal(text):
@@ -49,7 +50,7 @@ PYTHON = '"$I2I_PYTHON"'
 # exec: the runner takes the shell's place, so that it sees at once when Snakemake is gone.
 RUNNER = (
     f"exec {PYTHON} -m i2i_book.runner --preset {literal(PRESET)} --run {literal(Path(PRESET).stem)}"
-    f"{' --minutes 10000' if TEACHER else ''} {{input.notebook:q}} {{params.fixed}} --publish {{output.notebook:q}}"
+    f"{f' --minutes {LIMIT}' if TEACHER else ''} {{input.notebook:q}} {{params.fixed}} --publish {{output.notebook:q}}"
 )
 TRAINED = f" -p weights {TEACHER}" if TEACHER else ""
 SEEDED = "-p task {task} -p seed {seed}"

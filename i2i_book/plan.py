@@ -8,7 +8,7 @@ from pathlib import Path
 from i2i_book import presets
 from i2i_book.chapters import Chapter, chapters
 from i2i_book.runner.notebook import imported_modules
-from i2i_lib.files import root
+from i2i_lib.files import root, walk_once
 
 # The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
 DEMOS = {
@@ -112,13 +112,8 @@ class Plan:
 
 def listing(folder: str) -> str:
     """A digest of names, sizes and times of all files below a folder, behind links too: another makes data again."""
-    digest, visited = sha256(), set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:  # a link that leads up again
-            folders.clear()
-            continue
-        visited.add(real)
+    digest = sha256()
+    for place, folders, names in walk_once(folder):
         folders.sort()
         for path in (os.path.join(place, name) for name in sorted(names)):
             facts = os.stat(path) if os.path.exists(path) else os.lstat(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from i2i_lib.checkpoint import Generator, load_generator, load_info
 from i2i_lib.data.cityscapes import train_ids
-from i2i_lib.data.tiles import Task, encode, source_pictures
+from i2i_lib.data.tiles import Task, encode, middle, source_pictures
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
 from i2i_lib.metrics.cost import peak_memory
@@ -189,10 +189,7 @@ def _spread(images: Tensor, count: int) -> Tensor:
 
 def _other_places(task: Task, count: int) -> Tensor:
     """Real pictures of the target domain that the test does not hold, cut to its size from the middle."""
-    height, width = task.test.shape
-    images = task.train.target
-    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
-    return _spread(images, count)[..., top : top + height, left : left + width]
+    return middle(_spread(task.train.target, count), task.test.shape)
 
 
 def _colour_look_up(task: Task, source: Tensor) -> Tensor:

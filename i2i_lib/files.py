@@ -59,6 +59,18 @@ def read_json(path: Path, remedy: str = "copy it again, or make it anew") -> Any
         raise ValueError(f"{path} is not JSON, or was cut short ({error}): {remedy}") from error
 
 
+def walk_once(folder: Path | str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk` from the top, into links too, but no folder twice: a link may lead up again."""
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        yield place, folders, names
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:

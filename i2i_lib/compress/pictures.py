@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from i2i_lib.data.folders import TRAIN_MARGIN, Layout, find_parts, hold_out, load_folder
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, picture_size
-from i2i_lib.data.tiles import Task, Tiles, encode, placeless_tiles
+from i2i_lib.data.tiles import Task, Tiles, encode, middle, placeless_tiles
 from i2i_lib.metrics.pairs import quantise
 
 MOST_TEST = 48  # pictures: the teacher, too, has to translate them
@@ -74,7 +74,7 @@ def compression_task(folder: Folder, teacher: nn.Module, *, swap: bool, device: 
     source = FileImages(folder.path, train, round(TRAIN_MARGIN * size))
     chosen = FileImages(folder.path, test, size)[_spread(len(test), MOST_TEST)]
     few = source[_spread(len(source), MOST_REAL)]
-    real = teacher_pictures(teacher, _fitting(few, size), device, "the teacher's pictures")
+    real = teacher_pictures(teacher, middle(few, (size, size)), device, "the teacher's pictures")
     tiles = placeless_tiles(cast(Tensor, source), real, paired=False)
     made = placeless_tiles(chosen, chosen, torch.arange(len(chosen)), paired=False)
     info: dict[str, Any] = {"domains": ["source", "the teacher's picture"], "folder": str(folder.path)}
@@ -88,12 +88,6 @@ def teacher_pictures(generator: nn.Module, sources: Tensor, device: torch.device
         for part in tqdm(sources.split(4), desc=what, unit_scale=4, unit=" pictures", disable=None):
             made.append(quantise(generator(encode(part).to(device))).cpu())
     return torch.cat(made).clone()
-
-
-def _fitting(images: Tensor, size: int) -> Tensor:
-    """The middle of training tiles, as large as a training crop."""
-    start = (images.shape[-1] - size) // 2
-    return images[..., start : start + size, start : start + size]
 
 
 def _thinned(tiles: Tiles) -> Tiles:

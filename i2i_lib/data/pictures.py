@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from i2i_lib.cpus import usable_cpus
-from i2i_lib.files import atomic_write
+from i2i_lib.files import atomic_write, walk_once
 
 SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 THREADS = min(8, usable_cpus())
@@ -258,13 +258,7 @@ def scan_pictures(folder: Path | str, skip: Collection[str] = ()) -> Listing:
 def pictures_below(folder: Path | str) -> list[Path]:
     """The picture files in a folder and its sub-folders, sorted; links are followed, hidden files skipped."""
     found: list[Path] = []
-    visited: set[str] = set()
-    for path, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(path)
-        if real in visited:  # a link that leads up again
-            folders.clear()
-            continue
-        visited.add(real)
+    for path, folders, files in walk_once(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if _has_suffix(name) and not name.startswith(".") and os.path.isfile(os.path.join(path, name)):

@@ -101,6 +101,13 @@ def encode(images: Tensor, classes: int = 0) -> Tensor:
     return torch.cat([one_hot, images[:, 1:].float()], 1)
 
 
+def middle(images: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The middle of images [..., H, W], `shape` high and wide."""
+    height, width = shape
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top : top + height, left : left + width]
+
+
 def to_batch(tiles: Tiles, index: slice | Sequence[int] | Tensor) -> Batch:
     """The chosen tiles of a paired set whole and unchanged, for evaluation."""
     return Batch(encode(tiles.source[index], tiles.classes), encode(tiles.target[index]))

@@ -169,6 +169,20 @@ def update_discriminator(side: GanState, real: Tensor, fake: Tensor) -> Tensor:
     return loss.detach()
 
 
+def adversarial_losses(side: GanState, source: Tensor, target: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Update a discriminator of pairs; return its loss, and the generator's from it. Both are 0 before `gan_from`."""
+    if not side.adversarial:
+        zero = fake.new_zeros(())
+        return zero, zero
+    real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
+    # Discriminator: real up, fake down.
+    loss_d = update_discriminator(side, real_pair, fake_pair.detach())
+    # Generator: fool the frozen discriminator.
+    with autocast(source, side.config):
+        logits = side.discriminator(fake_pair)
+    return loss_d, generator_gan_loss(side.config.gan, logits)
+
+
 def total(losses: dict[str, Tensor]) -> Tensor:
     """The sum of losses."""
     return torch.stack(list(losses.values())).sum()

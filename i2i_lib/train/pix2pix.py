@@ -1,18 +1,16 @@
 """pix2pix: training and distillation on registered pairs."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.data.tiles import Batch
 from i2i_lib.train.adversarial import (
     GanState,
+    adversarial_losses,
     autocast,
     descend,
     detached,
-    generator_gan_loss,
     total,
-    update_discriminator,
 )
 from i2i_lib.train.distill import Distiller, teacher_outputs
 
@@ -26,16 +24,9 @@ class PairedTrainer(GanState):
         self.decay()
         with autocast(source, c):
             fake = self.generator_ddp(source).float()
+        loss_d, loss_gan = adversarial_losses(self, source, target, fake)
 
-        # Discriminator: real up, fake down. Then the generator: fool the frozen discriminator.
-        loss_d = loss_gan = fake.new_zeros(())
-        if self.adversarial:
-            real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
-            loss_d = update_discriminator(self, real_pair, fake_pair.detach())
-            with autocast(source, c):
-                loss_gan = generator_gan_loss(c.gan, self.discriminator(fake_pair))
-
-        # Generator: be near the target, too.
+        # Generator: fool the discriminator, and be near the target.
         losses = {"gan": loss_gan, "recon": c.recon * F.l1_loss(fake, target)}
         descend(total(losses), self.opt_g)
         self.after_step()
@@ -57,16 +48,9 @@ class PairedDistiller(Distiller):
             teacher_image, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
             fake, features = self.generator_ddp(source, features=True)
         fake = fake.float()
+        loss_d, loss_gan = adversarial_losses(self, source, target, fake)
 
-        # Discriminator: real up, fake down. Then the student: fool the frozen discriminator.
-        loss_d = loss_gan = fake.new_zeros(())
-        if self.adversarial:
-            real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
-            loss_d = update_discriminator(self, real_pair, fake_pair.detach())
-            with autocast(source, c):
-                loss_gan = generator_gan_loss(c.gan, self.discriminator(fake_pair))
-
-        # Student: be near the target, and see as the teacher does.
+        # Student: fool the discriminator, be near the target, and see as the teacher does.
         losses = {"gan": loss_gan}
         losses["recon"] = c.recon * (1 - c.imitate) * F.l1_loss(fake, target)
         if c.imitate:

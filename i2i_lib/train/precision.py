@@ -3,12 +3,13 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast, get_args
 
 import torch
 from torch.nn import functional as F
 
 from i2i_lib.checkpoint import build
-from i2i_lib.config import cat_teacher
+from i2i_lib.config import cat_teacher, check_choice
 from i2i_lib.cpus import processor
 from i2i_lib.files import read_json, write_json
 from i2i_lib.layers import init_weights
@@ -24,7 +25,8 @@ def settle(precision: str, recipe: Path, memo: Path, device: torch.device) -> Pr
     answer for this processor in the file `memo`. A GPU computes in bfloat16 if it can.
     """
     if precision != "auto":
-        return TrainConfig(1, precision=precision).precision  # pyright: ignore[reportArgumentType]
+        check_choice("precision", precision, get_args(Precision))
+        return cast(Precision, precision)
     if recipe.exists():
         return read_json(recipe, "delete it, to train from the beginning")["training"]["precision"]
     if device.type == "cuda":

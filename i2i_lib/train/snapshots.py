@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from i2i_lib.data.tiles import Task, encode
+from i2i_lib.data.tiles import Task, encode, middle
 from i2i_lib.files import atomic_write
 from i2i_lib.metrics.pairs import quantise
 
@@ -55,10 +55,8 @@ class Snapshots:
 def _sources(task: Task) -> Tensor:
     """The sources that are watched, encoded, evenly spaced over their part and cut to the size of a test picture."""
     tiles = task.validation or task.train
-    height, width = task.test.shape
-    top, left = (tiles.shape[0] - height) // 2, (tiles.shape[1] - width) // 2
     chosen = tiles.source[torch.linspace(0, len(tiles) - 1, min(WIDTH, len(tiles))).long()]
-    return encode(chosen[..., top : top + height, left : left + width], tiles.classes)
+    return encode(middle(chosen, task.test.shape), tiles.classes)
 
 
 def read_frames(folder: Path) -> dict[int, bytes]:

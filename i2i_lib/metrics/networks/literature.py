@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import read_tile
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.tiles import Task, middle
 from i2i_lib.files import sha256
 from i2i_lib.metrics.pairs import Protocol, quantise
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
@@ -262,10 +262,9 @@ def real_targets(task: Task, batch_size: int = 32) -> Iterator[Tensor]:
     height, width = task.test.target.shape[-2:]
     for images in (task.train.target, task.test.target):
         target: Any = images
-        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
         for start in range(0, len(images), batch_size):
             if isinstance(target, FileImages):
                 paths = [target.folder / name for name in list(target.files)[start : start + batch_size]]
                 yield torch.stack([read_tile(path, height, target.halves)[target.half] for path in paths])
             else:
-                yield images[start : start + batch_size, :, top : top + height, left : left + width]
+                yield middle(images[start : start + batch_size], (height, width))
