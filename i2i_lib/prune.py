@@ -53,6 +53,16 @@ def uniform_scales(teacher: Prunable) -> dict[str, list[float]]:
     return {name: [1 - i / len(s) for i in range(len(s))] for name, s in norm_scales(teacher).items()}
 
 
+def trunk_scales(teacher: Prunable) -> dict[str, list[float]]:
+    """Scales by which `prune` keeps the trunk whole and narrows every other layer by the same share.
+
+    A wide trunk with thin blocks, made by hand: the baseline for a ranking that leads to such a student.
+    """
+    scales = uniform_scales(teacher)
+    trunk = max(name for name in scales if name.startswith("stem"))  # the stem's last layer is as wide as the trunk
+    return scales | {trunk: [2.0] * len(scales[trunk])}
+
+
 def random_scales(teacher: Prunable, seed: int) -> dict[str, list[float]]:
     """Scales by which `prune` keeps channels at random: the baseline for the ranking."""
     generator = torch.Generator().manual_seed(seed)
