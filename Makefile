@@ -29,10 +29,10 @@ help:  ## list the targets
 	@echo "Knobs: PRESET=smoke|cpu|gpu|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
-	@$(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
+	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 ablations: $(READY)  ## the same with the students of chapter 10, which take longer than the book
-	@ABLATIONS=yes $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
+	@ABLATIONS=yes exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 teacher: $(READY)  ## hours: train the recorded teacher of TASK again, and keep it in book/recorded/
 	@$(PY) -m i2i_book.recorded teacher "$(PRESET)" "$(TASK)"

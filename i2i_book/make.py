@@ -1,8 +1,15 @@
-"""The door from `make book` to Snakemake: check what was asked, take the lock, hand over."""
+"""The door from `make book` to Snakemake: check what was asked, take the lock, hand over, and end all if asked to."""
 
+import ctypes
 import os
+import signal
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from i2i_book import presets, runs
 from i2i_lib import files
@@ -12,9 +19,10 @@ from i2i_lib.cpus import usable_cpus
 
 @one_line_errors
 def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *targets: str) -> int:
-    """Replace this process by Snakemake, for the whole book or for some of its files.
+    """Run Snakemake for the whole book or for some of its files; returns its exit status.
 
-    Raises ValueError, RuntimeError or OSError where something cannot be as asked.
+    Ctrl-C, SIGTERM and a closed terminal end it and all that it started. Raises ValueError, RuntimeError or OSError
+    where something cannot be as asked.
     """
     settings = presets.load_preset(preset)
     if odd := set(Path(preset).stem) & set("{}*?[]/\\'\""):
@@ -43,7 +51,6 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     os.chdir(runs.root())
     # Snakemake's own lock outlives a kill; the system frees this one with the process that holds it.
     with files.exclusive(runs.root() / ".snakemake" / "make.lock", "this checkout") as lock:
-        os.set_inheritable(lock, True)
         # By a file: on its command line Snakemake reads values as YAML, in which `a #b` ends at the blank.
         asked = runs.root() / ".snakemake" / "asked.json"
         values = {"preset": preset, "task": task, "seeds": seeds, "data": str(folder), "layout": layout}
@@ -55,7 +62,52 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         command += ["--", *targets] if targets else []
         for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS", "PYTHONINSPECT"):  # the user's settings for other work
             os.environ.pop(name, None)
-        os.execv(sys.executable, command)
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) == signal.SIG_DFL:  # nohup ignores the latter
+                signal.signal(name, signal.default_int_handler)
+        # A session of its own: the terminal's signals reach this process alone. The lock lives as long as either does.
+        pipeline = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[lock],
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            return pipeline.wait()
+        except KeyboardInterrupt:
+            _end(psutil.Process(pipeline.pid))
+            raise
+
+
+def _die_with_parent() -> None:
+    """Have the system kill this process when its parent ends, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def _end(pipeline: psutil.Process, patience: float = 10) -> None:
+    """End Snakemake without a word of its own, and all that it started, by force after `patience` seconds."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    with suppress(psutil.NoSuchProcess):
+        pipeline.suspend()  # else it would report the jobs as failed and start others
+        below = pipeline.children(recursive=True)
+        for job in pipeline.children():
+            job.terminate()
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(map(_runs, below)):
+            time.sleep(0.05)
+        for process in [*below, pipeline]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        pipeline.wait()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def shown(run: str) -> bool:

@@ -26,18 +26,23 @@ class Watch:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Watch":
-        # SIGTERM ends the runner as Ctrl-C does: through `finally`, with the kernel stopped.
-        self._handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # SIGTERM ends the runner as Ctrl-C does: through `finally`, with the kernel stopped, but without a word.
+        self._handler = signal.signal(signal.SIGTERM, self._terminated)
         self._thread.start()
         print(f"{self.label}: started", flush=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._kill()
         signal.signal(signal.SIGTERM, self._handler)
-        print(f"{self.label}: ended after {time.monotonic() - self._started:.0f} s", flush=True)
+        if error is not SystemExit:
+            print(f"{self.label}: ended after {time.monotonic() - self._started:.0f} s", flush=True)
+
+    def _terminated(self, *_: object) -> None:
+        self._kill()  # a kernel that is asked to leave takes seconds
+        sys.exit(143)
 
     def _children(self) -> set[psutil.Process]:
         return set(psutil.Process().children(recursive=True)) - self._others

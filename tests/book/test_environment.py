@@ -1,18 +1,22 @@
 """What users' machines have set for other work, and what their folders are called, changes no page and stops no run."""
 
+import fcntl
 import json
 import os
+import pty
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
-from project import Project, dry_run
+from project import PRESETS, Project, dry_run, wait_for
 
 from i2i_book import make, plan, serve
 from i2i_book.runner import provenance
@@ -223,3 +227,48 @@ def test_a_command_reads_and_writes_utf_8_in_any_locale(tmp_path):
     assert done.returncode == 0, done.stderr
     executed = json.loads((tmp_path / "ü.ipynb").read_text(encoding="utf-8"))
     assert executed["cells"][-1]["outputs"][0]["text"] == ["12 µm 12 ℃\n"]
+
+
+def until_the_end(terminal: int) -> list[str]:
+    """The lines that were written to a terminal, which is closed then."""
+    said = b""
+    while True:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # no process has it open
+            os.close(terminal)
+            return said.decode().replace("^C", "").splitlines()
+
+
+def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
+    """Ctrl-C, a terminal that was closed, and a kill of the process that the lock names; each begins again."""
+    project = Project(tmp_path)
+    shutil.copy(root() / "Makefile", tmp_path)
+    command = ["make", "book", "READY=", f"PY={sys.executable}", f"PRESET={PRESETS['micro']}", "TASK=earth"]
+    for end in ("ctrl-c", "hang-up", "kill"):
+        terminal, inside = pty.openpty()
+        making = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=project.environment,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inside)
+        wait_for(lambda: any("ipykernel_launcher" in part for p in project.processes() for part in p.cmdline()), 120)
+        if end == "ctrl-c":
+            os.write(terminal, b"\x03")
+        elif end == "hang-up":
+            os.killpg(making.pid, signal.SIGHUP)
+        else:
+            os.kill(int((tmp_path / ".snakemake" / "make.lock").read_text()), signal.SIGKILL)
+        said = until_the_end(terminal)
+        assert making.wait(30) != 0 and not any("is in use" in line for line in said)
+        wait_for(lambda: not project.processes(), 10)
+        if end != "kill":
+            last = said[[": started" in line for line in said].index(True) :]
+            ours = [line for line in last if ": started" not in line and not line.startswith("make: *** [Makefile")]
+            assert ours == ["interrupted: run the same command to resume"], last
