@@ -66,9 +66,10 @@ def _weights() -> Result:
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    from i2i_lib.metrics.networks.literature import INCEPTION_FILES, INCEPTION_PREFIX
+    from i2i_lib.metrics.networks.literature import INCEPTION_PREFIX
+    from i2i_lib.weights import INCEPTION, hub_checkpoints
 
-    target = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILES[0]
+    target = hub_checkpoints() / INCEPTION.names[0]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target), hash_prefix=INCEPTION_PREFIX)

@@ -35,6 +35,7 @@ class TrainConfig:
     gan_from: float = 0.0  # with pairs: share of the steps before the adversarial loss and its discriminator begin
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
+    shard: int = 0  # samples that an alignment is taken of, and then the mean over shards; 0 for the whole batch
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     precision: Precision = "fp32"
@@ -44,6 +45,8 @@ class TrainConfig:
         if self.gan is not None:
             check_choice("gan", self.gan, get_args(Gan))
         check_choice("precision", self.precision, get_args(Precision))
+        if self.shard < 0:
+            raise ValueError(f"shard is a number of samples, or 0 for the whole batch, got {self.shard}")
 
 
 class GanState:

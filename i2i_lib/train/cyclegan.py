@@ -92,20 +92,20 @@ class UnpairedTrainer:
         self.pool_a, self.pool_b = ImagePool(pool, 0), ImagePool(pool, 1)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Update both discriminators, then both generators; return the detached losses by name and domain."""
+        """Update both generators, then both discriminators; return the detached losses by name and domain.
+
+        In this order Zhu et al. and the authors of the paper do it: the generators meet the discriminators of the step
+        before.
+        """
         c, ab, ba, a, b = self.config, self.ab, self.ba, batch.source, batch.target
         ab.decay()
         ba.decay()
         with autocast(a, c):
             fake_b, fake_a = ab.generator_ddp(a).float(), ba.generator_ddp(b).float()
 
-        # Discriminators: real up, fake down, half of the fakes from earlier steps.
-        losses_d = {
-            "d_a": update_discriminator(ba, a, self.pool_a.exchange(fake_a, self.count)),
-            "d_b": update_discriminator(ab, b, self.pool_b.exchange(fake_b, self.count)),
-        }
-
         # Generators: fool the frozen discriminators, ...
+        ab.discriminator.requires_grad_(False)
+        ba.discriminator.requires_grad_(False)
         with autocast(a, c):
             logits_a, logits_b = ba.discriminator(fake_a), ab.discriminator(fake_b)
         losses = {"gan_a": generator_gan_loss(c.gan, logits_a), "gan_b": generator_gan_loss(c.gan, logits_b)}
@@ -120,6 +120,12 @@ class UnpairedTrainer:
             weight = self.cycle * self.identity
             losses |= {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
         descend(total(losses), ab.opt_g, ba.opt_g)
+
+        # Discriminators: real up, fake down, half of the fakes from earlier steps.
+        losses_d = {
+            "d_a": update_discriminator(ba, a, self.pool_a.exchange(fake_a, self.count)),
+            "d_b": update_discriminator(ab, b, self.pool_b.exchange(fake_b, self.count)),
+        }
         ab.after_step()
         ba.after_step()
         return losses_d | detached(losses)

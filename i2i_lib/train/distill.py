@@ -56,9 +56,8 @@ class FeatureLoss(nn.Module):
             layers = [F.mse_loss(f.float(), t.float()) for f, t in zip(adapted, teacher_features, strict=True)]
             distance = torch.stack(layers).sum()
         else:
-            index = ALIGNMENTS[self.kind]
             pairs = zip(features, teacher_features, strict=True)
-            aligned = [unchecked_alignment(f, t, group=self.group, **index) for f, t in pairs]
+            aligned = [self._alignment(f, t) for f, t in pairs]
             layers = [value for value, _ in aligned]
             constant = torch.stack([flags for _, flags in aligned])
             self.constant = constant if self.constant is None else self.constant | constant
@@ -66,6 +65,15 @@ class FeatureLoss(nn.Module):
             distance = (1 - torch.stack(layers)).sum()
         named = {f"layer{i}": value for i, value in enumerate(layers, start=1)}
         return {"distill": self.config.distill * distance}, named
+
+    def _alignment(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As `unchecked_alignment`: of the whole batch, or the mean over its shards."""
+        index, shard = ALIGNMENTS[self.kind], self.config.shard
+        if not shard:
+            return unchecked_alignment(x, y, group=self.group, **index)
+        shards = zip(x.split(shard), y.split(shard), strict=True)
+        values, constant = zip(*(unchecked_alignment(a, b, group=None, **index) for a, b in shards), strict=True)
+        return torch.stack(values).mean(), torch.stack(constant).any(0)
 
     def check(self) -> None:
         """Raise ValueError, naming the layer, if features since the last check did not vary.

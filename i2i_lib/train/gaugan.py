@@ -52,38 +52,29 @@ class SpadeTrainer(GanState):
         self.feature_matching, self.perceptual = feature_matching, perceptual
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Update the discriminator, then the generator; return the detached losses by name."""
+        """Update the generator, then the discriminator; return the detached losses by name."""
         self.decay()
         with autocast(batch.source, self.config):
             fake = self.generator_ddp(batch.source).float()
-        loss_d, losses = self.supervised_losses(batch, fake)
+        losses = self.generator_losses(batch, fake)
         descend(total(losses), self.opt_g)
+        loss_d = self.update_discriminator(batch)
         self.after_step()
         return detached({"d": loss_d, **losses})
 
-    def supervised_losses(self, batch: Batch, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update the discriminator; return its loss, and the generator's weighted losses by name.
+    def generator_losses(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        """The generator's weighted losses by name.
 
         The discriminator returns a list of feature maps for each of its scales, logits last; losses are means
         over scales.
         """
         c, source, target = self.config, batch.source, batch.target
-        real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake], 1)
-
-        # Discriminator: real up, fake down.
-        self.discriminator.requires_grad_(True)
-        with autocast(source, c):
-            real_scales, fake_scales = self.discriminator_ddp(real_pair), self.discriminator_ddp(fake_pair.detach())
-        scales = zip(real_scales, fake_scales, strict=True)
-        loss_d = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
-        descend(loss_d, self.opt_d)
-
-        # Generator: fool the frozen discriminator, and look like the target to each of its layers but the logits.
+        # Fool the frozen discriminator, and look like the target to each of its layers but the logits.
         self.discriminator.requires_grad_(False)
         with autocast(source, c):
-            fake_scales = self.discriminator(fake_pair)
+            fake_scales = self.discriminator(torch.cat([source, fake], 1))
             with torch.no_grad():
-                real_scales = self.discriminator(real_pair)
+                real_scales = self.discriminator(torch.cat([source, target], 1))
         gan = torch.stack([generator_gan_loss(c.gan, scale[-1]) for scale in fake_scales]).mean()
         scales = zip(fake_scales, real_scales, strict=True)
         matching = torch.stack([sum_of_l1(fake[:-1], real[:-1]) for fake, real in scales]).mean()
@@ -91,7 +82,26 @@ class SpadeTrainer(GanState):
         if self.perceptual:
             with autocast(source, c):
                 losses["perceptual"] = self.perceptual_weight * self.perceptual.distance(fake, target)
-        return loss_d, losses
+        return losses
+
+    def update_discriminator(self, batch: Batch) -> Tensor:
+        """One step of the discriminator, on pictures that the updated generator makes anew; return its loss.
+
+        Those of Park et al. and of the paper's authors do so, too. The second pass also moves the statistics of the
+        generator's batch norms once more.
+        """
+        c, source, target = self.config, batch.source, batch.target
+        with torch.no_grad(), autocast(source, c):
+            fake = self.generator(source).float()
+        # Real up, fake down.
+        self.discriminator.requires_grad_(True)
+        with autocast(source, c):
+            real_scales = self.discriminator_ddp(torch.cat([source, target], 1))
+            fake_scales = self.discriminator_ddp(torch.cat([source, fake], 1))
+        scales = zip(real_scales, fake_scales, strict=True)
+        loss = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
+        descend(loss, self.opt_d)
+        return loss
 
 
 class SpadeDistiller(SpadeTrainer):
@@ -114,16 +124,17 @@ class SpadeDistiller(SpadeTrainer):
         self.teacher = frozen(teacher)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update of the discriminator, then one of the student (paper, equation 5)."""
+        """One update of the student (paper, equation 5), then one of the discriminator."""
         c, source = self.config, batch.source
         self.decay()
         with autocast(source, c):
             needed = self.feature_loss.kind != "none"
             _, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
             fake, features = self.generator_ddp(source, features=True)
-        loss_d, losses = self.supervised_losses(batch, fake.float())
+        losses = self.generator_losses(batch, fake.float())
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
         losses |= distilled
         descend(total(losses), self.opt_g)
+        loss_d = self.update_discriminator(batch)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})

@@ -156,7 +156,10 @@ _ALWAYS = (
     "config.py", "data/batches.py", "data/tiles.py", "discriminators.py", "distributed.py", "generators.py",
     "layers.py", "students.py", "train/loop.py", "train/recipe.py",
 )  # fmt: skip
-_NEVER = ("commands.py", "facade.py", "files.py", "progress.py", "__init__.py", "train/nonfinite.py", "variables.py")
+_NEVER = (
+    "commands.py", "facade.py", "files.py", "progress.py", "__init__.py", "train/nonfinite.py", "variables.py",
+    "weights.py",
+)  # fmt: skip
 
 
 def training_code(trainer: Any) -> list[Path]:

@@ -36,8 +36,10 @@ from i2i_lib.train.adversarial import Batches, TrainConfig
 from i2i_lib.train.device import set_up
 from i2i_lib.train.distill import Distillation
 from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.weights import find_vgg19
 
 Start = Literal["random", "inherited", "scales", "noisy"]
+Perceptual = Literal["none", "vgg19"]
 # What trains a family's teachers and its students, in the module beside this one of the family's name. Only that of the
 # task is imported, so that its trainings depend on no other family's code.
 TRAINERS = {
@@ -67,9 +69,11 @@ class Recipe:
     training: TrainConfig
     batch_size: int  # of all processes together
     seed: int = 0  # of the weights and of the order of the data
-    # First weights of the generator: "random", or "noisy" with the norm scales that the authors' code draws; of a
-    # student with a plan also "inherited" or "scales" (see `students.start_student`).
+    # First weights: "random", or "noisy" with batch norms' scales drawn as the authors' code does; of a student with a
+    # plan also "inherited" or "scales" (see `students.start_student`).
     start: Start = "random"
+    # Spread of the first weights: the authors' .02. GauGAN's Xavier start has its usual spread with 1.
+    gain: float = 0.02
 
     # A student's.
     teacher: str | None = None  # path of the generator that it learns from
@@ -81,8 +85,9 @@ class Recipe:
     identity: float = 0.5
     pool: int = 50
 
-    # GauGAN's: weight of the discriminator's features.
+    # GauGAN's: weight of the discriminator's features, and whether those of VGG-19 are matched, too.
     matching: float = 10.0
+    perceptual: Perceptual = "none"
 
     # How a launch runs it; without effect on the result up to rounding.
     threads: int = 0  # of each process on a CPU, 0 for PyTorch's choice
@@ -91,6 +96,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("start", self.start, get_args(Start))
+        check_choice("perceptual", self.perceptual, get_args(Perceptual))
         if self.start in ("inherited", "scales") and not (self.teacher and isinstance(self.generator, str)):
             raise ValueError(f"start={self.start!r} needs a teacher, and as generator the path of a plan made of it")
 
@@ -137,7 +143,8 @@ def build(
     options, inputs = {}, _inputs(recipe, folder)
     if task.family == "gaugan":
         options["feature_matching"] = recipe.matching
-        if weights := module.Vgg19Features.find():  # no Python package carries them
+        if recipe.perceptual == "vgg19":
+            weights = find_vgg19()
             options["perceptual"] = module.Vgg19Features(weights).to(device)
             inputs["perceptual"] = sha256(weights)
     elif task.family == "cyclegan" and not recipe.teacher:
@@ -156,8 +163,8 @@ def build(
 
 def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> tuple[Any, ...]:
     """The networks of a training, in the order of its trainer's arguments."""
-    scheme: dict[str, Any] = {"scheme": "xavier", "gain": 1.0} if task.family == "gaugan" else {}
-    start: dict[str, Any] = scheme | ({"norm_start": "normal"} if recipe.start == "noisy" else {})
+    start: dict[str, Any] = {"gain": recipe.gain, "scheme": "xavier" if task.family == "gaugan" else "normal"}
+    start |= {"norm_start": "normal"} if recipe.start == "noisy" else {}
 
     def generator(seed: int) -> Any:
         return _new(recipe.generator, device, seed=seed, **start)
@@ -165,7 +172,7 @@ def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) ->
     def discriminator(given: Any, seed: int) -> Any:
         if isinstance(given, str):
             return _sync_batch_norm(load_discriminator(folder / given).to(device))
-        return _new(given, device, seed=seed, **scheme)
+        return _new(given, device, seed=seed, **start)
 
     if recipe.teacher:
         teacher, seed = load_generator(folder / recipe.teacher), 1000 + recipe.seed

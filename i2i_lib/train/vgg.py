@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from i2i_lib.losses import sum_of_l1
-from i2i_lib.variables import variable_path
 
 
 class Vgg19Features(nn.Module):
     """VGG-19's ImageNet features at five depths, for a perceptual loss (Johnson et al. 2016).
 
-    Weights are read from `path`, a state dict of torchvision's `vgg19`, and never downloaded. They are never used to
-    evaluate: a generator trained on the judging features would overfit them.
+    Weights are read from `path`, a state dict of torchvision's `vgg19` (see `weights.find_vgg19`). They are never used
+    to evaluate: a generator trained on the judging features would overfit them.
     """
 
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # as in pix2pixHD (Wang et al. 2018), from shallow to deep
@@ -33,15 +32,6 @@ class Vgg19Features(nn.Module):
             raise ValueError(f"{path} is not a state dict of torchvision's vgg19: {error}") from error
         self.slices = nn.ModuleList(layers[a:b] for a, b in ((0, 2), (2, 7), (7, 12), (12, 21), (21, 30)))
         self.eval().requires_grad_(False)
-
-    @staticmethod
-    def find() -> Path | None:
-        """The file named by the variable I2I_VGG19, else the one in PyTorch's hub cache; None where there is none."""
-        named = variable_path("I2I_VGG19")
-        path = named or Path(torch.hub.get_dir(), "checkpoints", "vgg19-dcbb9e9d.pth")
-        if named and not path.is_file():
-            raise ValueError(f"I2I_VGG19 names {named}, which is not a file: correct or unset it")
-        return path if path.is_file() else None
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps after relu1_1, relu2_1, ..., relu5_1 of images [N, 3, H, W] in [-1, 1], at least 16 wide.

@@ -19,7 +19,7 @@ from i2i_lib.metrics.networks import literature
 from i2i_lib.metrics.networks.drn import drn_d_105
 from i2i_lib.metrics.sets import frechet_distance, kernel_distance
 from i2i_lib.train.device import set_up
-from i2i_lib.train.vgg import Vgg19Features
+from i2i_lib.weights import find_vgg19, hub_checkpoints
 
 N, SIZE = 60, 24
 
@@ -144,7 +144,7 @@ def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):
 
 
 def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("a download"))
     for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
@@ -164,17 +164,24 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_a_variable_that_is_set_and_empty_is_unset(empty, monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS", "I2I_DRN", "I2I_VGG19", "I2I_GPU"):
         monkeypatch.setenv(variable, empty)
     found, missing = literature.available_extractors()
     assert found == [] and all("were not found" in sentence for sentence in missing)
     with pytest.raises(literature.WeightsMissing, match="were not found"):
         drn_d_105()
-    assert Vgg19Features.find() is None
+    with pytest.raises(ValueError, match="needs the weights of torchvision's VGG-19: put vgg19-"):
+        find_vgg19()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
     assert set_up(0).type == "cpu", "no GPU is needed"
+
+
+def test_weights_are_looked_for_where_pytorch_keeps_them(monkeypatch, tmp_path):
+    for home in (None, str(tmp_path), "~/elsewhere"):
+        monkeypatch.setenv("TORCH_HOME", home) if home else monkeypatch.delenv("TORCH_HOME", raising=False)
+        assert hub_checkpoints() == Path(torch.hub.get_dir()).expanduser() / "checkpoints"
 
 
 def test_distances_carry_their_protocol():

@@ -21,7 +21,7 @@ from i2i_lib.train.loop import _fingerprint, training_code
 from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
 
 CPU = torch.device("cpu")
-XAVIER = {"scheme": "xavier", "gain": 1.0}
+XAVIER = {"scheme": "xavier"}
 TRAINING = TrainConfig(steps=4, distill=1.0)
 families = pytest.mark.parametrize("family", FAMILIES)
 

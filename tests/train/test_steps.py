@@ -19,6 +19,7 @@ from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.vgg import Vgg19Features
+from i2i_lib.weights import find_vgg19
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
 DISTILL = TrainConfig(steps=20, distill=1.0)
@@ -114,6 +115,24 @@ def test_the_losses_of_a_student_by_hand(family, imitate, kind):
     torch.testing.assert_close({name: loss for name, loss in losses.items() if name not in ("d", "gan")}, wanted)
 
 
+def test_an_alignment_over_shards_is_the_mean_of_theirs():
+    """As the authors' GPUs take each its own samples; a shard of one sample has no alignment."""
+    t = distiller("pix2pix", replace(DISTILL, distill=2.0, shard=3), "ka")
+    x, y = (torch.randn(5, 6, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+
+    def ka(part):  # the authors' formula, by hand
+        k, other = (m[part].flatten(1) @ m[part].flatten(1).T for m in (x, y))
+        return (k * other).sum() / ((k**2).sum() * (other**2).sum()).sqrt()
+
+    wanted = (ka(slice(3)) + ka(slice(3, 5))) / 2
+    losses, layers = t.feature_loss([x, x], [y, y])
+    torch.testing.assert_close(layers, {"layer1": wanted, "layer2": wanted})
+    torch.testing.assert_close(losses["distill"], 2 * (2 - 2 * wanted))
+    t.check()
+    with pytest.raises(ValueError, match="fewer than 2 uncentred samples is constant, got 1"):
+        t.feature_loss([x[:4]], [y[:4]])
+
+
 @kinds
 def test_a_step_reads_nothing_from_the_device(kind):
     """A value read, even a flag, would make a GPU wait for the host."""
@@ -163,23 +182,27 @@ def test_the_losses_of_cyclegan_by_hand():
 
     fake_a, fake_b = ba(b), ab(a)
     wanted = {
+        # The discriminators of the step before judge, and so does what they learn come from the generators before it.
         "d_a": ((d_a(a) - 1) ** 2).mean() / 2 + (d_a(fake_a.detach()) ** 2).mean() / 2,
         "d_b": ((d_b(b) - 1) ** 2).mean() / 2 + (d_b(fake_b.detach()) ** 2).mean() / 2,
-        # The generators are judged by discriminators that have taken their step.
-        "gan_a": ((t.ba.discriminator(fake_a) - 1) ** 2).mean(),
-        "gan_b": ((t.ab.discriminator(fake_b) - 1) ** 2).mean(),
+    }
+    torch.stack(list(wanted.values())).sum().backward()
+    for side, by_hand in ((t.ab, d_b), (t.ba, d_a)):
+        for ours, theirs in zip(side.discriminator.parameters(), by_hand.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+    of_generators = {
+        "gan_a": ((d_a(fake_a) - 1) ** 2).mean(),
+        "gan_b": ((d_b(fake_b) - 1) ** 2).mean(),
         "cycle_a": 8 * (ba(fake_b) - a).abs().mean(),
         "cycle_b": 8 * (ab(fake_a) - b).abs().mean(),
         "identity_a": 2 * (ba(a) - a).abs().mean(),
         "identity_b": 2 * (ab(b) - b).abs().mean(),
     }
-    torch.testing.assert_close(losses, wanted)
-    # Generators moved by the last six terms alone, discriminators by their own: frozen, they took no other gradient.
-    torch.stack(list(wanted.values())).sum().backward()
-    for side, copies in ((t.ab, (ab, d_b)), (t.ba, (ba, d_a))):
-        for net, by_hand in zip((side.generator, side.discriminator), copies, strict=True):
-            for ours, theirs in zip(net.parameters(), by_hand.parameters(), strict=True):
-                torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses, wanted | of_generators)
+    torch.stack(list(of_generators.values())).sum().backward()
+    for side, by_hand in ((t.ab, ab), (t.ba, ba)):
+        for ours, theirs in zip(side.generator.parameters(), by_hand.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_discriminators_are_shown_the_pool():
@@ -238,18 +261,10 @@ def test_the_losses_of_gaugan_by_hand(weights):
     batch = next(batches("gaugan")(0))
     losses = t.step(batch)
 
+    # The generator first, against the discriminator of the step before.
     fake = g(batch.source)
-    pair, real = torch.cat([batch.source, fake], 1), torch.cat([batch.source, batch.target], 1)
-    optimiser = torch.optim.Adam(d.parameters(), lr=2e-3, betas=(0.0, 0.9))
-    verdicts = zip(d(real), d(pair.detach()), strict=True)
-    halves = [(1 - r[-1]).clamp(min=0).mean() + (1 + f[-1]).clamp(min=0).mean() for r, f in verdicts]
-    loss_d = torch.stack(halves).mean() / 2
-    torch.testing.assert_close(losses["d"], loss_d.detach())
-    loss_d.backward()
-    optimiser.step()
-    optimiser.zero_grad()
-
-    seen, wanted = d(pair), d(real)
+    real = torch.cat([batch.source, batch.target], 1)
+    seen, wanted = d(torch.cat([batch.source, fake], 1)), d(real)
     gan = -sum(scale[-1].mean() for scale in seen) / 2
     matching = sum(
         (s - w.detach()).abs().mean()
@@ -273,16 +288,26 @@ def test_the_losses_of_gaugan_by_hand(weights):
     moved = (t.generator.head.weight - g.head.weight).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 5e-4), rtol=1e-2, atol=0)
 
+    # Then the discriminator, on a second forward of the generator that has taken its step.
+    torch.optim.Adam(g.parameters(), lr=5e-4, betas=(0.0, 0.9)).step()
+    with torch.no_grad():
+        fake = g(batch.source)
+    torch.testing.assert_close(dict(t.generator.named_buffers()), dict(g.named_buffers()), rtol=1e-4, atol=1e-5)
+    verdicts = zip(d(real), d(torch.cat([batch.source, fake], 1)), strict=True)
+    halves = [(1 - r[-1]).clamp(min=0).mean() + (1 + f[-1]).clamp(min=0).mean() for r, f in verdicts]
+    torch.testing.assert_close(losses["d"], torch.stack(halves).mean() / 2, rtol=1e-4, atol=1e-5)
+
 
 def test_vgg_comes_from_a_local_file_or_not_at_all(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("I2I_VGG19", raising=False)
-    assert Vgg19Features.find() is None
+    with pytest.raises(ValueError, match=f"put vgg19-dcbb9e9d.pth into {tmp_path}/hub/checkpoints, or .* 'none'"):
+        find_vgg19()
     monkeypatch.setenv("I2I_VGG19", str(tmp_path / "gone.pth"))
     with pytest.raises(ValueError, match=r"gone\.pth, which is not a file"):
-        Vgg19Features.find()
+        find_vgg19()
     monkeypatch.setenv("I2I_VGG19", str(weights[1]))
-    assert Vgg19Features.find() == weights[1]
+    assert find_vgg19() == weights[1]
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     (tmp_path / "torn.pth").write_bytes(weights[1].read_bytes()[:1000])
     for name in ("other.pth", "torn.pth"):

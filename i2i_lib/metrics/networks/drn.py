@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from i2i_lib.metrics.labels import confusion_matrix
 from i2i_lib.metrics.networks.literature import find_weights, read_weights
 from i2i_lib.metrics.pairs import quantise
+from i2i_lib.weights import DRN, hub_checkpoints
 
-WEIGHTS = "drn-d-105_ms_cityscapes.pth"
 CLASSES = 19  # train ids
 # Of Cityscapes' training photographs, on the scale [0, 1]; distributed with the network.
 MEAN = (0.29010095242892997, 0.32808144844279574, 0.28696394422942517)
@@ -101,9 +101,9 @@ def drn_d_105(weights: Path | str | None = None, device: str | torch.device = "c
     They are the file `weights`, or the one that the variable I2I_DRN names, or drn-d-105_ms_cityscapes.pth in the
     checkpoint folder of PyTorch's hub. Raises WeightsMissing if there is none, ValueError for any other file.
     """
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    help = f"get {WEIGHTS} from http://go.yf.io/drn-cityscapes-models into {cache}"
-    path = find_weights(weights, "I2I_DRN", (WEIGHTS,), "Mean IoUs on Cityscapes", help)
+    (name,) = DRN.names
+    help = f"get {name} from http://go.yf.io/drn-cityscapes-models into {hub_checkpoints()}"
+    path = find_weights(weights, DRN, "Mean IoUs on Cityscapes", help)
     with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
         network = DrnSegmenter()
     state = read_weights(path)
@@ -111,7 +111,7 @@ def drn_d_105(weights: Path | str | None = None, device: str | torch.device = "c
         # The file is older than the counters of batches in norms: PyTorch adds them.
         network.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} is not {WEIGHTS}: {shorten(str(error), 300)}") from error
+        raise ValueError(f"{path} is not {name}: {shorten(str(error), 300)}") from error
     return network.to(device).eval().requires_grad_(False)
 
 

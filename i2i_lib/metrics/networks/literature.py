@@ -25,12 +25,9 @@ from i2i_lib.data.tiles import Task, middle
 from i2i_lib.files import sha256
 from i2i_lib.metrics.pairs import Protocol, quantise
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
-from i2i_lib.variables import variable_path
+from i2i_lib.weights import DINOV2, DINOV2_CODE, INCEPTION, Weights
 
-# The TensorFlow network of 2015 that FID is defined on, as ported for pytorch-fid and, the same file, torch-fidelity.
-INCEPTION = "inception-2015-12-05"
 INCEPTION_PREFIX = "6726825d"  # of the file's SHA-256: by it PyTorch's hub names and checks files
-INCEPTION_FILES = (f"weights-{INCEPTION}-{INCEPTION_PREFIX}.pth", f"pt_{INCEPTION}-{INCEPTION_PREFIX}.pth")
 
 
 class WeightsMissing(FileNotFoundError):
@@ -106,10 +103,10 @@ class Inception(Extractor):
 
     def __init__(self, weights: Path | str | None = None, device: str | torch.device = "cpu") -> None:
         help = "`i2i data weights` downloads them"
-        path = find_weights(weights, "I2I_INCEPTION", INCEPTION_FILES, "FID and KID", help)
+        path = find_weights(weights, INCEPTION, "FID and KID", help)
         if not (found := sha256(path)).startswith(INCEPTION_PREFIX):
             raise ValueError(f"{path} has sha256 {found}: expected the weights that begin with {INCEPTION_PREFIX}")
-        self.network = f"Inception-v3 of {INCEPTION}, weights {found[:8]}"
+        self.network = f"Inception-v3 of inception-2015-12-05, weights {found[:8]}"
         self.device = device
         self._layers = _inception_layers(read_weights(path)).to(device)
 
@@ -158,8 +155,8 @@ class DinoV2(Extractor):
     ) -> None:
         help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
         what = f"{self.frechet} and {self.kernel}"
-        folder = find_weights(code, "I2I_DINOV2", ("../facebookresearch_dinov2_main",), what, help, folder=True)
-        path = find_weights(weights, "I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",), what, help)
+        folder = find_weights(code, DINOV2_CODE, what, help, folder=True)
+        path = find_weights(weights, DINOV2, what, help)
         network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
         network.load_state_dict(read_weights(path))
         self.network = f"DINOv2 ViT-L/14, weights {sha256(path)[:8]}"
@@ -184,24 +181,22 @@ def available_extractors(device: str | torch.device = "cpu") -> tuple[list[Extra
     return found, list(dict.fromkeys(missing))
 
 
-def find_weights(
-    given: Path | str | None, variable: str, names: Iterable[str], what: str, help: str, *, folder: bool = False
-) -> Path:
-    """The file, or `folder`, `given`, else the one that the environment's `variable` names, else the first of `names`
-    in the checkpoint folder of PyTorch's hub. Raises WeightsMissing, which names what is skipped and how to get it."""
-    path = Path(given) if given else variable_path(variable)
-    if path is not None:
-        if not path.exists():
-            raise WeightsMissing(f"{what} are left out: {path}, which should hold their weights, does not exist.")
-        if path.is_dir() != folder:
-            kinds = ("a folder", "a file") if folder else ("a file", "a folder")
-            raise WeightsMissing(f"{what} are left out: {path} is {kinds[1]}, expected {kinds[0]} with their weights.")
-        return path
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in names:
-        if (cache / name).exists():
-            return (cache / name).resolve()
-    raise WeightsMissing(f"{what} are left out: their weights were not found; {help}, or {variable} names them.")
+def find_weights(given: Path | str | None, weights: Weights, what: str, help: str, *, folder: bool = False) -> Path:
+    """The file, or `folder`, `given`, else the one that is found.
+
+    Raises WeightsMissing, which names what is skipped and how to get it.
+    """
+    path = Path(given) if given else weights.find()
+    if path is None:
+        raise WeightsMissing(
+            f"{what} are left out: their weights were not found; {help}, or {weights.variable} names them."
+        )
+    if not path.exists():
+        raise WeightsMissing(f"{what} are left out: {path}, which should hold their weights, does not exist.")
+    if path.is_dir() != folder:
+        kinds = ("a folder", "a file") if folder else ("a file", "a folder")
+        raise WeightsMissing(f"{what} are left out: {path} is {kinds[1]}, expected {kinds[0]} with their weights.")
+    return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
