@@ -67,10 +67,21 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     if c.teachers < c.seeds:
         places = f"{counted(c.teachers, 'teacher')}, {places}"
     if c.favours is None:
-        verdict = f"no difference between {c.model} and {c.against} is shown"
+        verdict = f"no significant difference between {c.model} and {c.against}"
     else:
         verdict = f"{c.model} is {c.verdict} than {c.against}"
     return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
+
+
+def in_levels(c: Comparison) -> str:
+    """A difference in L1 as a sentence, in grey levels of 255."""
+    if c.favours is None:
+        span = f"between {grey_levels(c.low)} and {grey_levels(c.high)} grey levels"
+        return f"no significant difference between `{c.model}` and `{c.against}` ({span})"
+    low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
+    side = "closer to" if c.difference < 0 else "farther from"
+    size = f"{grey_levels(abs(c.difference))} grey levels {side} the truth than `{c.against}`"
+    return f"`{c.model}` is {size} ({low} to {high})"
 
 
 def counted(count: int, what: str) -> str:
