@@ -31,7 +31,7 @@ help:  ## list the targets
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
-ablations: $(READY)  ## the same with the students of chapter 10, which take longer than the book
+ablations: $(READY)  ## the same with the students of chapter 9, which take longer than the book
 	@ABLATIONS=yes exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
 teacher: $(READY)  ## hours: train the recorded teacher of TASK again, and keep it in book/recorded/

@@ -246,6 +246,23 @@ use rule evaluation as ablation with:
         fixed=lambda w: evaluated(w, PLAN.ablations(w.task), False, into="ablations"),
 
 
+# The last part of chapter 4's page.
+rule students:
+    input:
+        **source("04-students"),
+        data=rules.data.output.data,
+        teacher=rules.search_space.output.teacher,
+        students=lambda w: expand(rules.distillation.output.student, arm=PLAN.arms(w.task), **w),
+        results=rules.evaluation.output.results,
+    output:
+        notebook=HOME + "/notebooks/04-students.ipynb",
+    params:
+        preset=parameters("04-students"),
+        fixed=lambda w: f"{SEEDED.format(task=w.task, seed=w.seed)} -p arms '{json.dumps(PLAN.arms(w.task))}'",
+    shell:
+        RUNNER
+
+
 rule demo:
     input:
         modules=["i2i_book/demo.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],

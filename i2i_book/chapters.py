@@ -18,7 +18,7 @@ class Chapter:
     families: list[str] = field(default_factory=lambda: ["pix2pix", "cyclegan", "gaugan"])
     makes: list[str] = field(default_factory=list)
     variants: str | None = None
-    pages: dict[str, str] = field(default_factory=dict)
+    within: str | None = None
     reads: list[str] = field(default_factory=list)
 
     @property

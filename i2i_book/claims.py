@@ -6,9 +6,13 @@ from typing import Any
 import pandas as pd
 
 from i2i_book.speed import has_speed, speed_sentence
+from i2i_book.wording import grey_levels, in_percent, share_of, short_count
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, compare_sets, over_seeds
 from i2i_lib.results import MEASURES, PAIRED, PRICES, QUALITY
 
+COUNTS = ("macs_exact", "macs_paper", "params")
+GREY = "grey levels of 255 ↓"  # the heading of L1 on that scale
+SETS = ("kd", "fd")  # measures of whole sets of pictures, in a fold wherever the truth of each picture is known
 YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
 # Each pair of models shares everything but one ingredient.
 QUESTIONS = {
@@ -63,10 +67,21 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     if c.teachers < c.seeds:
         places = f"{counted(c.teachers, 'teacher')}, {places}"
     if c.favours is None:
-        verdict = f"no difference between {c.model} and {c.against} is shown"
+        verdict = f"no significant difference between {c.model} and {c.against}"
     else:
         verdict = f"{c.model} is {c.verdict} than {c.against}"
     return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
+
+
+def in_levels(c: Comparison) -> str:
+    """A difference in L1 as a sentence, in grey levels of 255."""
+    if c.favours is None:
+        span = f"between {grey_levels(c.low)} and {grey_levels(c.high)} grey levels"
+        return f"no significant difference between `{c.model}` and `{c.against}` ({span})"
+    low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
+    side = "closer to" if c.difference < 0 else "farther from"
+    size = f"{grey_levels(abs(c.difference))} grey levels {side} the truth than `{c.against}`"
+    return f"`{c.model}` is {size} ({low} to {high})"
 
 
 def counted(count: int, what: str) -> str:
@@ -84,12 +99,21 @@ def in_order(models: Sequence[str]) -> list[str]:
 
 
 def shown(table: pd.DataFrame, measures: Sequence[str]) -> Any:
-    """Columns of results with the headings and digits of their measures, to be displayed."""
-    chosen = [MEASURES[name] for name in measures]
-    values: Any = table[[measure.name for measure in chosen]].astype(float)
+    """Columns of results with the headings and digits of their measures, to be displayed; counts are rounded.
+
+    Beside L1 stands the same distance in grey levels.
+    """
+    values: Any = table[list(measures)].astype(float)
     values.index.names = [None] * values.index.nlevels
-    renamed = values.rename(columns={measure.name: measure.heading for measure in chosen})
-    return renamed.style.format({measure.heading: measure.text for measure in chosen}, na_rep="")
+    columns = {MEASURES[name].heading: values[name] for name in measures}
+    texts: dict[str, Any] = {
+        MEASURES[name].heading: short_count if name in COUNTS else MEASURES[name].text for name in measures
+    }
+    if "l1" in measures:
+        place = list(columns).index(MEASURES["l1"].heading) + 1
+        columns = dict([*list(columns.items())[:place], (GREY, values.l1), *list(columns.items())[place:]])
+        texts[GREY] = grey_levels
+    return pd.DataFrame(columns).style.format(texts, na_rep="")
 
 
 def prices(table: pd.DataFrame) -> list[str]:
@@ -98,20 +122,23 @@ def prices(table: pd.DataFrame) -> list[str]:
     return [name for name in PRICES if not (agree and name == "macs_paper")]
 
 
-def quality_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Quality of one task's models over seeds, `mean ± sd`: models by measures, and `n`, the number of seeds.
+def quality_table(rows: pd.DataFrame, measures: Sequence[str] = QUALITY) -> pd.DataFrame:
+    """Quality of one task's models over seeds, `mean ± sd`: models by `measures`, and `n`, the number of seeds.
 
-    `rows` are those of one task in `results.load_table`. Measures without a value are left out.
+    `rows` are those of one task in `results.load_table`. Measures without a value are left out, and models without any.
     """
-    measures = [MEASURES[name] for name in QUALITY if rows[name].dropna().tolist()]
+    listed = [MEASURES[name] for name in measures if rows[name].dropna().tolist()]
     table: dict[str, dict[str, str]] = {}
     for model in in_order(rows.model.tolist()):
         own: Any = rows[rows.model == model]
         cells = {}
-        for measure in measures:
+        for measure in listed:
             values = own[measure.name].dropna().tolist()
             cells[measure.heading] = over_seeds(values).short(measure.digits) if values else ""
-        table[model] = cells | {"n": str(own.seed.nunique())}
+            if measure.name == "l1":
+                cells[GREY] = grey_levels(over_seeds(values).mean) if values else ""
+        if any(cells.values()):
+            table[model] = cells | {"n": str(own.seed.nunique())}
     return pd.DataFrame.from_dict(table, orient="index")
 
 
@@ -123,7 +150,7 @@ def answers_table(found: Sequence[tuple[str, Comparison]]) -> pd.DataFrame:
     table: dict[str, dict[str, str]] = {}
     for question, c in found:
         favours = f" **{c.favours}**" if c.favours else ""
-        row = table.setdefault(f"{question}: {c.model} - {c.against}", {})
+        row = table.setdefault(f"{question}: {c.model} \N{MINUS SIGN} {c.against}", {})
         row[MEASURES[c.measure].label] = numbers(c) + favours
     return pd.DataFrame.from_dict(table, orient="index")
 
@@ -158,41 +185,31 @@ def markdown(table: pd.DataFrame, corner: str = "") -> str:
 
 
 def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> str:
-    """The main result of one task in a few sentences, from its evaluations and its rows of `results.load_table`."""
+    """The main result of one task in two sentences, from its evaluations and its rows of `results.load_table`."""
     mean: Any = rows.groupby("model").mean(numeric_only=True)
-    fewer = mean.macs_exact["teacher"] / mean.macs_exact["gcka"]
-    seeds = "one seed" if len(evaluations) == 1 else f"{len(evaluations)} seeds"
-    text = (
-        f"On `{rows.task.iloc[0]}` ({seeds}), the student distilled by GCKA needs {fewer:.1f} times fewer exact MACs "
-        f"than its teacher; {_from_teacher(evaluations, mean, 'gcka')}."
+    share = share_of(mean.macs_exact["teacher"] / mean.macs_exact["gcka"])
+    known = "l1" in evaluations[0]["per_image"]
+    measure, name = ("l1", "error") if known else ("kd", "KD")
+    change = in_percent(mean[measure]["gcka"] / mean[measure]["teacher"])
+    text = f"**The small network does {share} of the large one's arithmetic. Its {name} is {change}.**"
+    if not known:
+        return text
+    levels = {model: grey_levels(mean.l1[model]) for model in ("look-up", "teacher", "gcka") if model in mean.index}
+    text += (
+        f" On average, a pixel is {levels['gcka']} grey levels of 255 off; with the large network, {levels['teacher']}"
     )
-    if "inherited" in mean.index:
-        text += (
-            " If the same student starts from the teacher's weights in place of random ones, "
-            f"{_from_teacher(evaluations, mean, 'inherited')}."
-        )
-    if "l1" in evaluations[0]["per_image"]:
-        levels = {model: f"{mean.l1[model]:.3f}" for model in ("look-up", "teacher", "gcka")}
-        text += (
-            f" In L1, a look-up of colours is at {levels['look-up']}, the teacher at {levels['teacher']} and the "
-            f"student at {levels['gcka']}."
-        )
-    if has_speed(evaluations):
-        text += f" {speed_sentence(evaluations)}"
-    return text
+    return text + (f"; and without any network {levels['look-up']}." if "look-up" in levels else ".")
 
 
-def _from_teacher(evaluations: Sequence[Mapping[str, Any]], mean: Any, student: str) -> str:
-    """In words, how a student's pictures differ from its teacher's in the task's leading measures."""
-    if "l1" not in evaluations[0]["per_image"]:
-        change = 100 * (mean.kd[student] / mean.kd["teacher"] - 1)
-        return f"the KD of its pictures is {abs(change):.1f} % {'higher' if change > 0 else 'lower'}"
-    parts = []
-    for measure in ("l1", "feature_distance"):
-        c = compare_models(evaluations, measure, student, "teacher")
-        change = 100 * c.difference / mean[measure]["teacher"]
-        parts.append(
-            f"{abs(change):.1f} % {'farther from' if change > 0 else 'nearer to'} the truth in "
-            f"{MEASURES[measure].label} ({c.difference:+.3f}, 95 % interval {c.low:+.3f} to {c.high:+.3f})"
-        )
-    return f"its pictures are {' and '.join(parts)}"
+def details(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> list[str]:
+    """The numbers behind the headline, a sentence each, with their intervals."""
+    mean: Any = rows.groupby("model").mean(numeric_only=True)
+    seeds = "one training" if len(evaluations) == 1 else f"{len(evaluations)} trainings"
+    macs = {model: short_count(mean.macs_exact[model]) for model in ("teacher", "gcka")}
+    lines = [f"Task `{rows.task.iloc[0]}`, {seeds}. MACs: teacher {macs['teacher']}, student {macs['gcka']}."]
+    for student, name in (("gcka", "the student"), ("inherited", "a student that starts from the teacher's weights")):
+        if student in mean.index and "l1" in evaluations[0]["per_image"]:
+            found = [compare_models(evaluations, measure, student, "teacher") for measure in ("l1", "feature_distance")]
+            texts = [f"{MEASURES[c.measure].label} {numbers(c)}" for c in found]
+            lines.append(f"Difference of {name} from its teacher, with 95 % intervals: {', '.join(texts)}.")
+    return lines + ([speed_sentence(evaluations)] if has_speed(evaluations) else [])

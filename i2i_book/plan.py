@@ -47,7 +47,7 @@ class Plan:
         return presets.variants(self.settings, task)[1]
 
     def ablations(self, task: str) -> list[str]:
-        """The students that chapter 10 compares beside them; none unless they were asked for."""
+        """The students that chapter 9 compares beside them; none unless they were asked for."""
         return presets.ablations(self.settings, task) if self.ablate else []
 
     def tasks_of(self, chapter: str) -> list[str]:

@@ -13,7 +13,7 @@ import psutil
 
 from i2i_book.runs import root
 
-BESIDE = {"deployment", "demo", "paper_numbers", "search_cost", "ablations"}  # rules that nothing else waits for
+BESIDE = {"deployment", "demo", "paper_numbers", "students", "ablations"}  # rules that nothing else waits for
 PRESETS = {"micro": "tests/golden/micro.yml", "other": "tests/golden/other.yml"}
 
 

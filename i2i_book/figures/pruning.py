@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION
+from i2i_book.wording import short_count, span_of
 from i2i_lib.config import BlockWidths, PrunableConfig
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.prune import ChannelPlan, Prunable, Scales, prune, random_scales, uniform_scales
@@ -27,13 +28,13 @@ def size_table(teacher: PrunableConfig, plan: ChannelPlan, budget: float, image_
             "budget": [budget, np.nan, np.nan],
             "student": [plan.cost, plan.macs, generator_params(plan.config)],
         },
-        index=["MACs, exact", "MACs, paper", "parameters"],
+        index=["MACs", "MACs, paper", "parameters"],
     )
     if (exact, plan.cost) == (paper, plan.macs):
         sizes = sizes.drop(index="MACs, paper")
     sizes["times fewer"] = sizes["teacher"] / sizes["student"]
     table = sizes.style
-    table.format("{:,.0f}", na_rep="")
+    table.format(short_count, na_rep="")
     table.format("{:.1f}", subset="times fewer")
     return table
 
@@ -132,8 +133,8 @@ def search_facts(
     return {
         "Different thresholds": f"{channels.scale.nunique() + 1:,}",
         "Evaluations of the cost": f"{len(evaluated)}",
-        "Budget left": f"{budget - plan.cost:,} MACs ({100 * (1 - plan.cost / budget):.2f} %)",
-        "Training of the teacher": f"{seconds:,.0f} s",
+        "Budget left": f"{100 * (1 - plan.cost / budget):.2f} %",
+        "Training of the teacher": span_of(seconds),
     }
 
 
@@ -145,9 +146,10 @@ def draw_search(
     `costs`: a `cost_table` of the teacher and of the student at each of `thresholds`. `evaluated`: exact MACs.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, width_ratios=[3, 2])
-    for convention, colour, line in (("exact", BLUE, "-"), ("paper", ORANGE, "--")):
+    agree = costs.exact.equals(costs.paper)
+    for convention, colour, line in (("exact", BLUE, "-"), ("paper", ORANGE, "--"))[: 1 if agree else 2]:
         percent = 100 * costs[convention] / costs[convention][0]
-        left.step(thresholds, percent[1:], line, where="post", color=colour, label=convention)
+        left.step(thresholds, percent[1:], line, where="post", color=colour, label="MACs" if agree else convention)
     if threshold is not None:
         left.axvline(threshold, color=VERMILLION, linewidth=1.5, label="threshold")
     number, macs = np.arange(1, len(evaluated) + 1), np.array(evaluated)
@@ -253,11 +255,14 @@ def variations(
         except ValueError as error:
             rows[name] = {"threshold": str(error)}
             continue
-        sizes = [generator_macs(plan.config, image_size, "exact") / 1e6, plan.macs / 1e6, generator_params(plan.config)]
-        row = dict(zip(["exact (M)", "paper (M)", "parameters"], sizes, strict=True))
-        rows[name] = {"threshold": plan.threshold, **row, **widths(plan.config)}
+        sizes = {"MACs": generator_macs(plan.config, image_size, "exact"), "MACs, paper": plan.macs}
+        if sizes["MACs"] == sizes["MACs, paper"]:
+            del sizes["MACs, paper"]
+        sizes |= {"parameters": generator_params(plan.config)}
+        counts = {name: short_count(size) for name, size in sizes.items()}
+        rows[name] = {"threshold": plan.threshold, **counts, **widths(plan.config)}
     table = pd.DataFrame(rows).T.style
-    table.format(precision=3, thousands=",")
+    table.format(precision=3, na_rep="")
     return table
 
 

@@ -23,6 +23,16 @@ from i2i_lib.metrics.pairs import quantise
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A7A7A")
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = COLOURS
+# One colour and one marker a model, in every chapter; models that are not listed take what is left, in their order.
+LOOKS = {
+    "teacher": (BLUE, "s"),
+    "original": (GREY, "D"),
+    "gcka": (VERMILLION, "o"),
+    "none": (GREEN, "^"),
+    "mse": (PURPLE, "v"),
+    "inherited": (ORANGE, "P"),
+    "inherited-none": (SKY, "X"),
+}
 
 
 def style() -> None:
@@ -46,6 +56,23 @@ def style() -> None:
 def facts(values: Mapping[str, str]) -> Markdown:
     """Numbers of this run as a list, one line each."""
     return Markdown("\n".join(f"- {name}: **{value}**" for name, value in values.items()))
+
+
+def answer(text: str) -> Markdown:
+    """What an exercise finds, in a fold below it."""
+    return Markdown(f'<details class="answer"><summary>Answer</summary>\n\n{text}\n\n</details>')
+
+
+def folded(summary: str, table: Any) -> HTML:
+    """A table (of pandas, or styled by it) behind a line that opens it."""
+    return HTML(f'<details class="more"><summary>{escape(summary)}</summary>{table.to_html()}</details>')
+
+
+def look(model: str, order: Sequence[str] = ()) -> dict[str, str]:
+    """Colour and marker of a model; one that `LOOKS` does not have is told by its place in `order`."""
+    place = list(order).index(model) if model in order else 0
+    colour, marker = LOOKS.get(model, (COLOURS[place % 7], "<>dph*"[place % 6]))
+    return {"color": colour, "marker": marker}
 
 
 def source_code(*functions: Callable[..., Any]) -> Markdown:
@@ -107,8 +134,8 @@ def quality_against_price(
     has the same mark in every panel and legend. Models of one price, within a tenth, stand side by side around it.
     """
     macs = {name: sum(values) / len(values) / 1e6 for name, (values, _) in points.items()}
-    for i, name in enumerate(order):
-        style = {"marker": "osD^vPX*"[i % 8], "color": COLOURS[i % 7], "linestyle": "", "alpha": 0.8, "label": name}
+    for name in order:
+        style = {**look(name, order), "linestyle": "", "alpha": 0.8, "label": name}
         if name not in points:
             axis.plot([], [], **style)
             continue

@@ -3,7 +3,6 @@
 They are book/notebooks/, book/tasks/, book/status.md, and the live demo's networks in book/static/models/.
 """
 
-import base64
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +12,10 @@ import nbformat
 
 from i2i_book.api import reference
 from i2i_book.claims import markdown
-from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
+from i2i_book.pages.contents import Page, contents, page_of, parts_of, stub, toc_entries, variants_of
 from i2i_book.pages.demo import demo_parts
-from i2i_book.pages.dress import add_run_line, fix_links
+from i2i_book.pages.dress import dress, fix_links, link_variants
+from i2i_book.pages.front import front_page
 from i2i_book.pages.picture import packages_picture
 from i2i_book.pages.status import (
     Digest,
@@ -34,9 +34,6 @@ from i2i_book.recorded.check import check, read_manifest
 from i2i_book.recorded.tables import recordings, tables
 from i2i_book.runs import root
 from i2i_lib.results import load_evaluations
-
-# Words of the headline, each linked to its place in the glossary where it comes first.
-HEADLINE_TERMS = ("student", "GCKA", "MACs", "L1", "feature distance")
 
 
 def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Page]:
@@ -59,11 +56,12 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     ]
     shown = _fill_pages(pages, preset, digest, book, runs)
     (book / "status.md").write_text(status_page(preset, shown))
-    _front_picture(made)
+    of_run = (runs if (runs / preset).exists() else kept) / preset
     included = {
-        "headline": _headline(preset, pages, (runs if (runs / preset).exists() else kept) / preset / "headline.md"),
+        "headline": _headline(preset, pages, of_run / "headline.md"),
         "recorded": _recorded_runs(kept, digest, book.parent / "notebooks", runs),
         "demo": demo_parts(preset, book, runs),
+        **front_page(of_run / "results.jsonl", book / "static" / "models"),
         "questions": markdown(questions_table(), "no.") + "\n",
         "pilot": _pilot(kept / pilot() / "results.jsonl"),
         "api": reference(root() / "i2i_lib"),
@@ -86,7 +84,8 @@ def _fill_pages(pages: list[Page], preset: str, digest: Digest, book: Path, runs
         status = "not run"
         if page.executed:
             status = status_of(run, page.executed.is_relative_to(kept), digest, sources, runs)
-            add_run_line(notebook, page, status)
+            dress(notebook, page, status, [_read(path) for path in parts_of(page.executed)])
+            link_variants(notebook, page, variants_of(page.executed), book)
         fix_links(notebook, page, docnames)
         target = book / f"{page.docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,30 +102,11 @@ def _headline(preset: str, pages: list[Page], made: Path) -> str:
     """Headline for the introduction: no number but those of this book's own run."""
     label = smoke_label("This book was") if preset == "smoke" else ""
     if made.exists():
-        text = made.read_text()
-        for term in HEADLINE_TERMS:
-            text = text.replace(term, f"{{term}}`{term}`", 1)
-        return label + text
+        return label + made.read_text()
     chapter = "{doc}`Chapter 6 </notebooks/06-results>`"
     if any(page.executed for page in pages if page.source.stem == "06-results"):
         return f"{label}{chapter} has the results.\n"
     return f"{label}{chapter} has not been run with the preset `{preset}` yet.\n"
-
-
-def _front_picture(folder: Path) -> None:
-    """Write front.md, which the introduction includes: the pictures of chapter 4's main student, if it was run."""
-    (folder / "front.md").write_text("")
-    main: Any = nbformat.read(folder / "04-distillation.ipynb", as_version=4)
-    for cell in main.cells:
-        figure = cell.metadata.get("mystnb", {})
-        if figure.get("figure", {}).get("name") == "fig-student-pictures" and cell.outputs:
-            (folder / "front.png").write_bytes(base64.b64decode(cell.outputs[0].data["image/png"]))
-            (folder / "front.md").write_text(
-                f":::{{figure}} /notebooks/front.png\n:alt: {figure['image']['alt']}\n\n"
-                "Places that no network has seen in training, spread evenly over the test: the source, what the small "
-                "student and its teacher make of it, and the truth. "
-                "From {doc}`chapter 4 </notebooks/04-distillation>`.\n:::\n"
-            )
 
 
 def _stress(record: Path) -> str:

@@ -20,9 +20,8 @@ MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
 class Page:
     """One entry of the table of contents that a notebook fills."""
 
-    docname: str  # `notebooks/04-distillation-none`: book/<docname>.ipynb
+    docname: str  # `notebooks/04-distillation`: book/<docname>.ipynb
     task: str
-    variant: str  # what tells it from the other pages of its notebook ("arm none"); empty for the main one
     source: Path  # notebooks/04-distillation.ipynb
     executed: Path | None  # the run's copy, None if it did not run
 
@@ -39,12 +38,12 @@ def contents(toc: Path, preset: str, places: list[Path]) -> str:
     """
     content: Any = yaml.safe_load(toc.read_text())
     for part in content["parts"]:
-        listed = [_entries(chapter) for chapter in chapters().values() if chapter.part == part["caption"]]
+        listed = [_entry(chapter) for chapter in chapters().values() if chapter.part == part["caption"]]
         part["chapters"] = [entry for entry in listed if entry] + (part.get("chapters") or [])
     found: dict[str, set[str]] = {}
     for place in places:
-        for folder in (place / preset).glob("*/seed0"):
-            found.setdefault(folder.parent.name, set()).update(_own_pages(folder))
+        for path in (place / preset).glob("*/seed0/notebooks/*.ipynb"):
+            found.setdefault(path.parents[2].name, set()).add(path.stem)
     found.pop(MAIN_TASK, None)
     for task in sorted(found):
         # Not counted on by Sphinx: these chapters have the numbers that the text calls them by.
@@ -53,44 +52,35 @@ def contents(toc: Path, preset: str, places: list[Path]) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _entries(chapter: Chapter) -> dict[str, Any] | None:
-    """A chapter of the main task and the pages of its variants; None for a chapter of other families."""
-    if FAMILIES[MAIN_TASK] not in chapter.families:
+def _entry(chapter: Chapter) -> dict[str, Any] | None:
+    """A chapter of the main task; None for one of other families, and for a part of another chapter's page."""
+    if FAMILIES[MAIN_TASK] not in chapter.families or chapter.within:
         return None
-    entry: dict[str, Any] = {"file": f"notebooks/{chapter.notebook}", "title": chapter.title}
-    if chapter.pages:
-        entry["sections"] = [
-            {"file": f"notebooks/{chapter.notebook}-{variant}", "title": title}
-            for variant, title in chapter.pages.items()
-        ]
-    return entry
+    return {"file": f"notebooks/{chapter.notebook}", "title": chapter.title}
 
 
 def _entries_of_task(task: str, names: set[str]) -> list[dict[str, Any]]:
-    """The pages of a further task, each variant below the page that it varies."""
-    entries: dict[str, dict[str, Any]] = {}
-    for name in sorted("04-distillation" if name == MAIN_ARM else name for name in names):
-        chapter = chapter_of(name)
-        page = {"file": f"tasks/{task}/{name}"}
-        if chapter is None or chapter.notebook not in entries:
-            title = f"{chapter.number}. {chapter.title}" if chapter else name
-            entries[name] = page | {"title": title}
-        else:
-            variant = name.removeprefix(f"{chapter.notebook}-")
-            entries[chapter.notebook].setdefault("sections", []).append(page | {"title": f"“{variant}”"})
-    return list(entries.values())
+    """The pages of a further task: one for each chapter that ran, whatever its variants."""
+    ran = {chapter.notebook: chapter for name in names if (chapter := chapter_of(name)) and not chapter.within}
+    return [
+        {"file": f"tasks/{task}/{notebook}", "title": f"{chapter.number}. {chapter.title}"}
+        for notebook, chapter in sorted(ran.items())
+    ]
 
 
-def _own_pages(folder: Path) -> set[str]:
-    """The notebooks that ran in a seed's folder, less those of students that chapter 10 alone compares."""
-    names = {path.stem for path in (folder / "notebooks").glob("*.ipynb")}
-    if not all((folder / f"{name}.json").exists() for name in ("eval", "ablations")):
-        return names
-    compared, ablated = (
-        {row["model"] for row in json.loads((folder / f"{name}.json").read_text())["results"]}
-        for name in ("eval", "ablations")
-    )
-    return names - {f"04-distillation-{model}" for model in ablated - compared} - {"05-evaluation-ablations"}
+def parts_of(executed: Path) -> list[Path]:
+    """The executed notebooks that are shown on the same page: those of its seed that lie within its chapter."""
+    chapter = chapter_of(executed.stem)
+    inside = [other.notebook for other in chapters().values() if chapter and other.within == chapter.notebook]
+    return [path for name in inside if (path := executed.with_name(f"{name}.ipynb")).exists()]
+
+
+def variants_of(executed: Path) -> list[Path]:
+    """The other executed notebooks of its chapter in its seed, such as those of the other students of chapter 4."""
+    chapter = chapter_of(executed.stem)
+    if not chapter or not chapter.variants:
+        return []
+    return sorted(set(executed.parent.glob(f"{chapter.notebook}*.ipynb")) - {executed})
 
 
 def toc_entries(path: Path) -> Iterator[str]:
@@ -106,10 +96,7 @@ def page_of(docname: str, preset: str, sources: Path, places: list[Path]) -> Pag
     inside = preset if chapter and chapter.of == "run" else f"{preset}/{task}/seed0"
     stem = MAIN_ARM if name == "04-distillation" else name
     found = [path for place in places if (path := place / inside / "notebooks" / f"{stem}.ipynb").exists()]
-    variant = name.removeprefix(notebook).removeprefix("-")
-    if variant and chapter and chapter.variants == "arm":
-        variant = f"arm {variant}"
-    return Page(docname, task, variant, sources / f"{notebook}.ipynb", found[0] if found else None)
+    return Page(docname, task, sources / f"{notebook}.ipynb", found[0] if found else None)
 
 
 def _title(source: Path) -> str:
@@ -120,22 +107,20 @@ def _title(source: Path) -> str:
 
 def stub(page: Page, preset: str) -> Any:
     command = f"make book PRESET={preset}" + ("" if page.task == MAIN_TASK else f" TASK={page.task}")
-    how = f"`{command}` makes it."
-    if page.variant:
-        how = f"To make it, have the preset run it (see `presets/{preset}.yml`) and call `{command}`."
     return new_notebook(
         cells=[
             new_markdown_cell(
                 f"# {full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
                 f"This page shows an executed notebook, and that notebook has not been run with the preset "
-                f"`{preset}`. {how} The {{doc}}`status page </status>` lists what has been run.\n:::\n"
+                f"`{preset}`. `{command}` makes it. The {{doc}}`status page </status>` lists what has been run.\n:::\n"
             )
         ]
     )
 
 
 def full_title(title: str, page: Page) -> str:
-    apart = ", ".join(filter(None, [page.variant, "" if page.task == MAIN_TASK else page.task]))
+    """The title of a page: on that of a further task, with the chapter's number and the task."""
+    if page.task == MAIN_TASK:
+        return title
     chapter = chapter_of(page.source.stem)
-    number = f"{chapter.number}. " if chapter and page.task != MAIN_TASK else ""
-    return f"{number}{title} ({apart})" if apart else title
+    return f"{chapter.number}. {title} ({page.task})" if chapter else f"{title} ({page.task})"

@@ -1,21 +1,75 @@
-"""An executed notebook as a page: a line on its run, labels and links of its own."""
+"""An executed notebook as a page: what a reader does not need is left out, and a line tells of its run."""
 
 import re
+from pathlib import Path
 from typing import Any
+
+from nbformat.v4 import new_markdown_cell
 
 from i2i_book.pages.contents import Page, full_title
 from i2i_book.pages.status import run_summary, smoke_label
-from i2i_book.presets import MAIN_TASK
+from i2i_book.presets import FAMILIES, MAIN_TASK
 
-PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-parameters": "what this run set"}
+PARAMETER_CELLS = {"parameters", "injected-parameters"}
+ONLY = "only-"  # begins the tags of cells for some families or tasks: `only-pix2pix`, `only-fluent`
 
 
-def add_run_line(notebook: Any, page: Page, status: str) -> None:
-    """Put the run line below the title, and make labels unique where several pages show the same notebook."""
+def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
+    """Turn an executed notebook into the page: with its `parts`, its run line, and labels of its own.
+
+    `parts` are executed notebooks within its chapter: they come before its last section.
+    """
+    for part in parts:
+        last = max(i for i, cell in enumerate(notebook.cells) if _heading(cell) == "##")
+        notebook.cells[last:last] = _as_section(part)
+    _leave_out(notebook, page)
+    _add_run_line(notebook, page, status)
+    if page.task != MAIN_TASK:
+        _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
+
+
+def _heading(cell: Any) -> str:
+    """The marks of the heading that a Markdown cell begins with, "" if it has none."""
+    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
+    return found[1] if found else ""
+
+
+def _as_section(notebook: Any) -> list[Any]:
+    """The cells of a notebook with its headings one level deeper."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.MULTILINE)
+    return notebook.cells
+
+
+def _leave_out(notebook: Any, page: Page) -> None:
+    """Mark what the page leaves out and the download keeps: parameters, cells for other tasks, cells without output.
+
+    A Markdown cell tagged `if-output` goes with the code between it and the next text, if none of that has an output.
+    """
+    here = {f"{ONLY}{FAMILIES.get(page.task, '')}", f"{ONLY}{page.task}"}
+    below = False  # whether the code between this cell and the next text shows something
+    for cell in reversed(notebook.cells):
+        tags = set(cell.metadata.get("tags", []))
+        only = {tag for tag in tags if tag.startswith(ONLY)}
+        shown = not (tags & PARAMETER_CELLS or (only and not only & here))
+        if cell.cell_type == "code":
+            shown = shown and bool(cell.outputs or not tags & {"if-output", "remove-input"})
+            below = below or (shown and bool(cell.outputs))
+        else:
+            shown, below = shown and (below or "if-output" not in tags), False
+        if not shown:
+            cell.metadata["tags"] = sorted(tags | {"remove-cell"})
+
+
+def _add_run_line(notebook: Any, page: Page, status: str) -> None:
     run = notebook.metadata.i2i
-    provenance = f"{{ref}}`parameters, versions and code of this run <{page.label}>`"
-    line = f"**{status.capitalize()}** · {run_summary(run)}. {{doc}}`Status of all pages </status>` · {provenance}"
-    line = f":::{{div}} run-line\n{line}\n:::\n"
+    links = [
+        f"{{ref}}`Parameters, versions, code <{page.label}>`",
+        f'<a href="{_to_top(page)}_sources/{page.docname}.ipynb" download>The whole notebook</a>',
+        "{doc}`All pages </status>`",
+    ]
+    line = f":::{{div}} run-line\n**{status.capitalize()}** · {run_summary(run)}. {' · '.join(links)}\n:::\n"
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
@@ -24,16 +78,25 @@ def add_run_line(notebook: Any, page: Page, status: str) -> None:
             break
     else:
         raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
-    # A cell for some tasks only, and this was none of them.
-    empty = [cell for cell in notebook.cells if "if-output" in cell.metadata.get("tags", []) and not cell.outputs]
-    notebook.cells = [cell for cell in notebook.cells if cell not in empty]
-    for cell in notebook.cells:  # a reader wants the first picture before the list of what could be set
-        if prompt := PARAMETER_CELLS.keys() & set(cell.metadata.get("tags", [])):
-            what = PARAMETER_CELLS[prompt.pop()]
-            cell.metadata["tags"].append("hide-input")
-            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}
-    if page.variant or page.task != MAIN_TASK:
-        _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
+
+
+def _to_top(page: Page) -> str:
+    return "../" * page.docname.count("/")
+
+
+def link_variants(notebook: Any, page: Page, variants: list[Path], book: Path) -> None:
+    """Offer the executed notebooks of the page's other variants for download, at the end of its last part."""
+    if not variants:
+        return
+    folder = book / Path(page.docname).parent / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    links = []
+    for path in variants:
+        (folder / path.name).write_bytes(path.read_bytes())
+        links.append(f"{{download}}`{path.stem} <executed/{path.name}>`")
+    last = max(i for i, cell in enumerate(notebook.cells) if _heading(cell) == "##")
+    cell = new_markdown_cell(f"The same notebook, executed for the others: {' · '.join(links)}.")
+    notebook.cells.insert(last, cell)
 
 
 def _relabel(notebook: Any, suffix: str) -> None:

@@ -127,7 +127,7 @@ class Comparison:
     def direction(self) -> str:
         """ "better" or "worse" where the interval excludes 0; for one seed, on these places for this one training."""
         if self.favours is None:
-            return "no difference shown"
+            return "no significant difference"
         return "better" if self.favours == self.model else "worse"
 
     @property

@@ -234,7 +234,7 @@ def test_further_tasks_get_parts_of_their_own(book):
     """A task has its pages in the contents if it was run, variants below the page they vary, and none if it was not."""
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
         run(book, name, task="openmoji")
-    # Chapter 10 alone compares this student: it has no page, as it has none in the committed contents.
+    # Chapter 9 alone compares this student: it has no page, as it has none in the committed contents.
     folder = run(book, "04-distillation-ka", task="openmoji").parents[1]
     run(book, "05-evaluation-ablations", task="openmoji")
     for name, models in {"eval": ("gcka", "none"), "ablations": ("teacher", "ka")}.items():

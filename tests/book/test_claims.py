@@ -89,7 +89,9 @@ def test_the_words_follow_the_data():
     assert said(-1).verdict == "better" and "a is better than b" in sentence(said(-1))
     assert said(1).verdict == "worse" and "a is worse than b" in sentence(said(1))
     assert said(1, measure="ssim").verdict == "better"
-    assert said(0).verdict == "no difference shown" and "no difference between a and b" in sentence(said(0))
+    assert said(0).verdict == "no significant difference" and "no significant difference between a and b" in sentence(
+        said(0)
+    )
     assert said(-1, seeds=1).verdict == "one seed: no claim about another training"
     assert said(-1, seeds=2).verdict == "two seeds: no claim about another training"
     assert said(-1, seeds=1).direction == "better" and said(1, seeds=1).direction == "worse"
@@ -100,7 +102,7 @@ def test_the_words_follow_the_data():
 
 def test_models_that_agree_everywhere_differ_by_nothing():
     found = compare(np.zeros((3, 4)), range(4))
-    assert (found.low, found.high, found.verdict) == (0, 0, "no difference shown")
+    assert (found.low, found.high, found.verdict) == (0, 0, "no significant difference")
 
 
 def test_spread_over_seeds():

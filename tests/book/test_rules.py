@@ -29,7 +29,6 @@ def quick(tmp_path_factory) -> Project:
         "05-evaluation": ["eval"],
         "06-results": [],
         "08-paper-numbers": [],
-        "09-search-cost": [],
     }
     for name, artifacts in writes.items():
         path = project.folder / "notebooks" / f"{name}.ipynb"

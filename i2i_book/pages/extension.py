@@ -1,0 +1,75 @@
+"""What the book adds to Sphinx: spaces and signs that print well, and a “Next” that ends with the last chapter."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+
+UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
+MINUS = re.compile(r"(?<![\w.,\])-])-(?=\.?\d)")
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
+UNTOUCHED = ("code", "pre", "script", "style", "svg")  # elements of HTML that hold no prose
+LAST_PART = "Reference"  # is looked up, not read through
+FURTHER = "The task "  # begins the captions of the parts of further tasks
+
+
+def set_type(text: str) -> str:
+    """The text with units that stay with their number, and with minus signs in place of hyphens."""
+    return MINUS.sub("\N{MINUS SIGN}", UNIT.sub("\N{NO-BREAK SPACE}", text))
+
+
+def set_type_in_html(html: str) -> str:
+    """The same for the text between the tags of HTML."""
+    within: list[str] = []
+    parts = re.split(r"(<[^>]+>)", html)
+    for i, part in enumerate(parts):
+        if tag := re.match(r"<(/?)(\w+)", part):
+            if tag[2] in UNTOUCHED:
+                within = within[:-1] if tag[1] else [*within, tag[2]]
+        elif not within:
+            parts[i] = set_type(part)
+    return "".join(parts)
+
+
+def _set_page(app: Any, doctree: nodes.document, docname: str) -> None:
+    for text in list(doctree.findall(nodes.Text)):
+        node, verbatim = text.parent, False
+        while node is not None and not verbatim:
+            node, verbatim = node.parent, isinstance(node, VERBATIM)
+        if not verbatim and (found := set_type(text)) != text:
+            text.parent.replace(text, nodes.Text(found))
+    for raw in doctree.findall(nodes.raw):
+        if "html" in raw.get("format", ""):
+            raw.children = [nodes.Text(set_type_in_html(raw.astext()))]
+
+
+def chains(toc: Path) -> list[list[str]]:
+    """The sequences of pages that “Next” leads through: the book up to its last chapter, and each further task."""
+    content = yaml.safe_load(toc.read_text())
+    main, found = [content["root"]], []
+    for part in content.get("parts", []):
+        names = [entry["file"] for entry in part.get("chapters") or []]
+        if part["caption"].startswith(FURTHER):
+            found.append(names)
+        elif part["caption"] != LAST_PART:
+            main += names
+    return [main, *found]
+
+
+def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take the links to the previous and the next page from those that no chain holds, and from the ends of chains."""
+    chain = next((names for names in chains(Path(app.config.external_toc_path)) if pagename in names), [])
+    at = chain.index(pagename) if chain else 0
+    if at == 0:
+        context["prev"] = None
+    if at >= len(chain) - 1:
+        context["next"] = None
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("doctree-resolved", _set_page)
+    app.connect("html-page-context", _end_chain)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

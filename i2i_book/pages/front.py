@@ -1,0 +1,194 @@
+"""What the first pages show of this book's own run: a picture, a chart, the numbers behind them, and a balance."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import floor, log10
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors import safe_open
+
+from i2i_book.ablations import load_ablations
+from i2i_book.arms import arms, students
+from i2i_book.claims import details
+from i2i_book.presets import MAIN_TASK
+from i2i_book.speed import has_speed, speed_sentence
+from i2i_book.wording import LEVELS, grey_levels, in_percent, short_count, span_of
+from i2i_lib.files import read_json
+from i2i_lib.results import load_evaluations, load_table
+
+COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
+EXAMPLES = 3  # rows of the picture
+WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 56, 18, 18, 52  # its margins
+
+
+def front_page(table: Path, models: Path) -> dict[str, str]:
+    """The Markdown of `front` (picture, chart, numbers) and `balance` (a table), each empty where nothing was run.
+
+    `table`: the run's results.jsonl. `models`: the demo's files by task, among the static files: the picture is made
+    of them and lies beside them.
+    """
+    picture = _picture(models / MAIN_TASK)
+    evaluations = load_evaluations(table).get(MAIN_TASK, []) if table.exists() else []
+    if not evaluations or not {"teacher", "gcka"} <= {row.model for row in evaluations[0]["results"]}:
+        return {"front": picture, "balance": ""}
+    whole = load_table(table)
+    rows: Any = whole[whole.task == MAIN_TASK]
+    found = load_ablations(table, list(students()))[0].get(MAIN_TASK)
+    chart = _chart(_points(found), _look_up(rows)) if found else ""
+    lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
+    fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
+    return {"front": picture + chart + fold, "balance": _balance(evaluations, rows, table.parent / MAIN_TASK / "seed0")}
+
+
+def _picture(models: Path) -> str:
+    """Source, student, teacher and truth of some of the demo's examples: four columns, an image each."""
+    if not (models / "demo.json").exists():
+        return ""
+    about = read_json(models / "demo.json", "make the demo again")
+    side, count = about["size"], min(EXAMPLES, about["examples"])
+    first, others = about["first"], [i for i in range(about["examples"]) if i != about["first"]]
+    chosen = [first, *others[:: max(len(others) // max(count - 1, 1), 1)][: count - 1]]
+    names = [about["names"][i] for i in chosen]
+    figures = []
+    for name, title in COLUMNS.items():
+        if not (models / f"{name}.webp").exists():
+            continue
+        strip = Image.open(models / f"{name}.webp").convert("RGB")
+        column = Image.new("RGB", (2 * side, 2 * side * len(chosen)))
+        for row, i in enumerate(chosen):
+            tile = strip.crop((i * side, 0, (i + 1) * side, side))
+            column.paste(tile.resize((2 * side, 2 * side)), (0, 2 * side * row))
+        column.save(models / f"front-{name}.webp", quality=90)
+        alt = escape(f"{title}: {', '.join(names)}")
+        size = f'width="{column.width}" height="{column.height}"'
+        image = f'<img src="_static/models/{about["task"]}/front-{name}.webp" alt="{alt}" {size}>'
+        figures.append(f"<figure>{image}<figcaption>{title}</figcaption></figure>")
+    return f'```{{raw}} html\n<div class="front-pictures">{"".join(figures)}</div>\n```\n'
+
+
+# --- the chart ------------------------------------------------------------------------------------------------------
+
+
+def _points(found: Any) -> dict[str, tuple[float, float, str]]:
+    """Model -> (MACs, L1 in grey levels, its kind): teacher and Original, students by budget, and the others."""
+    budgets = {"gcka", *(name for name in arms()["how much it may cost"] if "none" not in name)}
+    kinds = {"teacher": "large", "original": "large"} | {name: "budget" for name in budgets}
+    points = {}
+    for name in ["teacher", "original", *students()]:
+        if macs := found.mean(name, "macs_exact"):
+            points[name] = (macs, LEVELS * found.mean(name, "l1"), kinds.get(name, "other"))
+    return points
+
+
+def _look_up(rows: Any) -> float | None:
+    values = rows[rows.model == "look-up"].l1.dropna()
+    return LEVELS * values.mean() if len(values) else None
+
+
+def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None) -> str:
+    """Error against MACs as inline SVG in the colours of the theme; the look-up of colours is a dashed line."""
+    errors = [error for _, error, _ in points.values()] + ([look_up] if look_up else [])
+    low, high = min(errors), max(errors)
+    step = _nice((high - low or 1) / 3)
+    low, high = step * floor(low / step - 0.3), step * -floor(-high / step - 0.3)
+    macs = [log10(macs) for macs, _, _ in points.values()]
+    first, last = min(macs) - 0.15, max(macs) + 0.15
+
+    def x(value: float) -> float:
+        return LEFT + (log10(value) - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    parts, right, bottom = [], WIDTH - RIGHT, HEIGHT - BOTTOM
+    for i in range(round((high - low) / step) + 1):
+        value = low + i * step
+        parts.append(f'<path class="grid" d="M{LEFT},{y(value):.1f} H{right}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 5:.1f}" text-anchor="end">{value:g}</text>')
+    for exponent in range(floor(first), floor(last) + 1):
+        for digit in (1, 2, 5):
+            if first <= log10(digit * 10.0**exponent) <= last:
+                value = digit * 10.0**exponent
+                parts.append(f'<path class="grid" d="M{x(value):.1f},{TOP} V{bottom}"/>')
+                label = short_count(value).replace(".00", "").replace(".0", "")
+                parts.append(f'<text x="{x(value):.1f}" y="{bottom + 20}" text-anchor="middle">{label}</text>')
+    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">MACs of one picture</text>')
+    middle = (TOP + bottom) / 2
+    turned = f'transform="rotate(-90 14 {middle})" text-anchor="middle"'
+    parts.append(f'<text x="14" y="{middle}" {turned}>error, grey levels</text>')
+    if look_up:
+        parts.append(f'<path class="look-up" d="M{LEFT},{y(look_up):.1f} H{right}"/>')
+        parts.append(
+            f'<text x="{right}" y="{y(look_up) - 7:.1f}" text-anchor="end">no network: colours looked up</text>'
+        )
+    line = sorted((macs, error) for macs, error, kind in points.values() if kind == "budget")
+    parts.append(f'<path class="line" d="M{" L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)}"/>')
+    labels = {"teacher": "large network", "original": "the paper's Original", "gcka": "small network"}
+    for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
+        title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
+        radius = {"large": 7, "budget": 7, "other": 4}[kind]
+        parts.append(f'<circle class="{kind}" cx="{x(macs_of):.1f}" cy="{y(error):.1f}" r="{radius}">{title}</circle>')
+        if name in labels:
+            left = x(macs_of) > (LEFT + right) / 2
+            place = f'x="{x(macs_of) + (-12 if left else 12):.1f}" y="{y(error) + 5:.1f}"'
+            parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
+    said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
+    said += [f"colours looked up {look_up:.1f}"] if look_up else []
+    alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one picture: {'; '.join(said)}.")
+    svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
+    others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
+    small = f" Small dots: students trained in other ways ({others})." if others else ""
+    said_below = f"Error on test pictures against the cost of one picture; lower left is better.{small}"
+    figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
+    return f"```{{raw}} html\n{figure}\n```\n"
+
+
+def _nice(step: float) -> float:
+    """The next larger of 1, 2 and 5, times a power of ten."""
+    power = 10.0 ** floor(log10(step))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= step)
+
+
+# --- the balance ----------------------------------------------------------------------------------------------------
+
+
+def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, home: Path) -> str:
+    """Four rows: what the student saves, what it loses, what it takes, what to watch."""
+    mean: Any = rows.groupby("model").mean(numeric_only=True)
+    teacher, student = mean.loc["teacher"], mean.loc["gcka"]
+
+    def fewer(column: str, what: str) -> str:
+        times = teacher[column] / student[column]
+        return f"{what}: {times:.1f} times fewer ({short_count(teacher[column])} → {short_count(student[column])})"
+
+    saved = [fewer("macs_exact", "{term}`MACs`"), fewer("params", "parameters")]
+    saved += [speed_sentence(evaluations)] if has_speed(evaluations) else []
+    error = f"{grey_levels(student.l1)} in place of {grey_levels(teacher.l1)} grey levels of 255"
+    lost = [
+        f"the error is {in_percent(student.l1 / teacher.l1)}: {error}",
+        f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
+    ]
+    speed = evaluations[0].get("speed") or {"device": "cpu"}
+    where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
+    taken = []
+    if (home / "data.safetensors").exists():
+        taken.append(f"{_training_pictures(home):,} pairs of images to learn from")
+    for name, row in (("teacher", teacher), ("student", student)):
+        taken.append(f"{name}: {row.steps:,.0f} steps, {span_of(row.train_seconds)} of {where}")
+    taken.append("choosing the widths: milliseconds ({doc}`chapter 3 </notebooks/03-pruning>`)")
+    watched = [
+        "a patent ({ref}`note <sec-patent>`)",
+        "small images gain less time than the MACs promise",
+        "where colours looked up do nearly as well, a measure says little: look at the images",
+    ]
+    table = {"What you save": saved, "What you lose": lost, "What it takes": taken, "What to watch": watched}
+    return "| | |\n|---|---|\n" + "".join(f"| **{name}** | {'<br>'.join(lines)} |\n" for name, lines in table.items())
+
+
+def _training_pictures(home: Path) -> int:
+    """How many pictures of the task in this run's folder the networks learn from."""
+    with safe_open(home / "data.safetensors", "pt") as tensors:
+        return tensors.get_slice("train.source").get_shape()[0]

@@ -1,0 +1,41 @@
+"""Numbers as a reader takes them in: few digits, a unit with a meaning."""
+
+LEVELS = 127.5  # grey levels of 255 in one unit of L1, whose scale runs from -1 to 1
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+FEWER = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth"}
+
+
+def short_count(number: float) -> str:
+    """A count with three digits and a unit: "142 M", "17.6 M", "43.5 G", "960"."""
+    for size, unit in UNITS:
+        if number >= 0.9995 * size:
+            value = number / size
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f} {unit}"
+    return f"{number:.0f}"
+
+
+def grey_levels(distance: float) -> str:
+    """An L1 distance as grey levels of 255: "12.3"."""
+    return f"{LEVELS * distance:.1f}"
+
+
+def share_of(times: float) -> str:
+    """What is left where there are so many times fewer: "an eighth" or "1/22"."""
+    nearest = round(times)
+    return FEWER[nearest] if nearest in FEWER and abs(times / nearest - 1) < 0.03 else f"1/{times:.2g}"
+
+
+def in_percent(ratio: float) -> str:
+    """How much a ratio is above or below 1, in words: "16 % higher"."""
+    change = 100 * (ratio - 1)
+    if abs(change) < 0.5:
+        return "the same within half a percent"
+    return f"{abs(change):.0f} % {'higher' if change > 0 else 'lower'}"
+
+
+def span_of(seconds: float) -> str:
+    """A time with two digits that say something: "45 s", "6 min", "1.2 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
