@@ -67,6 +67,9 @@ clean:  ## delete what was built, not the environment
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make book PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import os, sys; here = os.fsencode(os.getcwd()).decode("utf-8", "backslashreplace"); \
+	  sys.exit(os.fsencode(os.getcwd()) != here.encode() and "error: the path of this checkout, " + here + \
+	  ", is not UTF-8, which notebooks are written in: rename that folder, or clone into another")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "error: $(PYTHON) lacks the venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@[ ! -e .venv ] || [ -w .venv ] || \

@@ -1,6 +1,7 @@
 """The door from `make book` to Snakemake: check what was asked, take the lock, hand over, and end all if asked to."""
 
 import ctypes
+import getpass
 import os
 import signal
 import subprocess
@@ -62,6 +63,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         command += ["--", *targets] if targets else []
         for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS", "PYTHONINSPECT"):  # the user's settings for other work
             os.environ.pop(name, None)
+        _stand_in_for_home(runs.root() / ".snakemake" / "cache")
         for name in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(name) == signal.SIG_DFL:  # nohup ignores the latter
                 signal.signal(name, signal.default_int_handler)
@@ -78,6 +80,27 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         except KeyboardInterrupt:
             _end(psutil.Process(pipeline.pid))
             raise
+
+
+def _stand_in_for_home(folder: Path) -> None:
+    """Give a user without a name a name, and one whose home cannot be written the `folder` for caches.
+
+    In a container neither is there for an arbitrary user id, and either stops Snakemake.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        cache = Path(home).expanduser()
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return
+    except (OSError, RuntimeError):  # a user without an entry has no home at all
+        pass
+    os.environ.setdefault("TORCH_HOME", f"{home}/torch")  # weights are read from where they are
+    os.environ["XDG_CACHE_HOME"] = str(folder)
 
 
 def _die_with_parent() -> None:

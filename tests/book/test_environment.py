@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from project import PRESETS, Project, dry_run, wait_for
@@ -133,7 +134,8 @@ def test_the_folder_that_was_named_is_read_wherever_the_project_lies(tmp_path):
     place.mkdir()
     project = Project(place)
     project.environment |= {"MPLBACKEND": "agg", "PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    project.environment |= {"SNAKEMAKE_PROFILE": str(tmp_path / "no such profile")}
+    project.environment |= {"SNAKEMAKE_PROFILE": str(tmp_path / "no such profile"), "HOME": "/dev/null"}
+    project.environment.pop("XDG_CACHE_HOME", None)
     folder = tmp_path / "shots #2 {1} a: b's "
     pictures(folder, *(f"{number}.png" for number in range(20)))
     data = "runs/micro/folder/seed0/data.json"
@@ -189,6 +191,34 @@ def test_settings_of_pip_for_another_place_are_named(tmp_path):
     command = ["make", ".venv/.ready", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
     assert "global.target='/nowhere'\nerror: these settings of pip would install elsewhere" in done.stdout
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_the_set_up(tmp_path):
+    for name, words in ((b"latin \xfc", "/latin \\xfc, is not UTF-8"), ("größe".encode(), "lacks the venv module")):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.mkdir(folder)
+        for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(os.fsencode(root()) + b"/" + file.encode(), folder)
+        (tmp_path / "ensurepip.py").write_text("raise ImportError('what the next check is for')")
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        command = ["make", "book", f"PYTHON={sys.executable}"]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode and words in done.stdout + done.stderr
+        assert not os.path.exists(folder + b"/.venv"), "nothing was set up"
+
+
+def test_a_user_without_a_name_or_a_home_gets_stand_ins(tmp_path, monkeypatch):
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setenv("HOME", "/dev/null")
+    for name in ("USER", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    make._stand_in_for_home(tmp_path)
+    assert os.environ["USER"] == str(os.getuid())
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path)
+    assert torch.hub.get_dir() == "/dev/null/.cache/torch/hub", "weights are where they were"
 
 
 def test_a_clone_of_git_for_windows_has_the_same_bytes(tmp_path):
