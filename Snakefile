@@ -21,6 +21,8 @@ try:
         seeds=int(config.get("seeds", 1)),
         ablate=os.environ.get("ABLATIONS") == "yes",
     )
+    for task in PLAN.tasks:  # before anything runs
+        PLAN.training_weights(task)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 RUN = PLAN.folder
@@ -137,6 +139,7 @@ rule search_space:
         **source("02-search-space"),
         data=rules.data.output.data,
         recorded=recorded,
+        weights=lambda w: PLAN.training_weights(w.task),
     output:
         notebook=HOME + "/notebooks/02-search-space.ipynb",
         teacher=multiext(HOME + "/teacher", ".safetensors", ".json"),
@@ -192,6 +195,7 @@ rule distillation:
         discriminator=rules.search_space.output.discriminator,
         scales=rules.search_space.output.scales,
         plan=HOME + "/plan.json",
+        weights=lambda w: PLAN.training_weights(w.task),
     output:
         notebook=HOME + "/notebooks/04-distillation-{arm}.ipynb",
         student=multiext(HOME + "/student-{arm}", ".safetensors", ".json"),
@@ -218,6 +222,7 @@ rule evaluation:
         teacher=rules.search_space.output.teacher,
         original=lambda w: expand(rules.original.output.teacher, **w) if "resnet" in PLAN.generators(w.task) else [],
         students=lambda w: expand(rules.distillation.output.student, arm=PLAN.arms(w.task), **w),
+        weights=lambda w: PLAN.measuring_weights(w.task),
     output:
         notebook=HOME + "/notebooks/05-evaluation.ipynb",
         results=HOME + "/eval.json",
@@ -238,6 +243,7 @@ use rule evaluation as ablation with:
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         students=lambda w: expand(rules.distillation.output.student, arm=PLAN.ablations(w.task), **w),
+        weights=lambda w: PLAN.measuring_weights(w.task),
     output:
         notebook=HOME + "/notebooks/05-evaluation-ablations.ipynb",
         results=HOME + "/ablations.json",

@@ -6,9 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from i2i_book import presets
-from i2i_book.chapters import Chapter, chapters
+from i2i_book.chapters import Chapter, chapters, made_by
 from i2i_book.runner.notebook import imported_modules
 from i2i_lib.files import root, walk_once
+from i2i_lib.weights import DINOV2, DINOV2_CODE, DRN, INCEPTION, at_hand, find_vgg19
 
 # The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
 DEMOS = {
@@ -103,6 +104,18 @@ class Plan:
         """The networks of the live demo, for those of its tasks that were asked for."""
         shown = [task for task in DEMOS if task in self.tasks and "gcka" in self.arms(task)]
         return [f"{self.folder}/{task}/seed0/demo/demo.json" for task in shown]
+
+    def training_weights(self, task: str) -> list[str]:
+        """The weights of a network that the loss of a task reads. Raises ValueError where they are not at hand."""
+        if presets.family(self.settings, task) != "gaugan":
+            return []
+        chapters_of = (made_by(artifact) for artifact in ("teacher", "student"))
+        given = [presets.preset_parameters(self.settings, chapter, task) for chapter in chapters_of]
+        return [str(find_vgg19())] if any(part.get("perceptual") == "vgg19" for part in given) else []
+
+    def measuring_weights(self, task: str) -> list[str]:
+        """The weights at hand of the networks that measure a task's pictures: those that arrive later measure again."""
+        return at_hand(INCEPTION, DINOV2, DINOV2_CODE, *([DRN] if task == "cityscapes" else []))
 
     def left(self, name: str, asked: list[str]) -> list[str]:
         """The files of that name of other tasks and seeds in this run, beside those that were `asked` for."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from i2i_lib.checkpoint import Generator, load_generator, load_info
 from i2i_lib.data.cityscapes import train_ids
+from i2i_lib.data.folders import maps_originals
 from i2i_lib.data.tiles import Task, encode, middle, source_pictures
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
@@ -162,15 +163,23 @@ class Evaluator:
         """FID, KID and their kin of each model, and a sentence for each extractor whose weights are missing."""
         task, evaluated = self.task, list(models)
         extractors, missing = available_extractors(self.device)
-        images = len(task.train.target) + len(task.test.target)
-        all_split = f"{task.name} all {images} training and test tiles of {size_text(task.test.shape)} px"
         distances = []
         for extractor in extractors:
             down = extractor.rounding == "down"
             pictures = {found.result.model: found.rounded_down if down else found.pictures for found in evaluated}
-            all_real = None if task.train.paired else (real_targets(task), all_split)
-            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=all_real)
+            real = _authors_real(task)
+            distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=real)
         return distances, missing
+
+
+def _authors_real(task: Task) -> tuple[Iterable[Tensor], str] | None:
+    """The real pictures that the paper's FID is taken to, and their name; None where they are those of the test."""
+    if task.name == "maps":
+        return maps_originals(task), "maps test pictures at their own size"
+    if task.train.paired:
+        return None
+    images = len(task.train.target) + len(task.test.target)
+    return real_targets(task), f"{task.name} all {images} training and test tiles of {size_text(task.test.shape)} px"
 
 
 def per_image_values(models: Iterable[Evaluated]) -> dict[str, dict[str, list[float]]]:

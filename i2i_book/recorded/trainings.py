@@ -3,7 +3,7 @@
 A chapter shows a recorded training as it shows one of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from i2i_book.runs import root
 from i2i_lib.checkpoint import load_discriminator, load_generator, load_info
 from i2i_lib.files import read_json, record_file, shorten_path
 from i2i_lib.scales import ScaleNote, load_scales
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.recipe import Recipe
 from i2i_lib.train.snapshots import read_frames
 
 # Of a recipe, what tells no two trainings apart: places, seeds, and how the same numbers are computed.
@@ -46,7 +48,8 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
         )
     noted = read_json(file, "put the committed file back")
     wanted = deciding_settings(read_json(recipe, "run the notebook again"))
-    different = sorted(key for key in wanted | noted["settings"] if wanted.get(key) != noted["settings"].get(key))
+    had = deciding_settings(noted["settings"])
+    different = sorted(key for key in wanted | had if wanted.get(key) != had.get(key))
     if different:
         raise ValueError(
             f"the recorded {name} of {task} was trained with other settings ({', '.join(different)}): set those of"
@@ -70,6 +73,14 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
 
 
 def deciding_settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe that decide what a training gives."""
-    training = {key: value for key, value in recipe["training"].items() if key not in _FREE_TRAINING}
+    """The settings of a recipe that decide what a training gives.
+
+    A record that is older than a setting was made as the setting's default makes it.
+    """
+    recipe, training = _defaults(Recipe) | recipe, _defaults(TrainConfig) | recipe["training"]
+    training = {key: value for key, value in training.items() if key not in _FREE_TRAINING}
     return {key: value for key, value in recipe.items() if key not in _FREE} | {"training": training}
+
+
+def _defaults(settings: type) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(settings) if field.default is not MISSING}

@@ -38,9 +38,9 @@ def load_cityscapes(
     """From labels to photographs: `train` to learn from, `val` to test on, as the paper's two uses of the data set.
 
     With `family="pix2pix"` the source is the picture of the labels' colours, and a scene is squashed to a square of
-    `image_size`; training squares have 286 / 256 of its side and are cropped. With `family="gaugan"` the source is a
-    label map with an instance-edge channel, and tiles are `image_size` high, twice as wide and never cropped: the
-    paper's are 256 x 512.
+    `image_size`, which for training is enlarged to 286 / 256 of its side and cropped, as in the paper's code. With
+    `family="gaugan"` the source is a label map with an instance-edge channel, and tiles are `image_size` high, twice as
+    wide and never cropped: the paper's are 256 x 512.
 
     `validation` is the share of the cities of `train`, evenly spaced by name, whose scenes are held out of training:
     scenes of one city resemble each other, and those of the test are of other cities, too.
@@ -55,17 +55,18 @@ def load_cityscapes(
     if family not in ("pix2pix", "gaugan"):
         raise ValueError(f"family must be 'pix2pix' or 'gaugan', got {family!r}")
     folder = cityscapes_folder(path)
-    train_size = image_size * 286 // 256 if family == "pix2pix" else image_size
+    enlarged = image_size * 286 // 256 if family == "pix2pix" else 0
     scenes = {split: list_scenes(folder, split, instances=family == "gaugan") for split in ("train", "val")}
     cities = sorted({_city(scene) for scene in scenes["train"]})
     number = round(validation * len(cities))
     away = {cities[(2 * i + 1) * len(cities) // (2 * number)] for i in range(number)}
     held = [scene for scene in scenes["train"] if _city(scene) in away]
-    train = _tiles(folder, [scene for scene in scenes["train"] if _city(scene) not in away], train_size, family)
+    seen = [scene for scene in scenes["train"] if _city(scene) not in away]
+    train = _tiles(folder, seen, image_size, family, enlarged=enlarged)
     test = _whole(folder, scenes["val"], image_size, family)
     info = {
         "domains": ["labels", "photograph"],
-        "train_size": train_size,
+        "train_size": enlarged or image_size,
         "train_scenes": len(train),
         "validation_scenes": held,
         "test_scenes": scenes["val"],
@@ -118,9 +119,9 @@ def read_scene(folder: Path, scene: str, height: int, width: int, family: str) -
     photo = _read(folder / _PHOTO.format(scene), "RGB")
     if photo.shape[:2] != ids.shape:
         raise ValueError(f"{folder / _PHOTO.format(scene)} is {photo.shape[:2]}, its label map {ids.shape} pixels")
-    target = _reduced(photo, height, width)
+    target = _resized(photo, height, width)
     if family == "pix2pix":
-        return _reduced(_COLOUR[ids], height, width), target
+        return _resized(_COLOUR[ids], height, width), target
     instances = _read_labels(folder / _INSTANCES.format(scene), instances=True)
     if instances.shape != ids.shape:
         raise ValueError(f"{folder / _INSTANCES.format(scene)} is {instances.shape}, its label map {ids.shape} pixels")
@@ -144,13 +145,18 @@ def _whole(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
     return replace(_tiles(folder, scenes, height, family), block=torch.arange(len(scenes)))
 
 
-def _tiles(folder: Path, scenes: list[str], height: int, family: str) -> Tiles:
+def _tiles(folder: Path, scenes: list[str], height: int, family: str, *, enlarged: int = 0) -> Tiles:
+    """Scenes at this height, and then, if asked for, squares `enlarged` to that side."""
     n, width = len(scenes), height if family == "pix2pix" else 2 * height
-    source = torch.empty(n, 3 if family == "pix2pix" else 2, height, width, dtype=torch.uint8)
-    target = torch.empty(n, 3, height, width, dtype=torch.uint8)
+    shape = (enlarged, enlarged) if enlarged else (height, width)
+    source = torch.empty(n, 3 if family == "pix2pix" else 2, *shape, dtype=torch.uint8)
+    target = torch.empty(n, 3, *shape, dtype=torch.uint8)
 
     def read(i: int) -> None:
-        source[i], target[i] = read_scene(folder, scenes[i], height, width, family)
+        pictures = read_scene(folder, scenes[i], height, width, family)
+        if enlarged:
+            pictures = [_resized(picture.movedim(0, -1).numpy(), *shape) for picture in pictures]
+        source[i], target[i] = pictures
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(n)):  # which raises here what a reader raised
@@ -186,7 +192,7 @@ def _read_labels(path: Path, *, instances: bool = False) -> np.ndarray:
     return values if instances else values.astype(np.uint8)
 
 
-def _reduced(picture: np.ndarray, height: int, width: int) -> Tensor:
+def _resized(picture: np.ndarray, height: int, width: int) -> Tensor:
     return to_tensor(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import statistics
 import unicodedata
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,17 @@ import torch
 from torch import Tensor
 
 from i2i_lib.data.picture_cache import FileImages
-from i2i_lib.data.pictures import THREADS, Listing, no_pictures, picture_size, scan_pictures, shorten, shown
+from i2i_lib.data.pictures import (
+    THREADS,
+    Filter,
+    Listing,
+    no_pictures,
+    picture_size,
+    read_halves,
+    scan_pictures,
+    shorten,
+    shown,
+)
 from i2i_lib.data.tiles import Task, Tiles, placeless_tiles
 from i2i_lib.files import data_folder
 
@@ -40,7 +51,7 @@ _PAPER_TASKS: dict[str, tuple[str, Layout, bool]] = {
 def load_paper(name: str, image_size: int, validation: float = 0.0, path: str | None = None) -> Task:
     """One of `_PAPER_TASKS`, from `path` or from where `i2i data fetch` puts it.
 
-    `maps` translates maps to aerial photographs, as the paper does.
+    `maps` translates maps to aerial photographs, as the paper does. Pictures are resized by the filter of its code.
     """
     folder, layout, swap = _PAPER_TASKS[name]
     where = Path(path) if path else data_folder() / folder
@@ -48,7 +59,7 @@ def load_paper(name: str, image_size: int, validation: float = 0.0, path: str | 
         raise FileNotFoundError(
             f"{where} does not exist: `i2i data fetch {folder}` downloads it, or give the path of a copy"
         )
-    task = load_folder(image_size, validation, str(where), layout, swap=swap)
+    task = load_folder(image_size, validation, str(where), layout, swap=swap, filter="bicubic")
     domains = ["map", "aerial photograph"] if name == "maps" else name.split("2")
     return replace(task, name=name, info=task.info | {"domains": domains})
 
@@ -58,8 +69,24 @@ load_zebra2horse = partial(load_paper, "zebra2horse")
 load_maps = partial(load_paper, "maps")
 
 
+def maps_originals(task: Task) -> Iterator[Tensor]:
+    """The aerial photographs of the test of `maps` at their own size, each uint8 [1, 3, H, W].
+
+    The paper's code takes the real pictures' statistics for its FID from them, before any resizing.
+    """
+    ((folder, files),) = find_parts(Path(task.info["folder"]), task.info["layout"]).test
+    for name in files:
+        yield read_halves(folder / name)[0][None]
+
+
 def load_folder(
-    image_size: int, validation: float = 0.0, path: str = "", layout: Layout = "auto", *, swap: bool = False
+    image_size: int,
+    validation: float = 0.0,
+    path: str = "",
+    layout: Layout = "auto",
+    *,
+    swap: bool = False,
+    filter: Filter = "lanczos",
 ) -> Task:
     """A folder of pictures, translated from domain A to B, or with `swap` from B to A.
 
@@ -88,7 +115,8 @@ def load_folder(
     layout, train, test, test_from, left_out = find_parts(where, layout)
     train, held = _hold_out_share(train, validation, together=layout == "paired")
     train_size = round(TRAIN_MARGIN * image_size)
-    held_out = _tiles(test, image_size, layout, swap=swap, whole=True)
+    tiles = partial(_tiles, layout=layout, swap=swap, filter=filter)
+    held_out = tiles(test, image_size, whole=True)
     domains = ["B", "A"] if swap else ["A", "B"]
     parts = train + held + test
     listing = [[(name, size, _time(folder / name)) for name, size in files.items()] for folder, files in parts]
@@ -106,8 +134,8 @@ def load_folder(
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
     }
     family = "cyclegan" if layout == "unpaired" else "pix2pix"
-    seen = _tiles(train, train_size, layout, swap=swap, whole=False)
-    kept_apart = _tiles(held, image_size, layout, swap=swap, whole=True) if held else None
+    seen = tiles(train, train_size, whole=False)
+    kept_apart = tiles(held, image_size, whole=True) if held else None
     return Task("folder", family, seen, held_out, info, kept_apart)
 
 
@@ -166,14 +194,14 @@ def find_parts(where: Path, layout: Layout = "auto") -> Parts:
     return Parts(layout, train, test, present or "held out by name", left_out)
 
 
-def _tiles(parts: list[Part], size: int, layout: Layout, *, swap: bool, whole: bool) -> Tiles:
+def _tiles(parts: list[Part], size: int, *, layout: Layout, swap: bool, filter: Filter, whole: bool) -> Tiles:
     """Tiles of the two domains: `whole` in memory, each a block of its own, or still in their files."""
     if layout == "side-by-side":
         ((folder, files),) = parts
-        left = FileImages(folder, files, size, halves=2)
+        left = FileImages(folder, files, size, halves=2, filter=filter)
         images = [left, left.other_half()]
     else:
-        images = [FileImages(folder, files, size) for folder, files in parts]
+        images = [FileImages(folder, files, size, filter=filter) for folder, files in parts]
     if swap:
         images.reverse()
     # What is indexed only, and never computed with as a whole, need not be a tensor.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_lib.data.pictures import THREADS, read_tile
+from i2i_lib.data.pictures import THREADS, Filter, read_tile
 
 
 class FileImages:
@@ -35,10 +35,11 @@ class FileImages:
         *,
         halves: int = 1,
         half: int = 0,
+        filter: Filter = "lanczos",
         cache: Path | None = None,
     ) -> None:
         """`files` maps names in `folder` to their sizes in bytes, as `list_pictures` does; S is `size`."""
-        self.folder, self.files, self.halves, self.half = Path(folder), files, halves, half
+        self.folder, self.files, self.halves, self.half, self.filter = Path(folder), files, halves, half, filter
         self.shape = torch.Size((len(files), 3, size, size))
         self._names = list(files)
         self._device = torch.device("cpu")
@@ -77,7 +78,7 @@ class FileImages:
     def record(self) -> dict[str, Any]:
         """Arguments of `FileImages` that reopen the pictures without listing the folder: plain JSON."""
         shape = {"size": self.shape[-1], "halves": self.halves, "half": self.half}
-        return {"folder": str(self.folder), "files": self.files} | shape
+        return {"folder": str(self.folder), "files": self.files, "filter": self.filter} | shape
 
     def _decode(self, i: int) -> bytes:
         path, listed = self.folder / self._names[i], self.files[self._names[i]]
@@ -93,7 +94,7 @@ class FileImages:
                 f"{path} has {found:,} bytes and had {listed:,} when its folder was listed: put the old file back, "
                 "or make the data again with this one"
             )
-        data = read_tile(path, self.shape[-1], self.halves).numpy().tobytes()
+        data = read_tile(path, self.shape[-1], self.halves, filter=self.filter).numpy().tobytes()
         self._cache.write(i, data)
         return data
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from project import PRESETS, Project, dry_run
 
-from i2i_book.plan import sources
+from i2i_book.plan import Plan, sources
 from i2i_book.presets import FAMILIES
 from i2i_book.runs import root
 from i2i_lib.data.adapters import loader_module
@@ -75,6 +75,32 @@ def test_a_parameter_reruns_what_depends_on_it(quick):
     assert quick.pending("other") == {"book"}
     preset.write_text(before)
     assert quick.pending() == {"book"}
+
+
+def test_weights_that_arrive_late_measure_again(quick, tmp_path):
+    """Of all that measures; those of a segmenter of street scenes concern no other task."""
+    before = quick.pending()
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"late")
+    assert quick.pending(I2I_INCEPTION=str(weights)) == AFTER_05
+    assert quick.pending(I2I_DRN=str(weights)) == before == {"book"}
+
+
+def test_a_published_loss_is_not_trained_without_its_weights(monkeypatch, tmp_path):
+    monkeypatch.delenv("I2I_VGG19", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    plan = Plan("paper-gaugan", "cityscapes")
+    with pytest.raises(ValueError, match=r"put vgg19-dcbb9e9d\.pth into .*; or set perceptual to 'none'"):
+        plan.training_weights("cityscapes")
+    weights = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert plan.training_weights("cityscapes") == [str(weights)]
+    assert not Plan("cpu", "earth-labels").training_weights("earth-labels")
+    weights.unlink()
+    for section in ("02-search-space", "04-distillation"):
+        plan.settings["notebooks"][section]["perceptual"] = "none"
+    assert not plan.training_weights("cityscapes")
 
 
 def test_a_deleted_file_is_made_again(quick):

@@ -1,5 +1,6 @@
 """Recorded trainings: kept small, taken up only by a run with the same settings and pictures."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,20 @@ def test_seed_threads_and_arithmetic_may_differ(home: Path, kept: Path, tmp_path
     training = replace(TRAINING, precision="bf16", compiled=True)
     save_recipe(replace(recipe(seed=3, threads=2, log_every=7), training=training), tmp_path / "other.json")
     assert recorded_training("toy", "teacher", tmp_path / "other.json", home / "data").losses
+
+
+def test_a_record_older_than_a_setting_has_its_default(home: Path, kept: Path, tmp_path: Path):
+    """As a teacher of before GauGAN's gain and alignments over shards were settings."""
+    file = kept / "teacher-training.json"
+    record = json.loads(file.read_text())
+    assert record["settings"].pop("gain") == 0.02 and record["settings"]["training"].pop("shard") == 0
+    file.write_text(json.dumps(record))
+    config = home / "train" / "teacher" / "config.json"
+    assert recorded_training("toy", "teacher", config, home / "data").losses
+    for settings, named in (({"gain": 1.0}, "gain"), ({"training": replace(TRAINING, shard=8)}, "training")):
+        save_recipe(replace(recipe(), **settings), tmp_path / "other.json")
+        with pytest.raises(ValueError, match=rf"trained with other settings \({named}\)"):
+            recorded_training("toy", "teacher", tmp_path / "other.json", home / "data")
 
 
 def test_other_pictures_are_refused(home: Path, kept: Path, tmp_path: Path):

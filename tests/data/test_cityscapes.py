@@ -68,6 +68,15 @@ def test_pix2pix_translates_squashed_colours(tree):
     assert task.info["test_scenes"] == SCENES[3:]
 
 
+def test_training_squares_are_enlarged_from_the_tests_size(tree):
+    """As from the authors' prepared files: softer than if they were made of the whole photograph at once."""
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    photo = write(tree, "leftImg8bit", f"{SCENES[0]}_leftImg8bit.png", noise)
+    small = Image.open(photo).resize((16, 16), Image.Resampling.BICUBIC)
+    wanted = np.array(small.resize((17, 17), Image.Resampling.BICUBIC))
+    assert torch.equal(load_cityscapes(16, path=str(tree)).train.target[0], torch.from_numpy(wanted).permute(2, 0, 1))
+
+
 def test_gaugan_reads_labels_and_edges_of_instances(tree):
     task = load_task("cityscapes", image_size=16, path=str(tree), family="gaugan")
     assert task.family == "gaugan" and task.train.source_channels == CHANNELS + 1 == 36

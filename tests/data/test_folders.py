@@ -18,6 +18,7 @@ from PIL import Image
 from i2i_lib.cli.__main__ import main
 from i2i_lib.data import folders, picture_cache
 from i2i_lib.data.batches import paired_batches, unpaired_batches
+from i2i_lib.data.folders import maps_originals
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
@@ -72,6 +73,28 @@ def test_all_real_targets_have_the_size_of_a_test_tile(tmp_path):
     assert torch.equal(next(real_targets(cut)), larger[..., 2:14, 2:14])
 
 
+def test_the_papers_tasks_are_resized_as_by_its_authors(tmp_path):
+    """Bicubic, of the whole square; a training picture to 286 / 256 of the crop. FID's real ones keep their size."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (4, 30, 60, 3), dtype=np.uint8)
+    for part, number in (("train", 0), ("train", 1), ("val", 2), ("val", 3)):
+        (tmp_path / part).mkdir(exist_ok=True)
+        Image.fromarray(wide[number]).save(tmp_path / part / f"{number}.png")
+    task = load_task("maps", image_size=20, path=tmp_path)
+
+    def resized(number: int, half: int, side: int) -> torch.Tensor:
+        image = Image.fromarray(wide[number][:, 30 * half : 30 * half + 30])
+        return torch.from_numpy(np.array(image.resize((side, side), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+
+    assert torch.equal(task.test.target[1], resized(3, 0, 20)) and torch.equal(task.test.source[0], resized(2, 1, 20))
+    assert torch.equal(task.train.target[0], resized(0, 0, 22))
+    save_task(task, tmp_path / "saved")
+    reopened = load_saved_task(tmp_path / "saved")
+    assert torch.equal(reopened.train.source[1], resized(1, 1, 22))
+    originals = [picture[0] for picture in maps_originals(reopened)]
+    assert torch.equal(torch.stack(originals), torch.from_numpy(wide[2:, :, :30]).permute(0, 3, 1, 2))
+
+
 def test_pairs_by_name_stay_together(tmp_path):
     names = [f"{i}.png" for i in range(30)]
     fill(tmp_path / "trainA", names, 10)
@@ -95,8 +118,8 @@ def test_pairs_by_name_stay_together(tmp_path):
 
 
 def test_side_by_side_and_the_papers_maps(tmp_path):
-    fill(tmp_path / "train", numbered(4, "jpg"), 10, pair=True)
-    fill(tmp_path / "val", numbered(2, "jpg"), 10, pair=True)
+    fill(tmp_path / "train", numbered(4), 10, pair=True)
+    fill(tmp_path / "val", numbered(2), 10, pair=True)
     task = load_task("folder", image_size=12, path=tmp_path)
     assert task.family == "pix2pix" and task.info["layout"] == "side-by-side" and len(task.test) == 2
     maps = load_task("maps", image_size=12, path=tmp_path)
@@ -382,9 +405,9 @@ def test_a_large_folder_is_listed_once_and_nothing_is_decoded_twice(tmp_path, mo
         listed[str(path)] += 1
         return scandir(path)
 
-    def counted_read(path, *arguments):
+    def counted_read(path, *arguments, **options):
         decoded[path.name] += 1
-        return read_tile(path, *arguments)
+        return read_tile(path, *arguments, **options)
 
     monkeypatch.setattr(os, "scandir", counted_scan)
     monkeypatch.setattr(picture_cache, "read_tile", counted_read)

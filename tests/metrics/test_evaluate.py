@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from toys import GENERATORS, network, task
 
 from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import encode
-from i2i_lib.evaluate import Evaluator, per_image_values
+from i2i_lib.evaluate import Evaluator, _authors_real, per_image_values
 from i2i_lib.macs import generator_macs
 from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.pairs import l1, quantise
@@ -42,6 +44,22 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     assert (row.macs_exact, row.macs_paper) == (generator_macs(config, 16, "exact"), generator_macs(config, 16))
     assert (row.steps, row.train_seconds) == (7, 3.5) and row.weights and row.peak_memory_mib
     assert per_image_values([found])["l1"]["gcka"] == found.per_image["l1"].tolist()
+
+
+def test_fid_is_taken_to_the_real_pictures_of_the_authors(tmp_path):
+    """Of `maps` to the test's own, as large as they are; without pairs to all; else to those that are translated."""
+    assert _authors_real(task("pix2pix")) is None and _authors_real(task("gaugan")) is None
+    pictures, name = _authors_real(task("cyclegan")) or ([], "")
+    assert name == "toy all 14 training and test tiles of 16 px" and sum(map(len, pictures)) == 14
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        for number in range(3):
+            Image.new("RGB", (60, 30), (number, 0, 0)).save(tmp_path / part / f"{number}.png")
+    pictures, name = _authors_real(load_task("maps", image_size=12, path=tmp_path)) or ([], "")
+    assert name == "maps test pictures at their own size"
+    assert [(picture.shape, picture[0, 0, 0, 0].item()) for picture in pictures] == [
+        ((1, 3, 30, 30), n) for n in range(3)
+    ]
 
 
 def test_yardsticks_need_no_weights():

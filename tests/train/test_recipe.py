@@ -16,6 +16,7 @@ from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
 from i2i_lib.students import inherit
+from i2i_lib.train import gaugan
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.loop import _fingerprint, training_code
 from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
@@ -150,6 +151,30 @@ def test_what_decides_a_training_tells_it_apart_and_nothing_else_does(files):
     plan = json.loads((files / "plan.json").read_text())
     (files / "plan.json").write_text(json.dumps(plan | {"provenance": {"note": "another"}}))
     assert fingerprint() != wanted
+
+
+@pytest.mark.parametrize("family", ["gaugan"])
+def test_a_perceptual_loss_is_asked_for_and_tells_trainings_apart(family, files, monkeypatch):
+    """Weights that arrive while a training without them is interrupted change nothing; others begin it anew."""
+    weights = files / "vgg19.pth"
+    monkeypatch.setenv("I2I_VGG19", str(weights))
+    monkeypatch.setattr(gaugan, "Vgg19Features", lambda path: nn.Identity())
+
+    def begun(perceptual: str) -> tuple[Any, str]:
+        recipe = teacher_recipe(family, perceptual=perceptual)
+        trainer, _, run = build(recipe, files, task(family), CPU)
+        return trainer.perceptual, _fingerprint(run, 4)
+
+    before = begun("none")
+    with pytest.raises(ValueError, match=r"I2I_VGG19 names .*vgg19\.pth, which is not a file"):
+        begun("vgg19")
+    weights.write_bytes(b"one")
+    assert begun("none") == before == (None, before[1])
+    with_one = begun("vgg19")
+    weights.write_bytes(b"another")
+    assert with_one[0] is not None and len({before[1], with_one[1], begun("vgg19")[1]}) == 3
+    with pytest.raises(ValueError, match="perceptual is one of none, vgg19, got 'auto'"):
+        teacher_recipe(family, perceptual="auto")
 
 
 COMMON = {

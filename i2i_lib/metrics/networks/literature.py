@@ -62,7 +62,7 @@ class Extractor(ABC):
     stage: str
     resize: str
     rounding: Literal["nearest", "down"] = "nearest"  # of pictures to 8 bits
-    all_real = False  # whether, without pairs, the Fréchet distance is to the real pictures of training and test
+    all_real = False  # whether the Fréchet distance is to the real pictures that the authors of the paper take
     device: str | torch.device = "cpu"
     batch_size = 32
 
@@ -230,8 +230,9 @@ def set_distances(
 ) -> list[SetDistance]:
     """Fréchet and kernel distance of each model's pictures to the reference pictures, which `split` names.
 
-    `all_real`, for tasks without pairs, are batches of the real pictures of training and test, and their name: FID
-    (CAT) is taken to them, as its authors do, while their KID is to the test's.
+    `all_real` are batches of the real pictures that FID (CAT) is taken to, where these are not `reference`, and their
+    name: without pairs those of training and test, of `maps` those of the test at their own size. Their KID is to the
+    test's.
     """
     real = extractor(reference)
     real_stats, frechet_split = FeatureStats.from_batches([real]), split
@@ -260,6 +261,8 @@ def real_targets(task: Task, batch_size: int = 32) -> Iterator[Tensor]:
         for start in range(0, len(images), batch_size):
             if isinstance(target, FileImages):
                 paths = [target.folder / name for name in list(target.files)[start : start + batch_size]]
-                yield torch.stack([read_tile(path, height, target.halves)[target.half] for path in paths])
+                yield torch.stack(
+                    [read_tile(path, height, target.halves, filter=target.filter)[target.half] for path in paths]
+                )
             else:
                 yield middle(images[start : start + batch_size], (height, width))

@@ -1,0 +1,163 @@
+"""An estimate of what a preset's trainings take on a GPU, before there is one.
+
+    python -m i2i_book.estimate PRESET TASK [TFLOPS]
+
+The work of a step and the memory of its tensors are counted on networks without numbers, of the preset's own sizes
+(see `i2i_lib.train.work`): half a minute for each. Time is this work at a supposed speed of TFLOPS, by default 50, a
+fraction of what a recent GPU could do at most: small kernels wait for each other. A GPU also needs memory for the
+kernels' own workspace. Students have widths of uniform narrowing, since no teacher has ranked its channels yet.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
+from i2i_book.runner.notebook import notebook_parameters
+from i2i_lib.checkpoint import build
+from i2i_lib.commands import one_line_errors
+from i2i_lib.config import (
+    DiscriminatorConfig,
+    MultiscaleDiscriminatorConfig,
+    ResnetConfig,
+    SpadeResnetConfig,
+    cat_spade_teacher,
+    cat_teacher,
+)
+from i2i_lib.data.tiles import Batch
+from i2i_lib.files import root
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import prune, uniform_scales
+from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
+from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
+from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.work import Work, count_step
+
+TRAINERS = {
+    "pix2pix": (PairedTrainer, PairedDistiller),
+    "cyclegan": (UnpairedTrainer, UnpairedDistiller),
+    "gaugan": (SpadeTrainer, SpadeDistiller),
+}
+LABELS = {"cityscapes": 36, "earth-labels": 12}  # channels of an encoded label map
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one training takes."""
+
+    network: str  # "teacher", "original" or a student's name
+    steps: int
+    work: Work  # of a step
+
+    def hours(self, tflops: float) -> float:
+        """Time at a speed of `tflops`, of which a product and its sum are two."""
+        return 2 * self.work.macs * self.steps / (1e12 * tflops) / 3600
+
+
+def estimates(preset: str, task: str) -> Iterator[Estimate]:
+    """The estimate of every training of a task. Raises ValueError for an unknown preset or task."""
+    settings = load_preset(preset)
+    if task not in FAMILIES:
+        raise ValueError(f"unknown task {task!r}: expected one of {', '.join(FAMILIES)}")
+
+    def of(chapter: str, variant: str | None = None) -> dict[str, Any]:
+        known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
+        given = preset_parameters(settings, chapter, task, variant)
+        return {name: default for name, (_, default) in known.items()} | given
+
+    arms, generators = variants(settings, task)
+    counter = _Counter(family(settings, task), task, of("01-data"))
+    taught = of("02-search-space")
+    for name in generators:
+        work = counter.teacher(_generator(counter, taught, name), taught)
+        yield Estimate("teacher" if name == "inception" else "original", taught["steps"], work)
+    teacher = _generator(counter, taught, "inception")
+    cut = of("03-pruning-gaugan" if counter.kind == "gaugan" else "03-pruning")
+    for arm in arms:
+        own = of("04-distillation", arm)
+        work = counter.student(_student(teacher, cut, own), teacher, taught, own)
+        yield Estimate(arm, round(own["longer"] * own["steps"]), work)
+
+
+class _Counter:
+    """Counts steps on the batches of a task; those that take the same only once."""
+
+    def __init__(self, kind: str, task: str, data: dict[str, Any]) -> None:
+        self.kind = kind
+        self.labels = LABELS.get(task, 0)
+        side = min(data["crop"] or data["image_size"], data["image_size"])
+        self.shape = (side, 2 * side if task == "cityscapes" and kind == "gaugan" else side)
+        self._known: dict[Any, Work] = {}
+
+    def teacher(self, config: Any, given: dict[str, Any]) -> Work:
+        judge = self._judge(given)
+        configs = [config, config, judge, judge] if self.kind == "cyclegan" else [config, judge]
+        return self._count(TRAINERS[self.kind][0], configs, given, [])
+
+    def student(self, config: Any, teacher: Any, taught: dict[str, Any], own: dict[str, Any]) -> Work:
+        return self._count(TRAINERS[self.kind][1], [config, teacher, self._judge(taught)], own, [own["index"]])
+
+    def _judge(self, given: dict[str, Any]) -> Any:
+        if self.kind == "gaugan":
+            return MultiscaleDiscriminatorConfig(self.labels + 3, given["disc_base"], given["disc_layers"])
+        channels, norm = 6 if self.kind == "pix2pix" else 3, given["disc_norm"] or given["norm"]
+        return DiscriminatorConfig(channels, given["disc_base"], given["disc_layers"], norm)
+
+    def _count(self, trainer: Any, configs: list[Any], given: dict[str, Any], index: list[str]) -> Work:
+        precision = "bf16" if given["precision"] == "auto" else given["precision"]
+        training = TrainConfig(given["steps"], precision=precision, shard=given.get("shard", 0))
+        n, channels = given["batch_size"], self.labels if self.kind == "gaugan" else 3
+        key = trainer, *configs, training, n, *index
+        if key not in self._known:
+            self._known[key] = count_step(
+                lambda: (
+                    trainer(*map(build, configs), training, *index),
+                    Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape)),
+                )
+            )
+        return self._known[key]
+
+
+def _generator(counter: _Counter, given: dict[str, Any], name: str) -> Any:
+    if counter.kind == "gaugan":
+        labelled = (given["base"], counter.labels, given["upsamplings"], given["norm"], given["label_width"])
+        return cat_spade_teacher(*labelled) if name == "inception" else SpadeResnetConfig(*labelled)
+    if name == "inception":
+        return replace(cat_teacher(given["base"], given["blocks"], given["norm"]), upsample=given["upsample"])
+    return ResnetConfig(given["base"], given["blocks"], given["norm"], upsample=given["upsample"])
+
+
+def _student(teacher: Any, cut: dict[str, Any], own: dict[str, Any]) -> Any:
+    """The widths of a uniformly narrowed student of chapter 3's budget, times the student's own."""
+    network, side = build(teacher), cut["image_size"]
+    ranking, all_of_it = uniform_scales(network), generator_macs(teacher, side, "exact")
+    options: dict[str, Any] = {"image_size": side, "min_width": own["min_width"] or cut.get("min_width") or None}
+    if not own["budget"]:  # the least: one scale for all
+        level = {name: [0.0] * len(scales) for name, scales in ranking.items()}
+        return prune(network, all_of_it - 1, cost="exact", scales=level, **options).config
+    if cut["published"]:
+        return prune(network, own["budget"] * 1e9 * cut["published"], scales=ranking, **options).config
+    return prune(network, own["budget"] * cut["share"] * all_of_it, cost="exact", scales=ranking, **options).config
+
+
+@one_line_errors
+def main(preset: str, task: str, tflops: str = "50") -> int:
+    """Print the estimates."""
+    speed, total = float(tflops), 0.0
+    print(f"An estimate by counted work, at a supposed {speed:g} TFLOP/s; nothing was timed.")
+    print(f"{'network':16}{'steps':>10}{'TFLOP a step':>15}{'hours':>8}{'tensors (GiB)':>15}")
+    for row in estimates(preset, task):
+        hours = row.hours(speed)
+        total += hours
+        work, memory = 2 * row.work.macs / 1e12, row.work.peak / 2**30
+        print(f"{row.network:16}{row.steps:>10,}{work:>15.2f}{hours:>8.2f}{memory:>15.1f}", flush=True)
+    print(f"{'all, in turn':16}{'':>25}{total:>8.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
