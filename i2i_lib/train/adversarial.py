@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import update_bn
 
 from i2i_lib.config import check_choice
 from i2i_lib.data.tiles import Batch
 from i2i_lib.distributed import parallel
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
+from i2i_lib.train.average import RunningAverage
 
 Batches = Callable[[int], Iterator[Batch]]
 Gan = Literal["hinge", "lsgan"]
@@ -75,9 +76,7 @@ class GanState:
         judging = self.discriminator.parameters()
         self.opt_d = torch.optim.Adam(judging, lr=config.lr * rate_d, betas=self.betas, fused=True)
 
-        # Initialised after step 1; that start decays by `average` per step.
-        decay = get_ema_multi_avg_fn(config.average)
-        self.average = AveragedModel(self.generator, multi_avg_fn=decay) if config.average else None
+        self.average = RunningAverage(self.generator) if config.average else None
 
         # Wrapped (DDP, compile) for passes that need gradients; bare everywhere else.
         self.generator_ddp, self.discriminator_ddp = parallel(self.generator), parallel(self.discriminator)
@@ -120,8 +119,8 @@ class GanState:
     def after_step(self) -> None:
         """Count the step and follow the generator's weights with their running average."""
         self.count += 1
-        if self.average:
-            self.average.update_parameters(self.generator)
+        if self.average:  # it starts as the weights after step 1; that start decays by `average` per step
+            self.average.update(self.generator, self.config.average if self.count > 1 else 0.0)
 
     def result(self, batches: Batches, count: int = 50) -> Any:
         """Return the trained generator in eval mode: the averaged weights if the config asks for them.
