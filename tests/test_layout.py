@@ -25,6 +25,7 @@ LAYERS = [
     "train",
     "results metrics",
     "translate export evaluate",
+    "demo",
     "compress",
     "cli",
 ]

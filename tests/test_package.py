@@ -70,12 +70,13 @@ def core(wheel) -> list[str]:
     return [text for text in found if "extra ==" not in text]
 
 
-def test_the_wheel_holds_the_library_alone_and_its_types(wheel):
+def test_the_wheel_holds_the_library_alone_its_types_and_its_page(wheel):
     with ZipFile(wheel) as archive:
         held = set(archive.namelist())
     assert {name.split("/")[0] for name in held if ".dist-info" not in name} == {"i2i_lib"}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "i2i_lib").rglob("*.py")}
-    assert {name for name in held if name.startswith("i2i_lib/")} == modules | {"i2i_lib/py.typed"}
+    files = [*(ROOT / "i2i_lib").rglob("*.py"), *(ROOT / "i2i_lib/demo/static").iterdir()]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files} | {"i2i_lib/py.typed"}
+    assert {name for name in held if name.startswith("i2i_lib/")} == wanted
 
 
 def test_few_packages_come_along(core):

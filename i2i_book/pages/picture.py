@@ -7,7 +7,7 @@ from textwrap import wrap
 
 # A box imports from those below it. In each, modules and packages of `i2i_lib`.
 BOXES = {
-    "the command i2i": "cli compress",
+    "the command i2i": "cli compress demo",
     "i2i_lib.export": "export translate",
     "i2i_lib.metrics": "metrics results evaluate",
     "i2i_lib.train": "train losses",
