@@ -271,7 +271,7 @@ rule students:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
+        modules=["i2i_book/demo.py", "i2i_lib/demo/files.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         student=HOME + "/student-gcka.safetensors",

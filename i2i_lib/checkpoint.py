@@ -23,6 +23,7 @@ from i2i_lib.config import (
 )
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.hub import fetch_generator, is_address
 from i2i_lib.prune import ChannelPlan
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
 
@@ -61,8 +62,12 @@ def save_generator(generator: Generator, path: Path | str, *, provenance: Mappin
 def load_generator(path: Path | str, *, device: str = "cpu") -> Any:
     """The generator saved at `path` (no suffix), in eval mode and float32, verified against its checksum.
 
+    `path` may also be its address on a model hub, as text: "hf://owner/name@revision" (see `hub`, an extra).
+
     Raises FileNotFoundError, or ValueError naming the file that is truncated, changed or of another kind.
     """
+    if is_address(path):
+        path = fetch_generator(str(path))
     return _load(path, GENERATORS).to(device).eval()
 
 

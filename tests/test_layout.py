@@ -17,7 +17,7 @@ LIBRARY = ROOT / "i2i_lib"
 # A layer imports only from those before it, a module of a layer also from its own. Every module of the library belongs
 # to exactly one: by its own name, or by its package's.
 LAYERS = [
-    "cpus files artifacts progress facade commands archives distributed variables weights",
+    "cpus files artifacts hub progress facade commands archives distributed variables weights",
     "config macs",
     "layers generators spade discriminators losses prune scales students official checkpoint",
     "metrics.pairs",
@@ -25,6 +25,7 @@ LAYERS = [
     "train",
     "results metrics",
     "translate export evaluate",
+    "demo",
     "compress",
     "cli",
 ]
@@ -130,11 +131,13 @@ def test_only_what_was_asked_for_is_fetched_and_nothing_served():
     """Whoever can reach the network is a command of its own: loading data or weights cannot."""
     able = {"requests", "pooch", "urllib.request", "http.client", "http.server", "socket", "socketserver"}
     assert {path.stem for path in LIBRARY.rglob("*.py") if able & imports(path)} == {"downloads"}
-    fetching = r"\b(download_url_to_file|load_state_dict_from_url|hub\.load|retrieve|requests\.get|from_pretrained)\("
+    calls = r"download_url_to_file|load_state_dict_from_url|hub\.load|retrieve|requests\.get|from_pretrained"
+    fetching = rf"\b({calls}|snapshot_download|upload_folder)\("
     found = {name: set(re.findall(fetching, path.read_text())) for name, path in modules("i2i_lib").items()}
     assert {name: calls for name, calls in found.items() if calls} == {
         "i2i_lib.data.downloads": {"requests.get", "retrieve"},
         "i2i_lib.cli.data": {"download_url_to_file"},
+        "i2i_lib.hub": {"snapshot_download", "upload_folder"},  # of an address that begins with hf://, and `i2i push`
         "i2i_lib.metrics.networks.literature": {"hub.load"},  # of a copy on disk
     }
 

@@ -1,6 +1,5 @@
 """The strict build of the HTML, and the checks of what it wrote."""
 
-import gzip
 import json
 import re
 import shutil
@@ -10,20 +9,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from i2i_lib.demo.page import RUNTIME, place_runtime, place_scripts
+
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>To the introduction</title><link rel="icon" href="_static/favicon.svg">
 <meta http-equiv="refresh" content="0; url=intro.html"><a href="intro.html">To the introduction</a></html>
 """
-# What the pages load of which npm package, and where under book/static they look for it. A name that gains `.gzip` is
-# stored compressed, since many servers do not compress WebAssembly; the page that loads it unpacks it.
-SCRIPTS = {
-    "mathjax": {"es5/tex-svg.js": "mathjax/tex-svg.js"},
-    "onnxruntime-web": {
-        "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
-        "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
-    },
-}
+MATHJAX = "es5/tex-svg.js"  # what the pages load of it
+# The npm packages that the pages load, and what of them.
+SCRIPTS = {"mathjax": [MATHJAX], "onnxruntime-web": [*RUNTIME]}
 
 
 def build(top: Path) -> Path:
@@ -54,18 +49,18 @@ def build(top: Path) -> Path:
 
 
 def _scripts(top: Path) -> None:
-    """Put the locked scripts where the pages look for them. RuntimeError if npm has not fetched them."""
+    """Put scripts where the pages look for them. RuntimeError if npm has not fetched the locked ones."""
     wanted = json.loads((top / "package.json").read_text())["dependencies"]
     packages = {name: top / "node_modules" / name for name in SCRIPTS}
     missing = [f"{name} {wanted[name]}" for name, package in packages.items() if _version(package) != wanted[name]]
     if missing:
         listed = " and ".join(missing)
         raise RuntimeError(f"node_modules lacks {listed}: run `.venv/bin/npm ci` in {top}, which needs the network")
-    for name, files in SCRIPTS.items():
-        for source, placed in files.items():
-            content, target = (packages[name] / source).read_bytes(), top / "book" / "static" / placed
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(gzip.compress(content, 6, mtime=0) if placed.endswith(".gzip") else content)
+    static = top / "book" / "static"
+    (static / "mathjax").mkdir(parents=True, exist_ok=True)
+    shutil.copy(packages["mathjax"] / MATHJAX, static / "mathjax")
+    place_scripts(static / "demo")
+    place_runtime(packages["onnxruntime-web"], static / "onnxruntime")
 
 
 def _version(package: Path) -> str | None:

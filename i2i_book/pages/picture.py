@@ -7,13 +7,13 @@ from textwrap import wrap
 
 # A box imports from those below it. In each, modules and packages of `i2i_lib`.
 BOXES = {
-    "the command i2i": "cli compress",
+    "the command i2i": "cli compress demo",
     "i2i_lib.export": "export translate",
     "i2i_lib.metrics": "metrics results evaluate",
     "i2i_lib.train": "train losses",
     "i2i_lib.data": "data",
     "the method": "config macs layers generators spade discriminators prune scales students checkpoint official",
-    "files and processes": "cpus files artifacts progress archives commands distributed facade variables",
+    "files and processes": "cpus files artifacts hub progress archives commands distributed facade variables",
 }
 WIDTH, LINE, GAP = 720, 17, 26  # of the picture, of a line of text, between boxes
 

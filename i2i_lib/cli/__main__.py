@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from i2i_lib.commands import one_line_errors
 
-COMMANDS = ("compress", "translate", "export", "evaluate", "train", "data")
+COMMANDS = ("compress", "translate", "export", "push", "evaluate", "train", "data")
 DESCRIPTION = "Compress image-to-image generators, and use what comes out."
 EPILOG = """\
 examples:

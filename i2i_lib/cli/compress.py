@@ -16,7 +16,9 @@ OUT is a new folder. It gets:
 An inception teacher loses the channels of its smallest norm scales, and its student starts from the weights that
 stay. A ResNet's student is an inception generator of the same depth, uniformly narrow, that starts from nothing.
 
-Minutes are those of the training. The same command goes on after an interruption.
+Milliseconds are those of the ONNX file on one thread of this machine's CPU, by the thread's own clock, which stands
+still while other programs have the core. Minutes are those of the training, by the clock on the wall. The same command
+goes on after an interruption.
 """
 
 import argparse
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("budget, one of")
     budget.add_argument("--share", type=float, help="of the teacher's multiply-accumulates, such as 0.1")
     budget.add_argument("--macs", type=float, help="multiply-accumulates of one picture, such as 5e9")
-    budget.add_argument("--ms", type=float, help="milliseconds of one picture by the ONNX file on this CPU, such as 20")
+    budget.add_argument("--ms", type=float, help="milliseconds of one picture by the ONNX file, see above")
     training = parser.add_argument_group("training")
     training.add_argument(
         "--minutes", type=float, default=20.0, help="how long to train, at least 100 steps; default: %(default)g"

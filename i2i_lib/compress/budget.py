@@ -1,10 +1,10 @@
 """A student's widths within a budget of multiply-accumulates or of milliseconds."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
-
-import torch
 
 from i2i_lib.checkpoint import build
 from i2i_lib.compress.teacher import Teacher
@@ -15,13 +15,14 @@ from i2i_lib.macs import generator_macs
 from i2i_lib.prune import ChannelPlan, prune, uniform_scales
 
 Unit = Literal["share", "macs", "ms"]
+LEAST_WIDTH = 8  # channels outside the blocks, where a budget leaves them: behind four a student drew no three colours
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The most that one picture may cost: a share of the teacher's exact MACs, exact MACs, or milliseconds.
 
-    Milliseconds are those of the ONNX file on this machine's CPU.
+    Milliseconds are those of the ONNX file on one thread of this machine's CPU, by that thread's own clock.
     """
 
     unit: Unit
@@ -48,15 +49,16 @@ def one_budget(share: float | None, macs: float | None, ms: float | None) -> Bud
 
 
 def latency(config: GeneratorConfig, size: int) -> float:
-    """Milliseconds of one picture by the ONNX file of a generator of a config, on PyTorch's number of threads."""
-    return milliseconds(onnx_file(build(config).eval()), size, threads=torch.get_num_threads())
+    """Milliseconds of one picture by the ONNX file of a generator of a config."""
+    return milliseconds(onnx_file(build(config).eval()), size)
 
 
 def narrowed(teacher: Teacher, budget: Budget, size: int, min_width: int | None = None) -> ChannelPlan:
     """The widest student within a budget, for pictures of `size` pixels; `plan.cost` is in the budget's unit.
 
     An inception teacher loses the channels of its smallest norm scales. A ResNet has no branches to choose from: its
-    student is the inception generator of its width and depth, narrowed uniformly.
+    student is the inception generator of its width and depth, narrowed uniformly. Layers outside the blocks keep
+    `min_width` channels; by default a quarter of the first's, and `LEAST_WIDTH` if the budget allows for that.
 
     Raises ValueError for a budget that the teacher itself meets, or that no student does.
     """
@@ -73,8 +75,12 @@ def narrowed(teacher: Teacher, budget: Budget, size: int, min_width: int | None 
         raise ValueError(
             f"{budget.text()} leaves nothing to compress: the teacher takes about {of_teacher:,.4g} {unit}"
         )
+    within = partial(prune, whole, limit, image_size=size, cost=measure, scales=scales)
+    if min_width is None and whole.config.base // 4 < LEAST_WIDTH:
+        with suppress(ValueError):  # the budget is below that floor
+            return within(min_width=LEAST_WIDTH)
     try:
-        return prune(whole, limit, image_size=size, min_width=min_width, cost=measure, scales=scales)
+        return within(min_width=min_width)
     except ValueError as error:  # in the words of the command line
         text = str(error).replace("units of the given cost", "ms").replace("min_width", "--min-width")
         raise ValueError(f"{budget.text()} is too little: {text}") from error

@@ -31,9 +31,10 @@ from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import compare
 from i2i_lib.metrics.pairs import l1, ssim
 from i2i_lib.prune import ChannelPlan
-from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.adversarial import Precision, TrainConfig
 from i2i_lib.train.device import set_up
 from i2i_lib.train.loop import fit
+from i2i_lib.train.precision import settle
 from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
 
 LEAST_STEPS = 100  # of a training whose length is given in minutes
@@ -69,7 +70,6 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
         raise ValueError(f"--steps must be at least 1, got {request.steps}")
     if not 0 < request.minutes < float("inf"):
         raise ValueError(f"--minutes must be above 0, got {request.minutes:g}")
-    precision = "bf16" if torch.cuda.is_available() else "fp32"
     device = set_up(0)
     _say("reading the teacher and the pictures")
     teacher = read_teacher(request.teacher).to(device)
@@ -93,6 +93,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
         save_generator(teacher, out / "teacher", provenance={"from": str(request.teacher)})
         save_task(task, out / "data")
         task = load_saved_task(out / "data")
+        precision = settle("auto", out / "train" / "config.json", out / "precision.json", device)
         recipe = _recipe(teacher, plan, task, request, out, precision)
         steps = _steps(request, recipe, out, task, device)
         average = max(0.0, min(0.995, 1 - 10 / steps))  # so that the start counts for nothing at the end
@@ -123,7 +124,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
             "file": exported.path.name,
             "bytes": exported.size,
             "largest_difference": exported.largest,
-            "ms": milliseconds(exported.path, folder.size, threads=torch.get_num_threads()),
+            "ms": milliseconds(exported.path, folder.size),
         },
         "weights": load_info(out / "student")["sha256"],
     }
@@ -152,13 +153,23 @@ def _earlier(out: Path, asked: Mapping[str, Any]) -> tuple[bool, dict[str, Any] 
     return bool(found.get("planned")), found.get("record")
 
 
-def _recipe(teacher: Teacher, plan: ChannelPlan, task: Task, request: Request, out: Path, precision: Any) -> Recipe:
+def _recipe(
+    teacher: Teacher, plan: ChannelPlan, task: Task, request: Request, out: Path, precision: Precision
+) -> Recipe:
     """How the student is trained: from the teacher's kept weights if it was pruned, else from random ones."""
     inherits = isinstance(teacher, InceptionGenerator)
     if inherits:
         save_plan(plan, out / "plan", provenance={"teacher": load_info(out / "teacher")["sha256"]})
     size = task.test.size
-    training = TrainConfig(request.steps or LEAST_STEPS, lr=5e-4, distill=10.0, imitate=0.5, precision=precision)
+    training = TrainConfig(
+        request.steps or LEAST_STEPS,
+        lr=1e-3,
+        recon=300.0,
+        distill=10.0,
+        imitate=0.5,
+        gan_from=1.0 if task.train.paired else 0.0,
+        precision=precision,
+    )
     return Recipe(
         task="../data",
         generator="../plan" if inherits else plan.config,

@@ -12,6 +12,7 @@ from i2i_lib.artifacts import artifact_file, without_suffix
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.data.pictures import SUFFIXES
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
+from i2i_lib.hub import is_address
 from i2i_lib.official import from_cat_state_dict
 
 Teacher = InceptionGenerator | ResnetGenerator
@@ -24,13 +25,17 @@ SUPPORTED = (
 def read_teacher(path: str) -> Teacher:
     """The generator in a file: one saved here (the path may lack its suffix), or a state dict of another code.
 
+    Or one on a model hub: see `load_generator`.
+
     State dicts are read by `official.from_cat_state_dict` from .safetensors, or as weights alone from what `torch.save`
     wrote. Raises FileNotFoundError, or ValueError where the file holds something else, or a generator that does not
     turn colour pictures into colour pictures.
     """
     file = Path(path).expanduser()
     bare = without_suffix(str(file))
-    if artifact_file(bare, "json").is_file():
+    if is_address(path):
+        generator = load_generator(path)
+    elif artifact_file(bare, "json").is_file():
         generator = load_generator(bare)
     elif file.is_dir():
         raise ValueError(f"{file} is a folder: name the teacher's file in it, {SUPPORTED}")

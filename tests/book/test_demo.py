@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from toys import GENERATORS, tiles, trained
 
-from i2i_book.demo import EXAMPLES, make, palette
-from i2i_book.pages.demo import demo_part
+from i2i_book.demo import make
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
+from i2i_lib.demo.files import EXAMPLES, palette
+from i2i_lib.demo.page import demo_part
 from i2i_lib.export.onnx import session
-from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
 
 CONFIG = GENERATORS["pix2pix"]
@@ -90,12 +90,12 @@ def test_files_of_networks_that_are_gone_go_and_a_teacher_may_lack(home, tmp_pat
     assert not (tmp_path / "demo/narrow.onnx").exists()
     alone = json.loads((tmp_path / "demo/demo.json").read_text())
     assert [network["name"] for network in alone["networks"]] == ["student-gcka"]
-    page = demo_part(alone, "Title", root() / "book/static/demo")
+    page = demo_part(alone, "Title", models="_static/models/openmoji/", serve="serve it")
     assert "eacher" not in page and page.count("student-gcka.webp") == 2
 
 
 def test_the_page_holds_every_finished_picture_and_price_without_a_script(about):
-    page = demo_part(about, "A <title>", root() / "book/static/demo")
+    page = demo_part(about, "A <title>", models="_static/models/openmoji/", serve="serve it")
     shown = [tag for tag in re.findall(r"<img[^>]*>", page) if "hidden" not in tag]
     for name in ("sources", "truths", "narrow", "student-gcka", "teacher"):
         assert any(f"_static/models/openmoji/{name}.webp" in tag for tag in shown)

@@ -5,11 +5,10 @@
 
   for (const section of document.querySelectorAll(".demo")) prepare(section);
 
-  /** Why the demo cannot run here; empty if it can. */
-  function obstacle() {
+  /** Why a demo cannot run here; empty if it can. `serve` says how to serve it. */
+  function obstacle(serve) {
     if (location.protocol === "file:") {
-      return "Finished examples. To draw, run “make serve” in the book's repository and open " +
-        "localhost:8000/demo.html: browsers load no network from a folder.";
+      return `Finished examples. To draw, ${serve}: browsers load no network from a folder.`;
     }
     if (typeof WebAssembly === "undefined" || typeof DecompressionStream === "undefined") {
       return "Finished examples. This browser cannot run the networks: it has no WebAssembly, or a setting such as a " +
@@ -47,7 +46,7 @@
 
     const button = part("load");
     button.hidden = false;
-    const why = obstacle();
+    const why = obstacle(section.dataset.serve);
     button.disabled = Boolean(why);
     say(why || `A click loads ${section.dataset.megabytes} MB and runs the networks on your device. Nothing you draw leaves it.`);
     part("source-image").addEventListener("click", () => button.click());

@@ -14,7 +14,8 @@ export async function open(demo) {
   const about = JSON.parse(new TextDecoder().decode(await download(new URL("demo.json", models))));
   const names = about.networks.map(({ name }) => name);
   const image = (file) => picture(new URL(file, models));
-  const [sources, truths, ...made] = await Promise.all(["sources", "truths", ...names].map((name) => image(`${name}.webp`)));
+  const [sources, ...made] = await Promise.all(["sources", ...names].map((name) => image(`${name}.webp`)));
+  const truths = about.truths === false ? null : await image("truths.webp");
   const [map, satellite] = about.world ? await Promise.all(["map.jpg", "satellite.jpg"].map(image)) : [];
   const example = (strip) => pixelsOf(strip, about.first * about.size, about.size);
   const ask = converse(new Worker(new URL("worker.mjs", import.meta.url), { type: "module" }), (bytes) =>
@@ -70,7 +71,7 @@ export async function open(demo) {
   }
 
   function changed() {
-    part("truth-name").textContent = sheet.untouched() ? about.domains[1] : "before you drew";
+    if (truths) part("truth-name").textContent = sheet.untouched() ? about.domains[1] : "before you drew";
     return refresh();
   }
 
@@ -115,7 +116,7 @@ export async function open(demo) {
   function begin(from, to) {
     const { row, column, size } = state;
     sheet.begin(size, (pen) => (from ? pen.drawImage(from, -column, -row) : fill(pen, "white")));
-    part("truth").hidden = !to;
+    if (truths) part("truth").hidden = !to;
     if (to) draw(part("truth-canvas"), pixelsOf(to, column, size, row));
     return changed();
   }
@@ -160,6 +161,19 @@ export async function open(demo) {
   width();
   part("undo").addEventListener("click", sheet.undo);
   part("clear").addEventListener("click", () => (world ? sheet.reset() : sheet.fill("white")));
+  part("own")?.addEventListener("change", async ({ target }) => {
+    const [file] = target.files;
+    if (!file) return;
+    try {
+      const square = middleOf(await createImageBitmap(file), state.size);
+      for (const radio of section.querySelectorAll(".demo-examples input")) radio.checked = false;
+      part("name").textContent = file.name;
+      state.row = state.column = 0;
+      await begin(square);
+    } catch {
+      say(`The browser cannot read ${file.name}. Choose a JPEG, PNG or WebP.`);
+    }
+  });
   part("fill")?.addEventListener("click", () => sheet.fill());
   part("size")?.addEventListener("change", async ({ target }) => {
     const [row, column] = [state.row + state.size / 2, state.column + state.size / 2];
@@ -212,6 +226,16 @@ function pixelsOf(image, column, size, row = 0) {
   const pen = Object.assign(document.createElement("canvas"), { width: size, height: size }).getContext("2d");
   pen.drawImage(image, -column, -row);
   return pen.getImageData(0, 0, size, size);
+}
+
+/** The middle square of a picture, at `size` pixels. */
+function middleOf(image, size) {
+  const side = Math.min(image.width, image.height);
+  const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
+  return canvas;
 }
 
 function draw(canvas, pixels) {
