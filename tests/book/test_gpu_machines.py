@@ -1,15 +1,19 @@
 """The way to a GPU: what `.ci/gpu` says of a machine before anything is installed, and what the workflows run."""
 
+import hashlib
 import os
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from i2i_lib.cli import data
 from i2i_lib.files import root
 
 H200 = "NVIDIA H200, 580.159.03, 9.0, 143000, 143771"
@@ -41,7 +45,7 @@ def test_a_machine_that_fits_is_described_in_a_line_each(tmp_path):
     [
         ("Tesla T4, 535.104.05, 7.5, 15000, 15360", "driver", "needs 580 or newer: update the driver"),
         ("Tesla V100-SXM2-16GB, 580.65.06, 7.0, 16000, 16384", "capability", "choose another GPU"),
-        ("NVIDIA A100-SXM4-40GB, 580.65.06, 8.0, 900, 40960", "memory", "0.9 of 40.0 GiB are free; PRESET=gpu needs 12"),
+        ("NVIDIA A100-SXM4-40GB, 580.65.06, 8.0, 900, 40960", "memory", "0.9 of 40.0 GiB are free; PRESET=gpu needs"),
         ("No devices were found", "GPU", "names no GPU but says: No devices were found"),
     ],
 )  # fmt: skip
@@ -121,3 +125,45 @@ def test_a_run_whose_time_is_up_is_interrupted_and_packs_nothing(checkout):
 def test_unknown_steps_get_the_usage(checkout):
     done = asked(checkout, "fly")
     assert done.returncode == 2 and ".ci/gpu preflight" in done.stderr and "set -euo" not in done.stderr
+
+
+def workflow(name: str) -> tuple[str, dict[str, Any]]:
+    text = (root() / ".github" / "workflows" / f"{name}.yml").read_text()
+    return text, yaml.safe_load(text)["jobs"]
+
+
+def test_the_machine_with_the_gpu_ends_in_time_and_cannot_write():
+    text, jobs = workflow("gpu")
+    minutes = int(re.search(r'MINUTES: "(\d+)"', text)[1])  # pyright: ignore[reportOptionalSubscript]
+    assert minutes + 20 < jobs["run"]["timeout-minutes"] < 360
+    assert "permissions" not in jobs["run"] and yaml.safe_load(text)["permissions"] == {"contents": "read"}
+    steps = [step.get("run", step.get("uses")) for step in jobs["run"]["steps"]]
+    kept = [step for step in jobs["run"]["steps"] if step.get("if") == "always()"]
+    assert [step["uses"] for step in kept] == ["actions/cache/save@v4", "actions/upload-artifact@v4"]
+    assert steps.index(".ci/gpu preflight") < steps.index(".ci/gpu weights") < steps.index(".ci/gpu run")
+    offered = [step.get("run", "") for step in jobs["offer"]["steps"]]
+    verified, pushed = (next(i for i, run in enumerate(offered) if w in run) for w in ("make verify", "git push"))
+    assert verified < pushed and "set -o pipefail" in offered[verified]
+
+
+@pytest.mark.parametrize("name", ["gpu", "publish"])
+def test_workflows_ask_the_script_for_steps_that_it_has(name):
+    text, _ = workflow(name)
+    known = re.findall(r"^  ([a-z]+)\)$", (root() / ".ci" / "gpu").read_text(), re.M)
+    assert known and {"weights"} <= set(re.findall(r"\.ci/gpu ([a-z]+)", text)) <= set(known)
+
+
+def test_weights_that_are_there_are_not_fetched_again(tmp_path, monkeypatch):
+    from i2i_lib.metrics.networks import literature
+
+    fetched = []
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: fetched.append(1))
+    monkeypatch.setattr(literature, "INCEPTION_PREFIX", hashlib.sha256(b"weights").hexdigest()[:8])
+    path = tmp_path / "hub" / "checkpoints" / literature.INCEPTION_FILES[0]
+    data._weights()
+    path.write_bytes(b"weights cut sh")
+    data._weights()
+    assert len(fetched) == 2
+    path.write_bytes(b"weights")
+    assert data._weights().record == {"weights": str(path)} and len(fetched) == 2
