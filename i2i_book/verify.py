@@ -114,7 +114,7 @@ def draw(preset: str, count: int) -> list[str]:
         for row in load_evaluation(path)["results"]:
             if (path.parent / f"student-{row.model}.safetensors").exists():
                 measured = [measure for measure in DRAWN if getattr(row, measure) is not None]
-                names += [f"{row.task}/{row.seed}/{row.model}/{measure}" for measure in measured]
+                names += [f"{path.parent.parent.name}/{row.seed}/{row.model}/{measure}" for measure in measured]
     if not names:
         raise FileNotFoundError(f"{preset} has no student and its evaluation: `make book PRESET={preset}` makes them")
     return random.sample(names, min(count, len(names)))
