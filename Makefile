@@ -46,7 +46,7 @@ check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m pyright
 	$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
-verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1 [FROM=data]
+verify: $(READY)  ## run one number again and compare: NUMBER=earth/0/gcka/l1, or a count of them [FROM=data]
 	@$(PY) -m i2i_book.verify "$(PRESET)" "$(NUMBER)" --from "$(FROM)"
 
 stress: $(READY)  ## hours: kill the pipeline N=50 times, 100,000 hostile inputs, 5,000 steps in bfloat16

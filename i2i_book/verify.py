@@ -1,5 +1,7 @@
 """Run one named number again and compare: `make verify NUMBER=earth/0/gcka/l1`, which is task/seed/model/measure.
 
+`make verify NUMBER=3` draws three by lot, of the models whose weights are at hand.
+
 With FROM=artifacts, the default, the weights and tiles of the run are evaluated again; with FROM=data everything
 behind the number is made anew, from the source pictures on, by the notebooks that made it, with the parameters on
 record, in runs/verify/. The exit status is 0 only if the numbers agree: by default within 1e-4 of the
@@ -8,6 +10,7 @@ recorded in bfloat16, and within 10 % for a training on another kind of machine,
 """
 
 import argparse
+import random
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -31,6 +34,7 @@ from i2i_lib.train.device import set_up
 
 SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
 TIMED = ("peak_memory_mib", "train_seconds")
+DRAWN = ("l1", "ssim", "feature_distance")  # means over pictures, which rounded weights hardly move
 EVALUATION = "05-evaluation"
 
 
@@ -97,6 +101,23 @@ def find(preset: str, name: str) -> Number:
         notebook: Any = nbformat.read(path, as_version=4)
         pages[path.stem] = notebook.metadata["i2i"]
     return Number(name, task, seed, model, measure, float(value), home, recorded, pages)
+
+
+def draw(preset: str, count: int) -> list[str]:
+    """The names of `count` numbers, or all, of the run of `preset` or its recording, by lot.
+
+    Raises FileNotFoundError naming the command that makes the run.
+    """
+    run, recording = runs.root() / "runs" / preset, runs.root() / "book" / "recorded" / preset
+    names = []
+    for path in sorted(run.glob("*/seed*/eval.json")) or sorted(recording.glob("*/seed*/eval.json")):
+        for row in load_evaluation(path)["results"]:
+            if (path.parent / f"student-{row.model}.safetensors").exists():
+                measured = [measure for measure in DRAWN if getattr(row, measure) is not None]
+                names += [f"{path.parent.parent.name}/{row.seed}/{row.model}/{measure}" for measure in measured]
+    if not names:
+        raise FileNotFoundError(f"{preset} has no student and its evaluation: `make book PRESET={preset}` makes them")
+    return random.sample(names, min(count, len(names)))
 
 
 def rerun(number: Number, start: str) -> float:
@@ -183,19 +204,26 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0 only if the numbers agree."""
     parser = argparse.ArgumentParser(prog="python -m i2i_book.verify", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("preset")
-    parser.add_argument("number", help="task/seed/model/measure")
+    parser.add_argument("number", help="task/seed/model/measure, or how many are drawn by lot")
     parser.add_argument("--from", dest="start", choices=("artifacts", "data"), default="artifacts")
     options = parser.parse_args(arguments)
-    number = find(options.preset, options.number)
-    allowed, why = tolerance(number, options.start)
-    again = rerun(number, options.start)
+    name: str = options.number
+    names = draw(options.preset, int(name)) if name.isdigit() else [name]
+    agreed = [_compare(find(options.preset, name), options.start) for name in names]
+    return 0 if all(agreed) else 1
+
+
+def _compare(number: Number, start: str) -> bool:
+    """Make the number again, print both, and return whether they agree."""
+    allowed, why = tolerance(number, start)
+    again = rerun(number, start)
     difference = abs(again - number.value) / (abs(number.value) or 1.0)
     agree = difference <= allowed
     print(f"{number.name} on record: {number.value!r}, from {number.home / 'eval.json'}")
-    print(f"{number.name} again:     {again!r}, from {options.start}")
+    print(f"{number.name} again:     {again!r}, from {start}")
     same = "to the last bit" if again == number.value else f"relative difference {difference:.2g}"
     print(f"{'agrees' if agree else 'DIFFERS'}: {same}; {allowed:g} is allowed ({why})")
-    return 0 if agree else 1
+    return agree
 
 
 if __name__ == "__main__":

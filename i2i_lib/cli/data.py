@@ -62,14 +62,17 @@ def _check(folder: Path, layout: Any) -> Result:
 
 
 def _weights() -> Result:
-    """Download the Inception weights to where torch-fidelity looks for them."""
+    """Download the Inception weights to where torch-fidelity looks for them, unless they are there."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
+    from i2i_lib.files import sha256
     from i2i_lib.metrics.networks.literature import INCEPTION_PREFIX
     from i2i_lib.weights import INCEPTION, hub_checkpoints
 
     target = hub_checkpoints() / INCEPTION.names[0]
+    if target.is_file() and sha256(target).startswith(INCEPTION_PREFIX):
+        return Result({"weights": str(target)}, str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target), hash_prefix=INCEPTION_PREFIX)

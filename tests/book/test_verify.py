@@ -95,6 +95,16 @@ def test_a_number_that_was_made_up_does_not_agree(home: Path, ran, capsys):
     assert "DIFFERS: relative difference 0.25; 0.0001 is allowed" in capsys.readouterr().out
 
 
+def test_numbers_are_drawn_by_lot(home: Path, ran, capsys, monkeypatch):
+    monkeypatch.setattr(verify, "evaluate_again", lambda number, _: number.value * (1 + (number.measure == "ssim")))
+    assert verify.main(["micro", "99"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in said if "on record" in line} == {f"earth/0/gcka/{m}" for m in verify.DRAWN}
+    assert [line.split()[0] for line in said].count("agrees:") == 2
+    assert len(verify.draw("micro", 1)) == 1
+    assert verify.main(["other", "3"]) == 1 and "`make book PRESET=other`" in capsys.readouterr().err
+
+
 def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
     path = home / "notebooks" / "04-distillation-gcka.ipynb"
     notebook: Any = nbformat.read(path, as_version=4)
