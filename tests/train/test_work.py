@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import DISCRIMINATORS, GENERATORS, LABELS, TEACHERS, TRAINERS, batches, distiller, trainer
 from torch.utils.flop_counter import FlopCounterMode
+from toys import DISCRIMINATORS, GENERATORS, LABELS, TEACHERS, TRAINERS, batches, distiller, trainer
 
 from i2i_lib.checkpoint import build
 from i2i_lib.data.tiles import Batch
