@@ -101,10 +101,10 @@ def task(family: Family = "pix2pix") -> Task:
     return Task("toy", family, tiles(family, n=8, size=40), tiles(family, n=6, size=16, seed=1), info)
 
 
-def batches(family: Family = "pix2pix") -> Batches:
+def batches(family: Family = "pix2pix", device: str | torch.device = "cpu") -> Batches:
     """Four crops of 16 px a step."""
     draw = unpaired_batches if family == "cyclegan" else paired_batches
-    return draw(tiles(family), image_size=16, batch_size=4, seed=0)
+    return draw(tiles(family), image_size=16, batch_size=4, seed=0, device=device)
 
 
 def discriminator(family: Family, seed: int, norm: str = "batch") -> Any:

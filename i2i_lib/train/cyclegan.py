@@ -45,6 +45,7 @@ class ImagePool:
         """Return as many images [N, C, H, W] as there are fakes, detached; all processes share the pool."""
         if not self.size:
             return fakes.detach()
+        self.images = [image.to(fakes.device) for image in self.images]  # after a resume they lie on the CPU
         rng = np.random.default_rng((self.stream, step))
         shown = []
         for fake in gather(fakes.detach().contiguous()):
@@ -52,7 +53,7 @@ class ImagePool:
                 self.images.append(fake.clone())  # a slice would keep the whole batch alive
             elif rng.random() < 0.5:
                 slot = int(rng.integers(self.size))
-                self.images[slot], fake = fake.clone(), self.images[slot].to(fake.device)
+                self.images[slot], fake = fake.clone(), self.images[slot]
             shown.append(fake)
         return torch.stack(shown)[local_slice(len(shown))]
 
