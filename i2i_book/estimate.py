@@ -157,8 +157,8 @@ def _student(teacher: Any, cut: dict[str, Any], own: dict[str, Any]) -> Any:
     if not own["budget"]:  # the least: one scale for all
         level = {name: [0.0] * len(scales) for name, scales in ranking.items()}
         return prune(network, all_of_it - 1, cost="exact", scales=level, **options).config
-    if cut["published"]:
-        return prune(network, own["budget"] * 1e9 * cut["published"], scales=ranking, **options).config
+    if cut["paper_budget"]:
+        return prune(network, own["budget"] * 1e9 * cut["paper_budget"], scales=ranking, **options).config
     return prune(network, own["budget"] * cut["share"] * all_of_it, cost="exact", scales=ranking, **options).config
 
 

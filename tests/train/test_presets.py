@@ -55,8 +55,8 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset, tmp_path):
     save_generator(trainer.generator, tmp_path / "teacher")
     save_discriminator(trainer.discriminator, tmp_path / "teacher-discriminator")
 
-    count = "paper" if cut["published"] else "exact"
-    budget = 1e9 * cut["published"] or cut["share"] * generator_macs(config, cut["image_size"], "exact")
+    count = "paper" if cut["paper_budget"] else "exact"
+    budget = 1e9 * cut["paper_budget"] or cut["share"] * generator_macs(config, cut["image_size"], "exact")
     plan = prune(trainer.generator, budget, image_size=cut["image_size"], cost=count)
     assert 0.9 * budget < plan.cost <= budget
     save_plan(plan, tmp_path / "plan")
@@ -100,7 +100,7 @@ def test_the_paper_preset_is_what_was_published_for_each_task(name):
     found = parameters(preset, "02-search-space", task)
     assert (found["base"], found["blocks"] if not gaugan else 9) == (64, 9)
     assert parameters(preset, "01-data", task)["image_size"] == parameters(preset, pruning, task)["image_size"] == 256
-    assert parameters(preset, pruning, task)["published"] == budget
+    assert parameters(preset, pruning, task)["paper_budget"] == budget
 
 
 def test_a_gpu_preset_needs_a_gpu(monkeypatch):
