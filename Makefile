@@ -26,7 +26,7 @@ READY := .venv/.ready node_modules/.package-lock.json
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo "Knobs: PRESET=smoke|cpu|gpu|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
+	@echo "Knobs: PRESET=smoke|cpu|gpu|gpu-256|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"

@@ -3,17 +3,18 @@
     python -m i2i_book.estimate PRESET TASK [TFLOPS]
 
 The work of a step and the memory of its tensors are counted on networks without numbers, of the preset's own sizes
-(see `i2i_lib.train.work`): half a minute for each. Time is this work at a supposed speed of TFLOPS, by default 50, a
-fraction of what a recent GPU could do at most: small kernels wait for each other. A GPU also needs memory for the
-kernels' own workspace. Students have widths of uniform narrowing, since no teacher has ranked its channels yet.
+(see `i2i_lib.train.memory`), which takes up to a minute for each. Time is this work at a supposed speed of TFLOPS, by
+default 50, a fraction of what a recent GPU could do at most: small kernels wait for each other. A GPU also needs memory
+for the kernels' own workspace. Students have widths of uniform narrowing, since no teacher has ranked its channels yet.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
 from i2i_book.runner.notebook import notebook_parameters
@@ -34,8 +35,8 @@ from i2i_lib.prune import prune, uniform_scales
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
+from i2i_lib.train.memory import fake_tensors, peak_memory
 from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
-from i2i_lib.train.work import Work, count_step
 
 TRAINERS = {
     "pix2pix": (PairedTrainer, PairedDistiller),
@@ -43,6 +44,14 @@ TRAINERS = {
     "gaugan": (SpadeTrainer, SpadeDistiller),
 }
 LABELS = {"cityscapes": 36, "earth-labels": 12}  # channels of an encoded label map
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one training step takes, forwards, backwards and updates."""
+
+    macs: int  # products of convolutions and matrices, half of what PyTorch's counter of FLOPs says
+    peak: int  # bytes of all tensors that live at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,15 @@ def estimates(preset: str, task: str) -> Iterator[Estimate]:
         own = of("04-distillation", arm)
         work = counter.student(_student(teacher, cut, own), teacher, taught, own)
         yield Estimate(arm, round(own["longer"] * own["steps"]), work)
+
+
+def count_step(make: Callable[[], tuple[Any, Batch]]) -> Work:
+    """The work of a step of the trainer that `make` returns, with a batch for it, both without numbers."""
+    with fake_tensors():
+        trainer, batch = make()
+        with FlopCounterMode(display=False) as counter:
+            peak = peak_memory(lambda: trainer.step(batch))  # of two steps
+    return Work(counter.get_total_flops() // 4, peak)
 
 
 class _Counter:
@@ -139,8 +157,8 @@ def _student(teacher: Any, cut: dict[str, Any], own: dict[str, Any]) -> Any:
     if not own["budget"]:  # the least: one scale for all
         level = {name: [0.0] * len(scales) for name, scales in ranking.items()}
         return prune(network, all_of_it - 1, cost="exact", scales=level, **options).config
-    if cut["published"]:
-        return prune(network, own["budget"] * 1e9 * cut["published"], scales=ranking, **options).config
+    if cut["paper_budget"]:
+        return prune(network, own["budget"] * 1e9 * cut["paper_budget"], scales=ranking, **options).config
     return prune(network, own["budget"] * cut["share"] * all_of_it, cost="exact", scales=ranking, **options).config
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig
-from i2i_lib.layers import norm_layer
+from i2i_lib.layers import InstanceNorm, norm_layer
 
 
 class PatchDiscriminator(nn.Module):
@@ -84,5 +84,5 @@ def _feature_layers(config: MultiscaleDiscriminatorConfig) -> nn.ModuleList:
         inputs, width = width, config.base * min(2**i, 8)
         stride = 2 if i < config.n_layers - 1 else 1  # the last of these no longer halves the grid
         conv = spectral_norm(nn.Conv2d(inputs, width, 4, stride=stride, padding=2, bias=False))
-        layers.append(nn.Sequential(conv, nn.InstanceNorm2d(width), nn.LeakyReLU(0.2)))
+        layers.append(nn.Sequential(conv, InstanceNorm(width), nn.LeakyReLU(0.2)))
     return nn.ModuleList([*layers, nn.Conv2d(width, 1, 4, padding=2)])

@@ -15,8 +15,21 @@ from i2i_lib.config import Norm, check_choice
 def norm_layer(norm: Norm, channels: int, *, affine: bool = True) -> nn.Module:
     """A norm, by default with a trained scale and shift: batch norms track statistics, instance norm keeps none."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=affine)
+        return InstanceNorm(channels, affine=affine)
     return (nn.BatchNorm2d if norm == "batch" else nn.SyncBatchNorm)(channels, affine=affine)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """PyTorch's, with the right gradients for a batch of one picture as well.
+
+    On a CPU, PyTorch 2.15 reads the gradient of one picture as if it lay channels first, and convolutions give it
+    channels last.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        normed = super().forward(input)
+        # Gradients of views are laid out as their tensors are.
+        return normed.flatten().view(normed.shape) if len(input) == 1 and normed.requires_grad else normed
 
 
 class ReflectConv(nn.Conv2d):

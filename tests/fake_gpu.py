@@ -4,15 +4,16 @@ What PyTorch itself refuses without a driver is stood in for: the backward pass 
 about the GPU's abilities and its stream.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from i2i_lib.train.memory import fake_tensors
 
 GPU = torch.device("cuda", 0)
 
@@ -25,34 +26,6 @@ def fake_gpu() -> Iterator[None]:
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
         patch.setattr(Tensor, "backward", _zero_gradients)
         yield
-
-
-@contextmanager
-def fake_tensors() -> Iterator[None]:
-    """A block whose tensors are fake."""
-    with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
-        patch.setattr(nn.Module, "_apply", _apply)
-        patch.setattr(FakeTensor, "__deepcopy__", _deepcopy, raising=False)
-        yield
-
-
-def _apply(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """`nn.Module.to` and its like with new parameters: PyTorch swaps fake ones, and often fails to."""
-    for child in self.children():
-        child._apply(fn)
-    with torch.no_grad():
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                self._parameters[name] = nn.Parameter(fn(parameter), parameter.requires_grad)
-        for name, buffer in self._buffers.items():
-            self._buffers[name] = None if buffer is None else fn(buffer)
-    return self
-
-
-def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
-    new = self.detach().clone()
-    memo[id(self)] = nn.Parameter(new, self.requires_grad) if isinstance(self, nn.Parameter) else new
-    return memo[id(self)]
 
 
 def _zero_gradients(self: Tensor) -> None:

@@ -18,6 +18,7 @@ from i2i_lib.data.tiles import Batch
 from i2i_lib.distributed import parallel
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
 from i2i_lib.train.average import RunningAverage
+from i2i_lib.train.parts import InParts
 
 Batches = Callable[[int], Iterator[Batch]]
 Gan = Literal["hinge", "lsgan"]
@@ -41,13 +42,18 @@ class TrainConfig:
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     precision: Precision = "fp32"
     compiled: bool = False  # by torch.compile: other bits, and the first step takes minutes; for long trainings
+    # Less memory for a third more time (see `parts.InParts`): generators compute again in the backward pass what they
+    # would keep, and that for so many samples at once; 0 for the whole batch, as batch norm needs to give its numbers.
+    recompute: bool = False
+    micro_batch: int = 0
 
     def __post_init__(self) -> None:
         if self.gan is not None:
             check_choice("gan", self.gan, get_args(Gan))
         check_choice("precision", self.precision, get_args(Precision))
-        if self.shard < 0:
-            raise ValueError(f"shard is a number of samples, or 0 for the whole batch, got {self.shard}")
+        for name in ("shard", "micro_batch"):
+            if (samples := getattr(self, name)) < 0:
+                raise ValueError(f"{name} is a number of samples, or 0 for the whole batch, got {samples}")
 
 
 class GanState:
@@ -73,16 +79,18 @@ class GanState:
         rate_g, rate_d = self.rates
         learning = [*self.generator.parameters(), *(feature_loss.parameters() if feature_loss else ())]
         self.opt_g = torch.optim.Adam(learning, lr=config.lr * rate_g, betas=self.betas, fused=True)
-        judging = self.discriminator.parameters()
-        self.opt_d = torch.optim.Adam(judging, lr=config.lr * rate_d, betas=self.betas, fused=True)
+        learning = self.discriminator.parameters()
+        self.opt_d = torch.optim.Adam(learning, lr=config.lr * rate_d, betas=self.betas, fused=True)
 
         self.average = RunningAverage(self.generator) if config.average else None
 
-        # Wrapped (DDP, compile) for passes that need gradients; bare everywhere else.
-        self.generator_ddp, self.discriminator_ddp = parallel(self.generator), parallel(self.discriminator)
+        # Wrapped (compile, parts, DDP) for passes that need gradients; bare everywhere else.
+        drawing, judging = self.generator, self.discriminator
         if config.compiled:
-            self.generator_ddp = torch.compile(self.generator_ddp)
-            self.discriminator_ddp = torch.compile(self.discriminator_ddp)
+            drawing, judging = torch.compile(drawing), torch.compile(judging)
+        if config.recompute or config.micro_batch:  # a discriminator keeps little
+            drawing = InParts(drawing, config.micro_batch)
+        self.generator_ddp, self.discriminator_ddp = parallel(drawing), parallel(judging)
 
     def parts(self) -> dict[str, Any]:
         """All that changes in training, by name."""

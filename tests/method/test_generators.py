@@ -210,3 +210,15 @@ def test_initialisation_is_reproducible_and_as_described(config):
             assert torch.equal(value, torch.full_like(value, float(name.endswith(("weight", "running_var")))))
     scales = torch.cat([v for name, v in state["normal"].items() if name.endswith("norm.weight")])
     assert abs(scales.mean() - 1) < 0.01 and 0.015 < scales.std() < 0.025
+
+
+def test_the_gradients_of_one_picture_are_those_of_its_double():
+    """Instance norm looks at each picture alone; networks train with their channels last."""
+    net = network(cat_teacher(4, 3, "instance")).double().to(memory_format=torch.channels_last)
+    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    gradients = []
+    for batch in (picture, picture.repeat(2, 1, 1, 1)):
+        net.zero_grad()
+        net(batch).square().mean().backward()
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    torch.testing.assert_close(*gradients)

@@ -1,4 +1,4 @@
-"""Every training on a GPU that is not there: all on one device, nothing read, nothing moved, and on from a checkpoint."""
+"""Every training on a GPU that is not there: all on one device, nothing read or moved, and on from a checkpoint."""
 
 from typing import Any, get_args
 
