@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
             self.server.commits.setdefault(name, [("0" * 40, {})])
-            if asked.get("private"):
+            if asked.get("visibility") == "private":
                 self.server.private.add(name)
             return self.answer({"url": f"{self.server.address}/{name}"})
         kind = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main(?:\?.*)?", self.path)

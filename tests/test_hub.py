@@ -1,9 +1,7 @@
 """Generators to a model hub and back, by a stand-in that answers as the hub does."""
 
+import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,47 +11,49 @@ import yaml
 from hub_server import TOKEN, Hub, hub
 from toys import same, trained
 
-from i2i_lib.checkpoint import load_info, save_generator
+from i2i_lib.checkpoint import load_generator, load_info, save_generator
+from i2i_lib.cli.__main__ import main
 from i2i_lib.config import cat_teacher
 
-pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 CONFIG = cat_teacher(4, 3)
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Hub]:
-    with hub() as server:
+@pytest.fixture
+def served(tmp_path, monkeypatch) -> Iterator[Hub]:
+    """A hub that the settings of the environment lead to."""
+    settings = {"HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN}
+    settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with hub() as server, monkeypatch.context() as changed:
+        for name, value in {"HF_ENDPOINT": server.address, **settings}.items():
+            changed.setenv(name, value)
+        importlib.reload(constants)  # where the package reads them, once
         yield server
+    importlib.reload(constants)
 
 
 @pytest.fixture
 def student(tmp_path) -> Path:
     save_generator(trained(CONFIG, 1), tmp_path / "student")
     (tmp_path / "student.onnx").write_bytes(b"a network")
-    record: dict[str, Any] = {"task": "pairs", "images": 48, "l1": 0.0625, "ssim": 0.75, "feature_distance": None}
-    record["weights"] = load_info(tmp_path / "student")["sha256"]
-    (tmp_path / "eval.json").write_text(json.dumps(record))
+    measured(tmp_path / "student", {"l1": 0.0625, "ssim": 0.75, "feature_distance": None})
     return tmp_path / "student"
 
 
-def run(served: Hub, home: Path, *words: object, token: str = TOKEN) -> Any:
-    """What Python says as a user starts it: `-m i2i_lib.cli ...` or `-c ...`."""
-    settings = {"HF_ENDPOINT": served.address, "HF_HOME": str(home / "cache"), "HF_TOKEN": token}
-    settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, env=os.environ | settings, cwd=home
-    )
+def measured(student: Path, values: dict[str, Any]) -> None:
+    """What `i2i evaluate --json` says of a student, in part."""
+    record = {"task": "pairs", "images": 48, "weights": load_info(student)["sha256"], **values}
+    student.with_name("eval.json").write_text(json.dumps(record))
 
 
-LOAD = "import sys, torch; from i2i_lib.checkpoint import load_generator; g = load_generator(sys.argv[1]);"
-SAVE = f"{LOAD} torch.save(g.state_dict(), sys.argv[2])"
+def push(student: Path, repository: str, *words: str) -> int:
+    results = str(student.with_name("eval.json"))
+    return main(["push", str(student), repository, "--licence", "mit", "--results", results, *words])
 
 
-def test_a_generator_goes_to_the_hub_and_comes_back_by_revision(served, student, tmp_path):
-    push = ("-m", "i2i_lib.cli", "push", student, "me/tiny", "--licence", "mit", "--results", tmp_path / "eval.json")
-    done = run(served, tmp_path, *push)
-    assert done.returncode == 0, done.stderr
-    address = done.stdout.strip()
+def test_a_generator_goes_to_the_hub_and_comes_back_by_revision(served, student, capsys):
+    assert push(student, "me/tiny") == 0, capsys.readouterr().err
+    address = capsys.readouterr().out.strip()
     (_, (oid, files)) = served.commits["me/tiny"]
     assert address == f"hf://me/tiny@{oid}" and not served.private
     assert set(files) == {"generator.safetensors", "generator.json", "generator.onnx", "README.md"}
@@ -66,20 +66,17 @@ def test_a_generator_goes_to_the_hub_and_comes_back_by_revision(served, student,
     assert {found["type"]: found["value"] for found in results["metrics"]} == {"l1": 0.0625, "ssim": 0.75}
     assert "48 test pictures" in body and "hf://me/tiny" in body
 
-    save_generator(trained(CONFIG, 2), student)  # and another one under the same name, with a new measurement
-    (tmp_path / "eval.json").write_text(
-        json.dumps({"task": "pairs", "images": 48, "l1": 0.5, "weights": load_info(student)["sha256"]})
+    save_generator(trained(CONFIG, 2), student)  # and another one under the same name
+    assert push(student, "me/tiny") == 1, "its measurement is another's"
+    measured(student, {"l1": 0.5})
+    assert push(student, "me/tiny") == 0
+    assert same(load_generator(address), trained(CONFIG, 1)) and same(
+        load_generator("hf://me/tiny"), trained(CONFIG, 2)
     )
-    assert run(served, tmp_path, *push, "--private").returncode == 0
-    for asked, seed in ((address, 1), ("hf://me/tiny", 2)):
-        loaded = run(served, tmp_path, "-c", SAVE, asked, tmp_path / "loaded.pt")
-        assert loaded.returncode == 0, loaded.stderr
-        import torch
-
-        assert same(torch.load(tmp_path / "loaded.pt", weights_only=True), trained(CONFIG, seed).state_dict())
+    assert push(student, "me/secret", "--private") == 0 and served.private == {"me/secret"}
 
 
-def test_what_cannot_be_fetched_is_told(served, student, tmp_path):
+def test_what_cannot_be_fetched_is_told(served, tmp_path, capsys):
     served.commits["me/other"] = [("1" * 40, {"README.md": b"nothing to load"})]
     for address, sentence in {
         "hf://nobody/nothing": "Repository",
@@ -87,29 +84,29 @@ def test_what_cannot_be_fetched_is_told(served, student, tmp_path):
         "hf://me/other": "holds no generator.safetensors and no generator.json: it was not put there by `i2i push`",
         "hf://tiny": "is no address of a generator: expected hf://owner/name or hf://owner/name@revision",
     }.items():
-        done = run(served, tmp_path, "-m", "i2i_lib.cli", "translate", address, "in.png", "out")
-        assert done.returncode == 1 and f"error: {address}" in done.stderr, done.stderr
-        assert sentence in done.stderr and "Traceback" not in done.stderr
+        assert main(["translate", address, "in.png", str(tmp_path / "out")]) == 1
+        said = capsys.readouterr().err
+        assert f"error: {address}" in said and sentence in said
+    assert main(["compress", "hf://nobody/nothing", str(tmp_path), str(tmp_path / "out"), "--share", "0.1"]) == 1
+    assert "error: hf://nobody/nothing: " in capsys.readouterr().err
 
 
-def test_a_push_needs_a_licence_a_measurement_and_a_token(served, student, tmp_path, capsys):
-    from i2i_lib.cli.__main__ import main
-
-    push = ["push", str(student), "me/refused"]
-    assert main(push) == 1
+def test_a_push_needs_a_licence_a_measurement_and_a_token(served, student, capsys, monkeypatch):
+    words = ["push", str(student), "me/refused"]
+    assert main(words) == 1
     assert "name by --licence what its teacher and pictures allow" in capsys.readouterr().err
-    assert main([*push, "--licence", "mit"]) == 1
+    assert main([*words, "--licence", "mit"]) == 1
     assert "nothing is known of how good" in capsys.readouterr().err
-    (tmp_path / "eval.json").write_text(json.dumps({"weights": "of another", "images": 1, "task": "pairs"}))
-    assert main([*push, "--licence", "mit", "--results", str(tmp_path / "eval.json")]) == 1
+    measured(student, {"weights": "of another"})
+    assert push(student, "me/refused") == 1
     assert "holds no measures of this student" in capsys.readouterr().err
-    (tmp_path / "eval.json").write_text(
-        json.dumps({"weights": load_info(student)["sha256"], "images": 2, "task": "pairs", "l1": 0.1})
-    )
-    words = ("-m", "i2i_lib.cli", *push, "--licence", "mit", "--results", tmp_path / "eval.json")
-    done = run(served, tmp_path, *words, token="wrong")
-    assert done.returncode == 1 and "error: hf://me/refused: " in done.stderr and "401" in done.stderr
-    assert "me/refused" not in served.commits
+    measured(student, {"l1": 0.1})
+    assert push(student, "refused") == 1
+    assert "a repository is owner/name, got 'refused'" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    assert push(student, "me/refused") == 1
+    said = capsys.readouterr().err
+    assert "error: hf://me/refused: " in said and "401" in said and "me/refused" not in served.commits
 
 
 def test_a_students_compression_is_its_measurement(tmp_path):

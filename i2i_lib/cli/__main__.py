@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("i2i_lib"):
             raise
-        needed = f"pip install 'i2i-lib[{options.extras}]'" if options.extras else f"pip install {error.name}"
+        extras = "phone" if error.name == "executorch" else options.extras
+        needed = f"pip install 'i2i-lib[{extras}]'" if extras else f"pip install {error.name}"
         raise ValueError(
             f"the package {error.name} is not installed, and `i2i {options.command}` needs it: {needed}"
         ) from error

@@ -151,10 +151,15 @@ def _difference(data: bytes, generator: InceptionGenerator | ResnetGenerator, im
         for image in images.split(1):
             made = torch.from_numpy(running.run(None, {"source": image.numpy()})[0])
             gaps.append(made - at_any_size(generator, image))
-    gap = torch.cat(gaps).double()
+    return psnr_between(torch.cat(gaps))
+
+
+def psnr_between(gap: Tensor) -> tuple[float, float]:
+    """The largest difference between pictures in [-1, 1], and the PSNR in dB; infinity and 0 if one is not finite."""
     if not gap.isfinite().all():
         return float("inf"), 0.0
-    return gap.abs().max().item(), (10 * torch.log10(4 / gap.square().mean().clamp(min=1e-20))).item()
+    square = gap.double().square().mean().clamp(min=1e-20)
+    return gap.abs().max().item(), (10 * torch.log10(4 / square)).item()
 
 
 def _training_tiles(student: Path, calibrate: Path | str | None, *, required: bool) -> Tensor | None:
