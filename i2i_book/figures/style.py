@@ -143,7 +143,7 @@ def quality_against_price(
         beside = 1.07 ** (level.index(name) - (len(level) - 1) / 2)
         quality = points[name][1]
         axis.plot([macs[name] * beside] * len(quality), quality, **style)
-    axis.set(xscale="log", xlabel="exact MACs of one picture (millions)")
+    axis.set(xscale="log", xlabel="MACs of one image (millions)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
