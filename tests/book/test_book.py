@@ -218,6 +218,7 @@ def test_a_page_leaves_out_what_is_not_for_its_reader(book: Path):
 
 def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():
     assert set_type("-0.012 to +3 % at 64 px, -.5") == "\u22120.012 to +3\u00a0% at 64\u00a0px, \u2212.5"
+    assert set_type("30% of 5 %") == "30\u00a0% of 5\u00a0%"
     for same in ("2026-11-20", "fp-16", "GPT-2", "pages 3-7", "12 percent", "a - b", "[1]-2"):
         assert set_type(same) == same
     html = '<td style="left: -1px">-1</td><code>-1 ms</code><svg><text>-2</text></svg><p>3 ms</p>'
