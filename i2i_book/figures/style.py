@@ -60,7 +60,12 @@ def facts(values: Mapping[str, str]) -> Markdown:
 
 def answer(text: str) -> Markdown:
     """What an exercise finds, in a fold below it."""
-    return Markdown(f'<details class="answer"><summary>Answer</summary>\n\n{text}\n\n</details>')
+    return folded_text("Answer", text, "answer")
+
+
+def folded_text(summary: str, text: str, kind: str = "more") -> Markdown:
+    """Markdown behind a line that opens it."""
+    return Markdown(f'<details class="{kind}"><summary>{escape(summary)}</summary>\n\n{text}\n\n</details>')
 
 
 def folded(summary: str, table: Any) -> HTML:
