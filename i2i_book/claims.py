@@ -12,6 +12,7 @@ from i2i_lib.results import MEASURES, PAIRED, PRICES, QUALITY
 
 COUNTS = ("macs_exact", "macs_paper", "params")
 GREY = "grey levels of 255 ↓"  # the heading of L1 on that scale
+MACS = "MACs ↓"  # the heading where both counts agree
 SETS = ("kd", "fd")  # measures of whole sets of pictures, in a fold wherever the truth of each picture is known
 YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
 # Each pair of models shares everything but one ingredient.
@@ -113,7 +114,12 @@ def shown(table: pd.DataFrame, measures: Sequence[str]) -> Any:
         place = list(columns).index(MEASURES["l1"].heading) + 1
         columns = dict([*list(columns.items())[:place], (GREY, values.l1), *list(columns.items())[place:]])
         texts[GREY] = grey_levels
-    return pd.DataFrame(columns).style.format(texts, na_rep="")
+    if "macs_paper" not in measures:  # one count serves for both
+        exact = MEASURES["macs_exact"].heading
+        columns = {MACS if name == exact else name: values for name, values in columns.items()}
+        texts[MACS] = short_count
+    table = pd.DataFrame(columns)
+    return table.style.format({name: text for name, text in texts.items() if name in table}, na_rep="")
 
 
 def prices(table: pd.DataFrame) -> list[str]:

@@ -83,7 +83,7 @@ def speed_note(evaluations: Evaluations) -> str:
         clock = f"on a GPU ({speed['device']}), by the clock on the wall, each pass waited for"
     same = {row["network"]: row["same"] for row in speed["rows"] if row["same"]}
     alike = [f"{', '.join(others)}: the same network as {name}." for name, others in same.items()]
-    note = f"Time of one picture {clock}: median of {speed['repeats']} passes in which the networks took turns."
+    note = f"Time of one image {clock}: median of {speed['repeats']} passes in which the networks took turns."
     if len(evaluations) > 1:
         note += f" Mean over {len(evaluations)} seeds."
     if any(row["network"] == "original" for row in speed["rows"]):

@@ -179,7 +179,7 @@ def stacked_bars(
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set_xlim(0, (100 if share else longest / scale) * 1.14)
-    axis.set_xlabel("% of the MACs of one picture" if share else f"MACs of one picture ({unit})")
+    axis.set_xlabel("% of the MACs of one image" if share else f"MACs of one image ({unit})")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
     above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(colours)}
     size = 11 if len(colours) < 6 else 8

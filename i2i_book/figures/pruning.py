@@ -215,11 +215,11 @@ def draw_family(
     left.loglog(relative, costs.parameters, color=GREY)
     left.plot(own, generator_params(plan.config), "o", color=BLUE, label="this student")
     left.plot(relative.iloc[-1], costs.parameters.iloc[-1], "s", color=VERMILLION, label="floor")
-    left.set(xlabel="exact MACs, % of teacher", ylabel="parameters")
+    left.set(xlabel="MACs, % of the teacher", ylabel="parameters")
     for label, (colour, values) in curves.items():
         right.semilogx(relative, values, color=colour, label=label)
     right.axvline(own, color="black", linestyle="--", linewidth=1)
-    right.set(xlabel="exact MACs, % of teacher", ylabel=ylabel, ylim=(0, 103))
+    right.set(xlabel="MACs, % of the teacher", ylabel=ylabel, ylim=(0, 103))
     for axis in (left, right):
         axis.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), ncols=3, fontsize=9, handlelength=1, columnspacing=1)
         axis.xaxis.set_major_formatter("{x:g}")

@@ -60,7 +60,12 @@ def facts(values: Mapping[str, str]) -> Markdown:
 
 def answer(text: str) -> Markdown:
     """What an exercise finds, in a fold below it."""
-    return Markdown(f'<details class="answer"><summary>Answer</summary>\n\n{text}\n\n</details>')
+    return folded_text("Answer", text, "answer")
+
+
+def folded_text(summary: str, text: str, kind: str = "more") -> Markdown:
+    """Markdown behind a line that opens it."""
+    return Markdown(f'<details class="{kind}"><summary>{escape(summary)}</summary>\n\n{text}\n\n</details>')
 
 
 def folded(summary: str, table: Any) -> HTML:
@@ -143,7 +148,7 @@ def quality_against_price(
         beside = 1.07 ** (level.index(name) - (len(level) - 1) / 2)
         quality = points[name][1]
         axis.plot([macs[name] * beside] * len(quality), quality, **style)
-    axis.set(xscale="log", xlabel="exact MACs of one picture (millions)")
+    axis.set(xscale="log", xlabel="MACs of one image (millions)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")

@@ -20,7 +20,7 @@ def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
     `parts` are executed notebooks within its chapter: they come before its last section.
     """
     for part in parts:
-        last = max(i for i, cell in enumerate(notebook.cells) if _heading(cell) == "##")
+        last = _last_section(notebook)
         notebook.cells[last:last] = _as_section(part)
     _leave_out(notebook, page)
     _add_run_line(notebook, page, status)
@@ -28,10 +28,10 @@ def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
 
 
-def _heading(cell: Any) -> str:
-    """The marks of the heading that a Markdown cell begins with, "" if it has none."""
-    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
-    return found[1] if found else ""
+def _last_section(notebook: Any) -> int:
+    """The place of the cell with the last heading of the second level; behind all cells if there is none."""
+    texts = [cell.source if cell.cell_type == "markdown" else "" for cell in notebook.cells]
+    return max((i for i, text in enumerate(texts) if re.search(r"^## ", text, re.MULTILINE)), default=len(texts))
 
 
 def _as_section(notebook: Any) -> list[Any]:
@@ -94,9 +94,8 @@ def link_variants(notebook: Any, page: Page, variants: list[Path], book: Path) -
     for path in variants:
         (folder / path.name).write_bytes(path.read_bytes())
         links.append(f"{{download}}`{path.stem} <executed/{path.name}>`")
-    last = max(i for i, cell in enumerate(notebook.cells) if _heading(cell) == "##")
     cell = new_markdown_cell(f"The same notebook, executed for the others: {' · '.join(links)}.")
-    notebook.cells.insert(last, cell)
+    notebook.cells.insert(_last_section(notebook), cell)
 
 
 def _relabel(notebook: Any, suffix: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from docutils import nodes
 
+PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
 MINUS = re.compile(r"(?<![\w.,\])-])-(?=\.?\d)")
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
@@ -17,7 +18,7 @@ FURTHER = "The task "  # begins the captions of the parts of further tasks
 
 def set_type(text: str) -> str:
     """The text with units that stay with their number, and with minus signs in place of hyphens."""
-    return MINUS.sub("\N{MINUS SIGN}", UNIT.sub("\N{NO-BREAK SPACE}", text))
+    return MINUS.sub("\N{MINUS SIGN}", UNIT.sub("\N{NO-BREAK SPACE}", PERCENT.sub(" %", text)))
 
 
 def set_type_in_html(html: str) -> str:

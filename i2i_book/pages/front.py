@@ -115,7 +115,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
                 parts.append(f'<path class="grid" d="M{x(value):.1f},{TOP} V{bottom}"/>')
                 label = short_count(value).replace(".00", "").replace(".0", "")
                 parts.append(f'<text x="{x(value):.1f}" y="{bottom + 20}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">MACs of one picture</text>')
+    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">MACs of one image</text>')
     middle = (TOP + bottom) / 2
     turned = f'transform="rotate(-90 14 {middle})" text-anchor="middle"'
     parts.append(f'<text x="14" y="{middle}" {turned}>error, grey levels</text>')
@@ -137,11 +137,11 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
     said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
     said += [f"colours looked up {look_up:.1f}"] if look_up else []
-    alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one picture: {'; '.join(said)}.")
+    alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one image: {'; '.join(said)}.")
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
     others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
     small = f" Small dots: students trained in other ways ({others})." if others else ""
-    said_below = f"Error on test pictures against the cost of one picture; lower left is better.{small}"
+    said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
 

@@ -13,9 +13,7 @@ BOXES = {
     "i2i_lib.train": "train losses",
     "i2i_lib.data": "data",
     "the method": "config macs layers generators spade discriminators prune scales students checkpoint official",
-    "files and processes": (
-        "cpus files artifacts hub progress archives commands distributed facade variables weights"
-    ),
+    "files and processes": ("cpus files artifacts hub progress archives commands distributed facade variables weights"),
 }
 WIDTH, LINE, GAP = 720, 17, 26  # of the picture, of a line of text, between boxes
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
+from i2i_book.pages.extension import chains, set_type, set_type_in_html
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
@@ -73,8 +74,9 @@ def test_the_contents_are_the_committed_pages_and_the_notebooks(book: Path):
     listed = set(re.findall(r"(?:root|file): *(\S+)", (book / "notebooks/_toc.yml").read_text()))
     prose = {path.stem for path in (ROOT / "book").glob("*.md")} | {"status"}
     assert {name for name in listed if "/" not in name} == prose
-    # The pruning chapter for label maps has pages only where such a task was run.
-    assert {Path(name).name for name in listed if "/" in name} >= set(CHAPTERS) - {"03-pruning-gaugan"}
+    # The pruning chapter for label maps has pages only where such a task was run; the students are part of chapter 4.
+    own = set(CHAPTERS) - {"03-pruning-gaugan", "04-students"}
+    assert {Path(name).name for name in listed if "/" in name} == own
 
 
 def test_what_stress_found_is_shown(book: Path):
@@ -119,6 +121,7 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     fill(book, "cpu")
     first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
     assert first == "# Title of 03-pruning"
+    assert '<a href="../_sources/notebooks/03-pruning.ipynb" download>' in rest
     assert rest.startswith(
         ":::{div} run-line\n**Fresh** · preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
     )
@@ -153,18 +156,83 @@ def test_smoke_pages_say_so_and_leave_nothing_to_another_preset(book: Path):
     assert "A number." not in (book / "notebooks/headline.md").read_text()
 
 
-def test_pages_of_one_notebook_have_labels_of_their_own(book: Path):
+def test_pages_of_further_tasks_have_labels_of_their_own(book: Path):
     run(book, "04-distillation-gcka")
-    run(book, "04-distillation-none")
+    run(book, "04-distillation-gcka", task="openmoji")
     fill(book, "cpu")
-    main, none = page(book, "notebooks/04-distillation"), page(book, "notebooks/04-distillation-none")
-    assert none.startswith("# Title of 04-distillation (arm none)\n")
+    main, other = page(book, "notebooks/04-distillation"), page(book, "tasks/openmoji/04-distillation")
+    assert other.startswith("# 4. Title of 04-distillation (openmoji)\n")
     assert "(sec-04-distillation)=" in main and "[there](#sec-04-distillation)" in main
-    assert "(sec-04-distillation-04-distillation-none)=" in none and "{eq}`eq-04-distillation-04" in none
-    cells = nbformat.read(book / "notebooks/04-distillation-none.ipynb", as_version=4).cells
+    assert "(sec-04-distillation-openmoji-04-distillation)=" in other
+    assert "{eq}`eq-04-distillation-openmoji-04" in other
+    cells = nbformat.read(book / "tasks/openmoji/04-distillation.ipynb", as_version=4).cells
     figure = cells[2].metadata.mystnb.figure
-    assert figure.name == "fig-04-distillation-04-distillation-none"
+    assert figure.name == "fig-04-distillation-openmoji-04-distillation"
     assert f"`{figure.name}`" in figure.caption
+
+
+def test_a_part_of_a_chapter_stands_before_its_last_section_and_variants_can_be_downloaded(book: Path):
+    for name in ("04-distillation-gcka", "04-distillation-none", "04-students"):
+        run(book, name)
+    path = book.parent / "runs/cpu/fluent/seed0/notebooks/04-students.ipynb"
+    part = nbformat.read(path, as_version=4)
+    part.cells = [new_markdown_cell("# Side by side\n\n*Which?*"), new_markdown_cell("## Losses"), *part.cells[1:2]]
+    nbformat.write(part, path)
+    main = book.parent / "runs/cpu/fluent/seed0/notebooks/04-distillation-gcka.ipynb"
+    notebook = nbformat.read(main, as_version=4)
+    notebook.cells.append(new_markdown_cell("## Try it"))
+    nbformat.write(notebook, main)
+    fill(book, "cpu")
+    text = page(book, "notebooks/04-distillation")
+    places = [
+        text.index(x) for x in ("## Side by side", "### Losses", "executed/04-distillation-none.ipynb", "## Try it")
+    ]
+    assert places == sorted(places)
+    assert (book / "notebooks/executed/04-distillation-none.ipynb").exists()
+    assert not (book / "notebooks/04-distillation-none.ipynb").exists()
+
+
+def test_a_page_leaves_out_what_is_not_for_its_reader(book: Path):
+    path = run(book, "01-data")
+    notebook = nbformat.read(path, as_version=4)
+    said = new_output("stream", name="stdout", text="said")
+    kept = {
+        "for drawings": new_markdown_cell("for drawings", metadata={"tags": ["only-fluent"]}),
+        "with pairs": new_markdown_cell("with pairs", metadata={"tags": ["only-pix2pix", "only-cyclegan"]}),
+        "from labels": new_markdown_cell("from labels", metadata={"tags": ["only-gaugan"]}),
+        "above what is silent": new_markdown_cell("above what is silent", metadata={"tags": ["if-output"]}),
+        "silent": new_code_cell("silent", metadata={"tags": ["if-output"]}),
+        "above what speaks": new_markdown_cell("above what speaks", metadata={"tags": ["if-output"]}),
+        "prepares": new_code_cell("prepares", metadata={"tags": ["remove-input"]}),
+        "speaks": new_code_cell("speaks", metadata={"tags": ["if-output"]}, outputs=[said]),
+        "method": new_code_cell("method"),
+    }
+    notebook.cells += kept.values()
+    nbformat.write(notebook, path)
+    fill(book, "cpu")
+    cells = nbformat.read(book / "notebooks/01-data.ipynb", as_version=4).cells
+    gone = {cell.source for cell in cells if "remove-cell" in cell.metadata.get("tags", [])}
+    assert gone == {"steps: int = 100  # steps", "from labels", "above what is silent", "silent", "prepares"}
+    assert {cell.source for cell in cells} >= set(kept), "the download is whole"
+
+
+def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():
+    assert set_type("-0.012 to +3 % at 64 px, -.5") == "\u22120.012 to +3\u00a0% at 64\u00a0px, \u2212.5"
+    assert set_type("30% of 5 %") == "30\u00a0% of 5\u00a0%"
+    for same in ("2026-11-20", "fp-16", "GPT-2", "pages 3-7", "12 percent", "a - b", "[1]-2"):
+        assert set_type(same) == same
+    html = '<td style="left: -1px">-1</td><code>-1 ms</code><svg><text>-2</text></svg><p>3 ms</p>'
+    wanted = '<td style="left: -1px">\u22121</td><code>-1 ms</code><svg><text>-2</text></svg><p>3\u00a0ms</p>'
+    assert set_type_in_html(html) == wanted
+
+
+def test_next_ends_with_the_last_chapter(book: Path):
+    run(book, "01-data", task="openmoji")
+    fill(book, "cpu")
+    main, other = chains(book / "notebooks" / "_toc.yml")
+    assert main[0] == "intro" and main[-1] == "your-own-images" and len(main) <= 17
+    assert other == ["tasks/openmoji/01-data"]
+    assert not {"status", "glossary", "reproduce"} & {*main, *other}
 
 
 def test_the_scan_names_what_is_wrong(tmp_path: Path):
@@ -216,6 +284,12 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
     assert 'data-models="_static/models/fluent/"' in (html / "demo.html").read_text()
     assert (html / "_static/models/fluent/demo.json").exists()
+    data = (html / "notebooks/01-data.html").read_text()
+    assert 'rel="next"' in data and 'rel="next"' not in (html / "glossary.html").read_text()
+    assert 'rel="next"' not in (html / "your-own-images.html").read_text()
+    assert (html / "_sources/notebooks/01-data.ipynb").exists()
+    assert list((html / "_downloads").rglob("04-distillation-none.ipynb"))
+    assert not (html / "notebooks/04-distillation-none.html").exists()
     assert gzip.decompress((html / "_static" / WASM).read_bytes()) == (top / "node_modules" / PACKED).read_bytes()
 
     (top / "_config.yml").write_text("title: [")
@@ -231,21 +305,17 @@ def test_a_build_without_the_scripts_is_refused(tmp_path):
 
 
 def test_further_tasks_get_parts_of_their_own(book):
-    """A task has its pages in the contents if it was run, variants below the page they vary, and none if it was not."""
+    """A task has its pages in the contents if it was run, one for each chapter, and none if it was not."""
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
         run(book, name, task="openmoji")
-    # Chapter 9 alone compares this student: it has no page, as it has none in the committed contents.
-    folder = run(book, "04-distillation-ka", task="openmoji").parents[1]
     run(book, "05-evaluation-ablations", task="openmoji")
-    for name, models in {"eval": ("gcka", "none"), "ablations": ("teacher", "ka")}.items():
-        (folder / f"{name}.json").write_text(json.dumps({"results": [{"model": model} for model in models]}))
     pages = fill(book, "cpu")
     shown = {p.docname.removeprefix("tasks/openmoji/") for p in pages if p.task == "openmoji"}
-    assert shown == {"01-data", "04-distillation", "04-distillation-none"}
+    assert shown == {"01-data", "04-distillation", "05-evaluation"}
     parts = yaml.safe_load((book / "notebooks" / "_toc.yml").read_text())["parts"]
     chapters = next(part["chapters"] for part in parts if part["caption"] == "The task openmoji")
-    assert [chapter["file"] for chapter in chapters] == ["tasks/openmoji/01-data", "tasks/openmoji/04-distillation"]
-    assert chapters[1]["sections"] == [{"file": "tasks/openmoji/04-distillation-none", "title": "“none”"}]
+    assert [entry["file"] for entry in chapters] == [f"tasks/openmoji/{name}" for name in sorted(shown)]
+    assert not any("sections" in entry for entry in chapters)
     assert parts[-1]["caption"] == "Reference"
 
 

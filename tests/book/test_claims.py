@@ -1,5 +1,6 @@
 """What is said over several seeds: the interval holds what it promises, and the words follow the numbers."""
 
+import re
 from dataclasses import replace
 
 import fake_run
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from i2i_book.ablations import load_ablations, student_table
-from i2i_book.claims import answers, distance_tables, headline, quality_table, sentence
+from i2i_book.claims import GREY, answers, distance_tables, headline, in_levels, quality_table, sentence
+from i2i_book.wording import grey_levels, in_percent, share_of, short_count, span_of
 from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
 from i2i_lib.results import PAIRED, collect, load_evaluations, load_table, save_evaluation
 
@@ -209,14 +211,13 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     table = pd.DataFrame(rows)
     shown = quality_table(table)
     assert list(shown.index) == ["teacher", "gcka"], "yardsticks first"
-    assert list(shown.columns) == ["L1 ↓", "SSIM ↑", "feature distance ↓", "KD x 1000 ↓", "FD ↓", "n"], "no mIoU"
-    values = ["0.200 ± 0.141", "0.500 ± 0.000", "1.000 ± 0.000", "1.0 ± 0.0", "3.0 ± 0.0", "2"]
+    assert list(shown.columns) == ["L1 ↓", GREY, "SSIM ↑", "feature distance ↓", "KD x 1000 ↓", "FD ↓", "n"], "no mIoU"
+    values = ["0.200 ± 0.141", "25.5", "0.500 ± 0.000", "1.000 ± 0.000", "1.0 ± 0.0", "3.0 ± 0.0", "2"]
     assert shown.loc["gcka"].tolist() == values
     assert "mIoU ↑" in quality_table(pd.DataFrame([replace(row, miou=0.5)])).columns
     without_truth = [evaluation(0) | {"per_image": {}}]
     said = headline(without_truth, table)
-    for part in ("needs 4.0 times fewer exact MACs", "the KD of its pictures"):
-        assert part in said
+    assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
 
 
 def test_distances_of_two_protocols_never_share_a_table():
@@ -256,3 +257,23 @@ def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
     table = student_table(ours, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
     assert list(table.index) == ["half", "double"] and table.loc["double", "L1 ↓"] == "not run"
     assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"
+
+
+def test_numbers_are_said_with_few_digits():
+    counts = {0: "0", 960: "960", 999.6: "1.00 k", 13998: "14.0 k", 17_632_768: "17.6 M", 141_702_144: "142 M"}
+    for number, said in (counts | {43_527_405_568: "43.5 G", 9_996_000: "10.0 M"}).items():
+        assert short_count(number) == said
+    assert grey_levels(0.1) == "12.8" and share_of(8.02) == "an eighth" and share_of(22.2) == "1/22"
+    assert in_percent(1.163) == "16 % higher" and in_percent(0.9) == "10 % lower" and "same" in in_percent(1.001)
+    assert [span_of(x) for x in (45, 384, 4220, 9000)] == ["45 s", "6 min", "70 min", "2.5 h"]
+
+
+def test_a_difference_is_said_in_grey_levels():
+    found = compare(
+        np.full((1, 40), 0.02) + 0.001 * noise().standard_normal((1, 40)), np.arange(40), model="a", against="b"
+    )
+    assert re.fullmatch(
+        r"`a` is 2\.[56] grey levels farther from the truth than `b` \(2\.5 to 2\.6\)", in_levels(found)
+    )
+    unsure = compare(noise().standard_normal((1, 40)), np.arange(40), model="a", against="b")
+    assert in_levels(unsure).startswith("no significant difference between `a` and `b` (between -")

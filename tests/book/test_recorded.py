@@ -68,7 +68,7 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     fill(book, "cpu")  # the book of another preset shows what was measured, not the pages
     shown = (book / "notebooks" / "recorded.md").read_text()
     assert "## gpu: recorded on A Large GPU, 2026-11-20" in shown and "a protocol" in shown
-    assert "| gcka | 0.200 ± 0.141 | 0.500 ± 0.000 |" in shown and "| 2 |" in shown
+    assert "| gcka | 0.200 ± 0.141 | 25.5 | 0.500 ± 0.000 |" in shown and "| 2 |" in shown
     assert "Not run" in (book / "notebooks" / "01-data.ipynb").read_text()
 
 
@@ -84,7 +84,7 @@ def test_under_a_name_of_its_own_a_recording_is_shown_beside_a_run(packed: Path,
 
 
 def test_a_recording_of_three_seeds_makes_its_claims(tmp_path):
-    line = "| distillation: gcka - none | -0.200 (-0.200 to -0.200) **gcka** | +0.0 (+0.0 to +0.0) |"
+    line = "| distillation: gcka \N{MINUS SIGN} none | -0.200 (-0.200 to -0.200) **gcka** | +0.0 (+0.0 to +0.0) |"
     homes = [tmp_path / "fluent" / f"seed{seed}" / "eval.json" for seed in range(3)]
     for seed, home in enumerate(homes):
         per_image = {"l1": {"gcka": [0.1, 0.1], "none": [0.3, 0.3]}}

@@ -8,7 +8,7 @@ import pytest
 from fake_run import row
 from matplotlib.patches import Rectangle
 
-from i2i_book.claims import headline, prices
+from i2i_book.claims import details, prices
 from i2i_book.figures.speed import draw_speed
 from i2i_book.runs import root
 from i2i_book.speed import (
@@ -94,7 +94,7 @@ def test_the_note_says_what_clock_ran():
 def test_pages_quote_the_table():
     """The headline and the table as it is shown, number by number."""
     rows = pd.DataFrame([row(macs_exact=10), row(model="teacher", macs_exact=40)])
-    assert speed_sentence([evaluation()]) in headline([evaluation()], rows)
+    assert speed_sentence([evaluation()]) in details([evaluation()], rows)
     shown = shown_speed([evaluation()]).to_string()
     for text in ("original, ms 6.0 5.0 4.0", "gcka, ms 40.0 20.0 16.0", "gcka: times as fast as teacher 2.5 3.5 3.8"):
         assert text in shown
@@ -131,7 +131,7 @@ def test_old_recordings_still_load(tmp_path):
     (tmp_path / "results.jsonl").write_text(collect([path]))
     table = load_table(tmp_path / "results.jsonl")
     assert "latency_ms" not in table
-    assert "as fast" not in headline([old], table)
+    assert "as fast" not in " ".join(details([old], table))
     recorded = root() / "book" / "recorded" / "three-seeds" / "earth" / "seed0" / "eval.json"
     assert "latency_ms" in recorded.read_text() and load_evaluation(recorded)["results"]
 

@@ -1,0 +1,94 @@
+"""What the first pages show: the run's own numbers, and nothing where nothing ran."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fake_run import row
+from PIL import Image
+
+from i2i_book.pages.front import COLUMNS, front_page
+from i2i_book.searching import search_by_building
+from i2i_lib.config import cat_teacher
+from i2i_lib.generators import InceptionGenerator
+from i2i_lib.prune import prune
+from i2i_lib.results import PAIRED, collect, save_evaluation
+
+COSTS = {"teacher": 40_000_000, "gcka": 5_000_000, "none": 5_000_000}
+ERRORS = {"look-up": 0.12, "teacher": 0.08, "gcka": 0.10, "none": 0.11}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The results of a run of one seed."""
+    home = tmp_path / "fluent" / "seed0"
+    rows = []
+    for name, error in ERRORS.items():
+        cost = {"macs_exact": COSTS.get(name), "macs_paper": COSTS.get(name)}
+        trained = {"params": 10, "steps": 9, "train_seconds": 400.0, "weights": "w"} if name in COSTS else {}
+        rows.append(row(0, name, l1=error, **cost, **trained))
+    values = {measure: {name: [error, error] for name, error in ERRORS.items()} for measure in PAIRED}
+    save_evaluation(home / "eval.json", rows, values, blocks=[0, 1])
+    path = tmp_path / "results.jsonl"
+    path.write_text(collect([home / "eval.json"]))
+    return path
+
+
+def test_the_chart_has_every_model_at_its_place_and_the_look_up_as_a_line(table, tmp_path):
+    front = front_page(table, tmp_path / "models")["front"]
+    said = re.findall(r'aria-label="([^"]+)"', front)[0]
+    for part in ("teacher 40.0 M MACs, 10.2", "gcka 5.00 M MACs, 12.8", "none 5.00 M MACs, 14.0", "looked up 15.3"):
+        assert part in said
+    marks = re.findall(r'<circle class="(\w+)" cx="([\d.]+)" cy="([\d.]+)"', front)
+    x, y = {kind: float(x) for kind, x, _ in marks}, {kind: float(y) for kind, _, y in marks}
+    assert x["budget"] == x["other"] < x["large"], "cheaper lies to the left"
+    assert y["large"] > y["budget"] > y["other"], "an error further up is larger"
+    line = float(re.findall(r'class="look-up" d="M\d+,([\d.]+)', front)[0])
+    assert line < y["other"], "the look-up has the largest error"
+    assert "+0.020 (" in front, "the interval is in the fold"
+
+
+def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):
+    lines = front_page(table, tmp_path / "models")["balance"].splitlines()[2:]
+    said = {line.split("**")[1]: line for line in lines}
+    assert list(said) == ["What you save", "What you lose", "What it takes", "What to watch"]
+    parts = ("8.0 times fewer (40.0 M", "25 % higher: 12.8", "9 steps, 7 min", "sec-patent")
+    for line, part in zip(said.values(), parts, strict=True):
+        assert part in line
+
+
+def test_the_picture_is_cut_from_the_demos(table, tmp_path):
+    models = tmp_path / "models"
+    folder = models / "fluent"
+    folder.mkdir(parents=True)
+    about = {"task": "fluent", "size": 8, "examples": 5, "first": 2, "names": list("abcde")}
+    (folder / "demo.json").write_text(json.dumps(about))
+    for name in COLUMNS:
+        strip = np.repeat(np.arange(5, dtype=np.uint8) * 40, 8)[None, :, None].repeat(8, 0).repeat(3, 2)
+        Image.fromarray(strip).save(folder / f"{name}.webp", lossless=True)
+    front = front_page(table, models)["front"]
+    assert [re.escape(title) in front for title in COLUMNS.values()] and front.count("<img") == 4
+    column = np.array(Image.open(folder / "front-teacher.webp"))
+    assert column.shape == (48, 16, 3) and abs(int(column[8, 8, 0]) - 80) < 6, "the demo's first example leads"
+
+
+def test_nothing_is_shown_where_nothing_ran(tmp_path):
+    assert front_page(tmp_path / "results.jsonl", tmp_path / "models") == {"front": "", "balance": ""}
+
+
+@pytest.mark.parametrize("upsample", ["resize", "transpose"])
+def test_the_search_by_building_finds_the_same_student(upsample):
+    torch.manual_seed(0)
+    teacher = InceptionGenerator(replace(cat_teacher(8, 3, "batch"), upsample=upsample))
+    for name, values in teacher.named_parameters():
+        if name.endswith("norm.weight"):
+            torch.nn.init.normal_(values, 1, 0.1)
+    whole = prune(teacher, 10**12, image_size=16, cost="exact").cost
+    plan = prune(teacher, 0.4 * whole, image_size=16, min_width=2, cost="exact")
+    found = search_by_building(teacher, 0.4 * whole, 16, 2)
+    assert (found.config, found.macs) == (plan.config, plan.cost) and found.thresholds > 3
+    with pytest.raises(ValueError, match="raise the budget"):
+        search_by_building(teacher, 1, 16, 2)
