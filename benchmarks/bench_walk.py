@@ -81,16 +81,15 @@ def resnet(folder: Path, file: Path) -> None:
     torch.save(net.eval().state_dict(), file)
 
 
-def command(folder: Path, name: str, *words: str) -> None:
-    """Give one of the page's commands in the folder; its words and output go to book/measured/walk-<name>.txt."""
+def command(folder: Path, *words: str) -> str:
+    """Give one of the page's commands in the folder; returns its words and output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "i2i_lib.cli", *words], cwd=folder, stdout=subprocess.PIPE, text=True, check=True
-    )
+    called = [sys.executable, "-m", "i2i_lib.cli", *words]
+    done = subprocess.run(called, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{name}: {spent / 60:.1f} minutes of processor time")
-    (MEASURED / f"walk-{name}.txt").write_text(f"$ i2i {' '.join(words)}\n{done.stdout}")
+    print(f"i2i {words[0]}: {spent / 60:.1f} minutes of processor time")
+    return f"$ i2i {' '.join(words)}\n{done.stdout}"
 
 
 def photograph(folder: Path) -> None:
@@ -138,12 +137,11 @@ def main(folder: Path, steps: str | None = None) -> None:
     if not (folder / "latest_net_G.pth").exists():
         resnet(folder / "pairs", folder / "latest_net_G.pth")
     length = ("--steps", steps) if steps else ()
-    command(folder, "compress", "compress", "latest_net_G.pth", "pairs", "student", "--share", "0.1", *length)
-    command(folder, "compare", "export", "student/student", "--compare")
-    command(
-        folder, "export", "export", "student/student", "--demo", "page",
-        "--runtime", str(root() / "node_modules" / "onnxruntime-web"),
-    )  # fmt: skip
+    said = command(folder, "compress", "latest_net_G.pth", "pairs", "student", "--share", "0.1", *length)
+    (MEASURED / "walk-compress.txt").write_text(said)
+    (MEASURED / "walk-compare.txt").write_text(command(folder, "export", "student/student", "--compare"))
+    runtime = str(root() / "node_modules" / "onnxruntime-web")
+    command(folder, "export", "student/student", "--demo", "page", "--runtime", runtime)
     photograph(folder)
     record = json.loads((folder / "student" / "compress.json").read_text())["record"]
     own, whole = (record[f"l1_{who}_to_target"]["mean"] for who in ("student", "teacher"))

@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             result = options.run(options)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("i2i_lib"):
+        package = (error.name or "").partition(".")[0]
+        if package == "i2i_lib":
             raise
-        extras = "phone" if error.name == "executorch" else options.extras
-        needed = f"pip install 'i2i-lib[{extras}]'" if extras else f"pip install {error.name}"
+        extras = "phone" if package == "executorch" else options.extras
+        needed = f"pip install 'i2i-lib[{extras}]'" if extras else f"pip install {package}"
         raise ValueError(
-            f"the package {error.name} is not installed, and `i2i {options.command}` needs it: {needed}"
+            f"the package {package} is not installed, and `i2i {options.command}` needs it: {needed}"
         ) from error
     if os.environ.get("RANK", "0") == "0":  # of the processes that train together, one speaks
         print(json.dumps(result.record, indent=1) if options.json else result.text)

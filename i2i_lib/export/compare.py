@@ -53,13 +53,13 @@ def compare_formats(student: Path, data: Path) -> list[dict[str, Any]]:
 def about_int8(rows: list[dict[str, Any]]) -> str:
     """What int8 costs and gains against fp32 in the same runtime, in a sentence."""
     full, small = (next(row for row in rows if row["format"] == f"ONNX {kind}") for kind in ("fp32", "int8"))
-    measure = "l1_to_target" if "l1_to_target" in small else "l1_to_pytorch"
-    whose = {"l1_to_target": "the targets", "l1_to_pytorch": "PyTorch's pictures"}[measure]
-    lost = f"L1 to {whose} {small[measure]:.4f} in place of {full[measure]:.4f}"
+    lost = f"its pictures are {small['l1_to_pytorch']:.4f} from PyTorch's in L1"
+    if "l1_to_target" in small:
+        lost += f", and {small['l1_to_target']:.4f} from the targets, where fp32's are {full['l1_to_target']:.4f}"
     times = f"{small['ms']:.1f} ms in place of {full['ms']:.1f}"
     if small["ms"] >= full["ms"]:
-        return f"int8 is slower on this processor, {times}, and loses pictures too ({lost}): take fp32 here."
-    return f"int8 is {full['ms'] / small['ms']:.1f} times as fast on this processor, {times}; the price: {lost}."
+        return f"int8 is slower on this processor, {times}, and {lost}: take fp32 here."
+    return f"int8 is {full['ms'] / small['ms']:.1f} times as fast on this processor, {times}; {lost}."
 
 
 def _ways(

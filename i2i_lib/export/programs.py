@@ -5,6 +5,7 @@ Both hold the fused network in float32, and appear under their names only after 
 
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,26 @@ def run_pt2(data: bytes) -> Callable[[Tensor], Tensor]:
 
 def run_pte(data: bytes) -> Callable[[Tensor], Tensor]:
     """The function of a picture [1, C, H, W] that a .pte file's content holds, on one thread."""
-    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool  # pyright: ignore[reportMissingImports]
     from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
 
+    _one_thread()
+    program = Runtime.get().load_program(data)
+    method = program.load_method("forward")
+
+    def run(picture: Tensor, _kept: Any = (data, program)) -> Tensor:  # whose memory the method reads
+        return method.execute([picture.contiguous()])[0].clone()  # into the same memory each time
+
+    return run
+
+
+@cache
+def _one_thread() -> None:
+    """Give ExecuTorch one thread, once: a program that is loaded does not survive it."""
+    from executorch.extension.pybindings.portable_lib import (  # pyright: ignore[reportMissingImports]
+        _unsafe_reset_threadpool,
+    )
+
     _unsafe_reset_threadpool(1)
-    method = Runtime.get().load_program(data).load_method("forward")
-    return lambda picture: method.execute([picture])[0]
 
 
 def _fused(student: Path | str) -> tuple[Any, FusedGenerator]:
