@@ -148,9 +148,10 @@ def test_the_command_works_alone_and_names_the_extra_that_it_lacks(empty, tmp_pa
 
 
 def test_the_version_is_one():
-    """In the package, the citation and the first entry of the change log, whose dates agree, too."""
+    """In the package, the citation and the first release of the change log, whose dates agree, too."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     cited = (ROOT / "CITATION.cff").read_text()
     (released,) = re.findall(r"^date-released: (\S+)$", cited, re.M)
     assert re.findall(r"^version: (\S+)$", cited, re.M) == [version]
-    assert re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == f"{version}, {released}"
+    entries = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert entries[entries[0] == "Unreleased"] == f"{version}, {released}"

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
@@ -270,6 +273,13 @@ def until_the_end(terminal: int) -> list[str]:
             return said.decode().replace("^C", "").splitlines()
 
 
+def words_of(processes: list[psutil.Process]) -> Iterator[str]:
+    """The command lines of those that have not ended meanwhile."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            yield from process.cmdline()
+
+
 def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
     """Ctrl-C, a terminal that was closed, and a kill of the process that the lock names; each begins again."""
     project = Project(tmp_path)
@@ -288,7 +298,7 @@ def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(inside)
-        wait_for(lambda: any("ipykernel_launcher" in part for p in project.processes() for part in p.cmdline()), 120)
+        wait_for(lambda: any("ipykernel_launcher" in word for word in words_of(project.processes())), 120)
         if end == "ctrl-c":
             os.write(terminal, b"\x03")
         elif end == "hang-up":

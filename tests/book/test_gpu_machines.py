@@ -155,12 +155,13 @@ def test_workflows_ask_the_script_for_steps_that_it_has(name):
 
 def test_weights_that_are_there_are_not_fetched_again(tmp_path, monkeypatch):
     from i2i_lib.metrics.networks import literature
+    from i2i_lib.weights import INCEPTION
 
     fetched = []
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: fetched.append(1))
     monkeypatch.setattr(literature, "INCEPTION_PREFIX", hashlib.sha256(b"weights").hexdigest()[:8])
-    path = tmp_path / "hub" / "checkpoints" / literature.INCEPTION_FILES[0]
+    path = tmp_path / "hub" / "checkpoints" / INCEPTION.names[0]
     data._weights()
     path.write_bytes(b"weights cut sh")
     data._weights()

@@ -210,9 +210,9 @@ def decoded(monkeypatch):
     """The names of the files decoded so far."""
     names, read = [], picture_cache.read_tile
 
-    def counted(path, *arguments):
+    def counted(path, *arguments, **options):
         names.append(path.name)
-        return read(path, *arguments)
+        return read(path, *arguments, **options)
 
     monkeypatch.setattr(picture_cache, "read_tile", counted)
     return names
