@@ -179,7 +179,8 @@ def test_a_perceptual_loss_is_asked_for_and_tells_trainings_apart(family, files,
 
 COMMON = {
     "config", "data.batches", "data.tiles", "discriminators", "distributed", "generators", "layers", "losses",
-    "students", "train.adversarial", "train.average", "train.distill", "train.loop", "train.parts", "train.pix2pix", "train.recipe",
+    "students", "train.adversarial", "train.average", "train.distill", "train.loop", "train.parts", "train.pix2pix",
+    "train.recipe",
 }  # fmt: skip
 
 
