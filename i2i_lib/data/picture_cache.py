@@ -39,7 +39,8 @@ class FileImages:
         cache: Path | None = None,
     ) -> None:
         """`files` maps names in `folder` to their sizes in bytes, as `list_pictures` does; S is `size`."""
-        self.folder, self.files, self.halves, self.half, self.filter = Path(folder), files, halves, half, filter
+        self.folder, self.files, self.halves, self.half = Path(folder), files, halves, half
+        self.filter: Filter = filter
         self.shape = torch.Size((len(files), 3, size, size))
         self._names = list(files)
         self._device = torch.device("cpu")

@@ -85,7 +85,8 @@ class GanState:
         self.average = RunningAverage(self.generator) if config.average else None
 
         # Wrapped (compile, parts, DDP) for passes that need gradients; bare everywhere else.
-        drawing, judging = self.generator, self.discriminator
+        drawing: Any = self.generator
+        judging: Any = self.discriminator
         if config.compiled:
             drawing, judging = torch.compile(drawing), torch.compile(judging)
         if config.recompute or config.micro_batch:  # a discriminator keeps little

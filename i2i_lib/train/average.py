@@ -18,7 +18,7 @@ class RunningAverage:
     @torch.no_grad()
     def update(self, network: Any, decay: float) -> None:
         """Keep the share `decay` of the average, and take the rest from the network's weights."""
-        torch._foreach_lerp_([*self.module.parameters()], [*network.parameters()], 1 - decay)
+        torch._foreach_lerp_([*self.module.parameters()], [*network.parameters()], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for averaged, latest in zip(self.module.buffers(), network.buffers(), strict=True):
             averaged.copy_(latest)
 

@@ -24,11 +24,11 @@ def flops(trainer: Any) -> int:
 
 
 def test_counted_work_is_that_of_a_real_step():
-    configs = [GENERATORS["pix2pix"], DISCRIMINATORS["pix2pix"]]
+    configs: list[Any] = [GENERATORS["pix2pix"], DISCRIMINATORS["pix2pix"]]
 
     def make(n: int = 4) -> tuple[Any, Batch]:
         batch = Batch(torch.zeros(n, 3, 16, 16), torch.zeros(n, 3, 16, 16))
-        return PairedTrainer(*map(build, configs), CONFIG), batch
+        return PairedTrainer(build(configs[0]), build(configs[1]), CONFIG), batch
 
     few, many = count_step(make), count_step(lambda: make(8))
     assert 2 * few.macs == flops(trainer("pix2pix", CONFIG))
@@ -38,10 +38,15 @@ def test_counted_work_is_that_of_a_real_step():
 
 
 def test_a_student_is_counted_with_its_teacher():
-    configs, images = [GENERATORS["pix2pix"], TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"]], (4, 3, 16, 16)
-    counted = count_step(
-        lambda: (PairedDistiller(*map(build, configs), CONFIG), Batch(torch.zeros(images), torch.zeros(images)))
-    )
+    configs: list[Any] = [GENERATORS["pix2pix"], TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"]]
+    images = (4, 3, 16, 16)
+
+    def make() -> tuple[Any, Batch]:
+        student, teacher, discriminator = map(build, configs)
+        batch = Batch(torch.zeros(images), torch.zeros(images))
+        return PairedDistiller(student, teacher, discriminator, CONFIG), batch
+
+    counted = count_step(make)
     assert 2 * counted.macs == flops(distiller("pix2pix", CONFIG))
 
 
