@@ -1,4 +1,7 @@
-"""One thread for every numeric library: several would wait for each other where the machine is busy."""
+"""One thread for every numeric library, which would wait for each other where the machine is busy.
+
+A `make` that a test starts is nobody's child, also where `make test` runs the tests: it says what a user's says.
+"""
 
 import os
 
@@ -6,6 +9,8 @@ import pytest
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture

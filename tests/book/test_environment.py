@@ -205,7 +205,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused_before_the_set_up(tmp_path)
         (tmp_path / "ensurepip.py").write_text("raise ImportError('what the next check is for')")
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
         command = ["make", "book", f"PYTHON={sys.executable}"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
         assert done.returncode and words in done.stdout + done.stderr
         assert not os.path.exists(folder + b"/.venv"), "nothing was set up"
 
