@@ -19,6 +19,7 @@ class Chapter:
     makes: list[str] = field(default_factory=list)
     variants: str | None = None
     pages: dict[str, str] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
 
     @property

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from i2i_book.chapters import chapter_of
 from i2i_book.pages.contents import Page, full_title
 from i2i_book.pages.status import run_summary, smoke_label
 from i2i_book.presets import MAIN_TASK
@@ -11,7 +12,7 @@ PARAMETER_CELLS = {"parameters": "parameters and their defaults", "injected-para
 
 
 def add_run_line(notebook: Any, page: Page, status: str) -> None:
-    """Put the run line below the title, and make labels unique where several pages show the same notebook."""
+    """Put the method's strip and the run line below the title; make labels unique where pages share a notebook."""
     run = notebook.metadata.i2i
     provenance = f"{{ref}}`parameters, versions and code of this run <{page.label}>`"
     line = f"**{status.capitalize()}** · {run_summary(run)}. {{doc}}`Status of all pages </status>` · {provenance}"
@@ -19,7 +20,9 @@ def add_run_line(notebook: Any, page: Page, status: str) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
-            below = f"# {full_title(title[1], page)}\n\n{smoke}{line}"
+            steps = chapter.steps if (chapter := chapter_of(page.source.stem)) else []
+            strip = f"```{{method-map}} {' '.join(steps)}\n```\n\n" if steps else ""
+            below = f"# {full_title(title[1], page)}\n\n{strip}{smoke}{line}"
             cell.source = cell.source[: title.start()] + below + cell.source[title.end() :]
             break
     else:

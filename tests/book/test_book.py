@@ -117,8 +117,8 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     run(book, "03-pruning", precision="bf16")
     run(book, "03-pruning", seed=1)
     fill(book, "cpu")
-    first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
-    assert first == "# Title of 03-pruning"
+    first, strip, rest = page(book, "notebooks/03-pruning").split("\n\n", 2)
+    assert first == "# Title of 03-pruning" and strip == "```{method-map} scales threshold student\n```"
     assert rest.startswith(
         ":::{div} run-line\n**Fresh** · preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
     )
