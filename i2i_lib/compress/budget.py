@@ -12,7 +12,8 @@ from i2i_lib.config import GeneratorConfig, cat_teacher
 from i2i_lib.export.onnx import milliseconds, onnx_file
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import ChannelPlan, prune, uniform_scales
+from i2i_lib.prune import prune, uniform_scales
+from i2i_lib.threshold import ChannelPlan
 
 Unit = Literal["share", "macs", "ms"]
 
