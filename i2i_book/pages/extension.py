@@ -2,11 +2,13 @@
 
 from sphinx.application import Sphinx
 
-from i2i_book.pages import method
+from i2i_book.pages import excerpt, method
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register them; Sphinx calls this."""
     app.add_directive("method-map", method.MethodMap)
     app.add_node(method.method_map, html=(method.visit, None))
+    app.add_directive("excerpt", excerpt.Excerpt)
+    app.add_node(excerpt.excerpt_code, html=(excerpt.visit, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
