@@ -69,17 +69,8 @@ for (const table of document.querySelectorAll("table.budgets")) {
       pair.append(element("dt", { textContent: head }), element("dd", { textContent: row[i + 1] }));
       return pair;
     }));
-    layers.replaceChildren(...heads.slice(first).flatMap((head, i) => {
-      const whole = numbers(teacher[first + i]);
-      const bars = element("div", { className: "budget-bars" });
-      bars.append(...numbers(row[first + i]).map((width, branch) => {
-        const bar = element("span", { textContent: width || "–" });
-        bar.style.setProperty("--share", width / whole[branch]);
-        bar.title = `${width} of ${whole[branch]}`;
-        return bar;
-      }));
-      return [element("div", { textContent: head }), bars];
-    }));
+    layers.replaceChildren(...heads.slice(first).flatMap((head, i) =>
+      studentBars(head, numbers(row[first + i]), numbers(teacher[first + i]))));
   }
 
   slider.addEventListener("input", show);
@@ -102,6 +93,18 @@ addEventListener("load", async () => {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
   }
 });
+
+// The widths of one layer as bars within the teacher's, after its name. The live search draws them, too.
+function studentBars(head, widths, whole) {
+  const bars = element("div", { className: "budget-bars" });
+  bars.append(...widths.map((width, branch) => {
+    const bar = element("span", { textContent: width || "–" });
+    bar.style.setProperty("--share", width / whole[branch]);
+    bar.title = `${width} of ${whole[branch]}`;
+    return bar;
+  }));
+  return [element("div", { textContent: head }), bars];
+}
 
 function element(tag, properties) {
   return Object.assign(document.createElement(tag), properties);

@@ -13,6 +13,7 @@ import nbformat
 
 from i2i_book.api import reference
 from i2i_book.claims import markdown
+from i2i_book.pages import search
 from i2i_book.pages.contents import Page, contents, page_of, stub, toc_entries
 from i2i_book.pages.demo import demo_parts
 from i2i_book.pages.dress import add_run_line, fix_links
@@ -70,6 +71,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "stress": _stress(book / "stress.json"),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
     }
+    search.place(preset, book, runs)  # after the demo, whose pictures it shows
     for name, text in included.items():
         (made / f"{name}.md").write_text(text)
     return pages

@@ -23,6 +23,13 @@ SCRIPTS = {
         "dist/ort.webgpu.bundle.min.mjs": "onnxruntime/ort.webgpu.bundle.min.mjs",
         "dist/ort-wasm-simd-threaded.asyncify.wasm": "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip",
     },
+    "pyodide": {
+        "pyodide.mjs": "pyodide/pyodide.mjs",
+        "pyodide.asm.mjs": "pyodide/pyodide.asm.mjs",
+        "pyodide.asm.wasm": "pyodide/pyodide.asm.wasm.gzip",
+        "pyodide-lock.json": "pyodide/pyodide-lock.json",
+        "python_stdlib.zip": "pyodide/python_stdlib.zip",
+    },
 }
 
 

@@ -164,8 +164,8 @@ def visit(translator: Any, node: excerpt_code) -> None:
     before, lines, after = re.split(r"(?<=<pre>)(?:<span></span>)?|(?=</pre>)", html)
     marked = []
     for number, line in enumerate(lines.rstrip("\n").split("\n")):
-        notes = "".join(f'<i class="excerpt-mark" data-note="{note}"></i>' for note in node["marks"].get(number, []))
-        marked.append(line + notes)
+        notes = " ".join(map(str, node["marks"].get(number, [])))
+        marked.append((f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else "") + line)
     title = f"<code>{part.name}</code>"
     if part.anchor:
         title = f'<a href="{reference}#{part.anchor}">{title}</a>'

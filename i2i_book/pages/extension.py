@@ -2,7 +2,7 @@
 
 from sphinx.application import Sphinx
 
-from i2i_book.pages import excerpt, method
+from i2i_book.pages import excerpt, method, search
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -11,4 +11,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(method.method_map, html=(method.visit, None))
     app.add_directive("excerpt", excerpt.Excerpt)
     app.add_node(excerpt.excerpt_code, html=(excerpt.visit, None))
+    app.add_directive("budget-search", search.Search)
+    app.add_node(search.search, html=(search.visit, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -226,7 +226,7 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
 
 def test_a_build_without_the_scripts_is_refused(tmp_path):
     shutil.copy(ROOT / "package.json", tmp_path)
-    with pytest.raises(RuntimeError, match=r"node_modules lacks mathjax .* and onnxruntime-web .*: run"):
+    with pytest.raises(RuntimeError, match=r"node_modules lacks mathjax .* and onnxruntime-web .* and pyodide .*: run"):
         build(tmp_path)
 
 
