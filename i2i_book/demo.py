@@ -2,8 +2,10 @@
 
 The teacher and students of several budgets as ONNX files, test pictures to begin with, and what PyTorch makes of them
 with each network, so that the page has something to show before a browser computes anything, and to compare with.
+Also the features of one picture, for the figure that compares them.
 """
 
+import json
 import shutil
 import sys
 from io import BytesIO
@@ -16,6 +18,7 @@ from PIL import Image, ImageColor
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from i2i_book.alike import LABELS, tapped
 from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.data.earth import earth_rasters
 from i2i_lib.data.store import load_saved_task
@@ -97,7 +100,17 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
         about["names"] = [task.info["test"][i]["name"] for i in chosen]
         about |= {"credit": task.info["credit"], "tools": drawing["tools"]}
         about["palette"] = palette(task.train.source, drawing["colours"])
+    if "teacher" in generators:
+        inside = {name: generators.get(name) or load_generator(home / name) for name in _inside(home)}
+        compared = tapped(encode(sources[about["first"]][None]), inside) | {"size": size, "picture": about["first"]}
+        # A script, not data: a page opened from a folder may load it.
+        atomic_write(out / "alike.js", f"alike({json.dumps(compared)});\n".encode())
     write_json(out / "demo.json", about)
+
+
+def _inside(home: Path) -> list[str]:
+    """The networks whose features are compared."""
+    return ["teacher", *(name for name in LABELS if (home / f"{name}.safetensors").exists())]
 
 
 def _networks(home: Path, students: Path | None) -> dict[str, Path]:

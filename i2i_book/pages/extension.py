@@ -2,7 +2,7 @@
 
 from sphinx.application import Sphinx
 
-from i2i_book.pages import excerpt, method, search
+from i2i_book.pages import alike, excerpt, method, search
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -13,4 +13,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(excerpt.excerpt_code, html=(excerpt.visit, None))
     app.add_directive("budget-search", search.Search)
     app.add_node(search.search, html=(search.visit, None))
+    app.add_directive("look-inside", alike.LookInside)
+    app.add_node(alike.look_inside, html=(alike.visit, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
