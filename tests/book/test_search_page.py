@@ -41,8 +41,8 @@ def test_a_teacher_comes_with_its_scales_and_what_its_chapter_asks(tmp_path):
 def test_a_thousand_budgets_on_four_teachers_are_those_of_the_library():
     networks = {home.name: load_generator(home / "teacher") for home in RECORDED}
     teachers = {home.name: teacher_of(home, home / "plan.json") for home in RECORDED}
-    for name, base, blocks, norm in (("wide", 32, 9, "instance"), ("small", 8, 3, "batch")):
-        networks[name] = trained(cat_teacher(base, blocks, norm))
+    for name, config in {"wide": cat_teacher(32, 9, "instance"), "small": cat_teacher(8, 3, "batch")}.items():
+        networks[name] = trained(config)
         shape = {"image_size": 128, "min_width": None}
         teachers[name] = {"config": asdict(networks[name].config), "scales": norm_scales(networks[name])} | shape
     draw = random.Random(0)
