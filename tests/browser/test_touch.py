@@ -91,7 +91,7 @@ def test_slider_and_teacher_work_by_keyboard_and_the_nearest_picture_follows(sea
     large = shown.inner_text()
     ask(page, 0.1 * result(page)["macs"])
     page.wait_for_function("large => document.querySelector('.search-pictures').innerText !== large", arg=large)
-    teachers = page.get_by_label("Teacher")
+    teachers = page.get_by_role("combobox", name="Teacher")
     old = page.locator("section.search").get_attribute("data-result")
     teachers.press("ArrowDown")
     page.wait_for_function("old => document.querySelector('section.search').dataset.result !== old", arg=old)
@@ -157,7 +157,7 @@ def test_a_position_is_chosen_by_keyboard_and_by_pointer(alike):
 def test_the_figure_fits_a_phone_and_another_student_another_alignment(alike):
     page = alike[0]
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    student = page.get_by_label("Student")
+    student = page.get_by_label("Student", exact=True)
     if student.count():
         row = page.locator(".alike tbody tr").nth(2)
         before = row.inner_text()
