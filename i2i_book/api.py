@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
+from docutils.nodes import make_id
+
 Documented = ast.FunctionDef | ast.ClassDef
 
 
@@ -17,10 +19,16 @@ def reference(library: Path) -> str:
         if not (about := ast.get_docstring(module)):
             continue
         parts.append(f"## {_module(path, library)}\n\n{_prose(about)}\n")
-        for node in _public(module.body):
-            parts.append(f"### {node.name}\n\n{_entry(node, lines)}")
-            parts += [_entry(method, lines) for method in _public(node.body) if isinstance(node, ast.ClassDef)]
+        inside = ".".join(path.relative_to(library.parent).with_suffix("").parts)
+        for node in offered(module.body):
+            parts.append(f"({inside}.{node.name})=\n\n### {node.name}\n\n{_entry(node, lines)}")
+            parts += [_entry(method, lines) for method in offered(node.body) if isinstance(node, ast.ClassDef)]
     return "\n".join(parts)
+
+
+def anchor(name: str) -> str:
+    """The id, on the page of the reference, of what has that qualified name, such as `i2i_lib.losses.lsgan`."""
+    return make_id(name)
 
 
 def _module(path: Path, library: Path) -> str:
@@ -30,7 +38,7 @@ def _module(path: Path, library: Path) -> str:
     return ".".join(parts[1:] or parts)
 
 
-def _public(body: list[ast.stmt]) -> Iterator[Documented]:
+def offered(body: list[ast.stmt]) -> Iterator[Documented]:
     """Functions and classes with a docstring whose names do not begin with an underscore, as they stand in the file."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_" and ast.get_docstring(node):

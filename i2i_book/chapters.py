@@ -19,6 +19,7 @@ class Chapter:
     makes: list[str] = field(default_factory=list)
     variants: str | None = None
     within: str | None = None
+    steps: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
 
     @property

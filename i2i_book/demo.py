@@ -1,5 +1,9 @@
-"""Files of the book's live demos: `python -m i2i_book.demo runs/cpu/fluent/seed0` writes the folder `demo` there."""
+"""Files of the book's live demos: `python -m i2i_book.demo runs/cpu/fluent/seed0` writes the folder `demo` there.
 
+Also the features of one picture, for the figure that compares those of the teacher and its students.
+"""
+
+import json
 import shutil
 import sys
 from io import BytesIO
@@ -8,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from i2i_lib.checkpoint import load_info
+from i2i_book.alike import LABELS, tapped
+from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.data.earth import earth_rasters
 from i2i_lib.data.pictures import to_image
 from i2i_lib.data.store import load_saved_task
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.tiles import Task, encode
 from i2i_lib.demo.files import chosen_examples, palette, write_networks
 from i2i_lib.files import atomic_write, root, write_json
 
@@ -46,7 +51,8 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
     task = load_saved_task(home / "data")
     chosen, size = chosen_examples(task), task.test.size
     sizes = [side for side in (size, 2 * size, 4 * size) if side <= LARGEST and task.name == "earth"] or [size]
-    about = write_networks(_networks(home, students), MAIN, task, out, sizes=sizes)
+    networks = _networks(home, students)
+    about = write_networks(networks, MAIN, task, out, sizes=sizes)
     if task.name == "earth":
         about["world"] = _world(task, chosen, out)
         about["names"] = [_position(task, box) for box in _centres(task, chosen)]
@@ -55,7 +61,18 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
         about["names"] = [task.info["test"][i]["name"] for i in chosen]
         about |= {"credit": task.info["credit"], "tools": drawing["tools"]}
         about["palette"] = palette(task.train.source, drawing["colours"])
+    if "teacher" in networks:
+        inside = {name: load_generator(home / name) for name in _inside(home)}
+        source = task.test.source[chosen[about["first"]]]
+        compared = tapped(encode(source[None]), inside) | {"size": size, "picture": about["first"]}
+        # A script, not data: a page opened from a folder may load it.
+        atomic_write(out / "alike.js", f"alike({json.dumps(compared)});\n".encode())
     write_json(out / "demo.json", about)
+
+
+def _inside(home: Path) -> list[str]:
+    """The networks whose features are compared."""
+    return ["teacher", *(name for name in LABELS if (home / f"{name}.safetensors").exists())]
 
 
 def _networks(home: Path, students: Path | None) -> dict[str, Path]:

@@ -24,8 +24,8 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.hub import fetch_generator, is_address
-from i2i_lib.prune import ChannelPlan
 from i2i_lib.spade import InceptionSpadeGenerator, SpadeGenerator
+from i2i_lib.threshold import ChannelPlan
 
 # The kind in a network's JSON: the classes of its config and of the network.
 GENERATORS = {

@@ -9,7 +9,8 @@ from torch import nn
 from i2i_lib.config import GeneratorConfig, check_choice, is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.layers import init_weights
-from i2i_lib.prune import ChannelPlan, Channels, Prunable
+from i2i_lib.prune import Prunable
+from i2i_lib.threshold import ChannelPlan, Channels
 
 P = TypeVar("P", bound=Prunable)
 

@@ -106,7 +106,17 @@ def finished_run(top: Path) -> Path:
 
 def checkout(folder: Path) -> Path:
     """The committed part of book/, recordings apart, beside bare sources of the notebooks; returns the book."""
-    left_out = ("notebooks", "tasks", "status.md", "mathjax", "models", "onnxruntime", "recorded")
+    left_out = (
+        "notebooks",
+        "tasks",
+        "status.md",
+        "mathjax",
+        "models",
+        "onnxruntime",
+        "pyodide",
+        "searched",
+        "recorded",
+    )
     shutil.copytree(root() / "book", folder / "book", ignore=shutil.ignore_patterns(*left_out))
     shutil.copy(root() / "_config.yml", folder)
     (folder / "notebooks").mkdir()

@@ -47,7 +47,8 @@ from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Task, Tiles, to_batch
 from i2i_lib.official import from_cat_state_dict
-from i2i_lib.prune import ChannelPlan, prune
+from i2i_lib.prune import prune
+from i2i_lib.threshold import ChannelPlan
 
 CASES = int(os.environ.get("I2I_CASES", 2000))
 REFUSED = (ValueError, OSError)

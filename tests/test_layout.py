@@ -18,7 +18,7 @@ LIBRARY = ROOT / "i2i_lib"
 # to exactly one: by its own name, or by its package's.
 LAYERS = [
     "cpus files artifacts hub progress facade commands archives distributed variables weights",
-    "config macs",
+    "config macs threshold",
     "layers generators spade discriminators losses prune scales students official checkpoint",
     "metrics.pairs",
     "data",
@@ -96,8 +96,8 @@ def test_losses_and_data_know_no_network():
             assert not own(path) & {"i2i_lib.layers", "i2i_lib.generators", "i2i_lib.discriminators", "i2i_lib.train"}
 
 
-def test_config_and_macs_need_no_torch():
-    for module in ("config", "macs"):
+def test_the_search_needs_no_torch():
+    for module in ("config", "macs", "threshold"):
         reached = {name for path in library_modules(f"import i2i_lib.{module}") for name in imports(path)}
         assert not [name for name in reached if name.split(".")[0] in ("torch", "torchvision", "numpy")]
 

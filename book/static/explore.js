@@ -1,12 +1,14 @@
 // What makes three kinds of output explorable. All are complete without this script: pictures one below the other, and a
 // table. And what scrolls can be reached without a pointer.
 
-// Pictures of the same places: two of them share a frame, and a divider says where one ends and the other begins. The
-// last two come first.
+// Pictures of the same places, as mosaics: one place at a time, in two of the pictures, and a divider that says where one
+// ends and the other begins. The last two come first.
 for (const box of document.querySelectorAll(".compare")) {
   const images = [...box.querySelectorAll("img")];
   const names = images.map((image) => image.dataset.name);
+  const columns = Number(box.dataset.columns ?? 1), count = Number(box.dataset.count ?? 1);
   const frame = element("div", { className: "compare-frame" });
+  frame.style.setProperty("--columns", columns);
   const divider = element("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
   divider.setAttribute("aria-label", "Divider between the two pictures, in percent from the left");
   const [left, right] = [names.length - 2, names.length - 1].map((chosen, side) => {
@@ -16,13 +18,33 @@ for (const box of document.querySelectorAll(".compare")) {
     select.addEventListener("change", show);
     return select;
   });
+  const place = element("output", {});
+  let at = 0;
+  const [before, after] = [[-1, "‹", "Place before"], [1, "›", "Next place"]].map(([step, sign, label]) => {
+    const button = element("button", { type: "button", textContent: sign });
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", () => {
+      at = (at + step + count) % count;
+      show();
+    });
+    return button;
+  });
   function show() {
-    frame.replaceChildren(images[left.value].cloneNode(), images[right.value].cloneNode(), divider);
+    frame.style.setProperty("--column", at % columns);
+    frame.style.setProperty("--row", Math.floor(at / columns));
+    frame.replaceChildren(...[left, right].map((select) => {
+      const pane = element("div", {});
+      pane.append(images[select.value].cloneNode());
+      return pane;
+    }), divider);
+    place.textContent = `place ${at + 1} of ${count}`;
   }
   divider.addEventListener("input", () => frame.style.setProperty("--at", `${divider.value}%`));
   const choice = element("div", { className: "compare-choice" });
   choice.append(left, right);
-  box.replaceChildren(choice, frame);
+  const places = element("div", { className: "compare-choice" });
+  places.append(before, place, after);
+  box.replaceChildren(choice, frame, ...(count > 1 ? [places] : []));
   show();
 }
 
@@ -69,17 +91,8 @@ for (const table of document.querySelectorAll("table.budgets")) {
       pair.append(element("dt", { textContent: head }), element("dd", { textContent: row[i + 1] }));
       return pair;
     }));
-    layers.replaceChildren(...heads.slice(first).flatMap((head, i) => {
-      const whole = numbers(teacher[first + i]);
-      const bars = element("div", { className: "budget-bars" });
-      bars.append(...numbers(row[first + i]).map((width, branch) => {
-        const bar = element("span", { textContent: width || "–" });
-        bar.style.setProperty("--share", width / whole[branch]);
-        bar.title = `${width} of ${whole[branch]}`;
-        return bar;
-      }));
-      return [element("div", { textContent: head }), bars];
-    }));
+    layers.replaceChildren(...heads.slice(first).flatMap((head, i) =>
+      studentBars(head, numbers(row[first + i]), numbers(teacher[first + i]))));
   }
 
   slider.addEventListener("input", show);
@@ -102,6 +115,18 @@ addEventListener("load", async () => {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
   }
 });
+
+// The widths of one layer as bars within the teacher's, after its name. The live search draws them, too.
+function studentBars(head, widths, whole) {
+  const bars = element("div", { className: "budget-bars" });
+  bars.append(...widths.map((width, branch) => {
+    const bar = element("span", { textContent: width || "–" });
+    bar.style.setProperty("--share", width / whole[branch]);
+    bar.title = `${width} of ${whole[branch]}`;
+    return bar;
+  }));
+  return [element("div", { textContent: head }), bars];
+}
 
 function element(tag, properties) {
   return Object.assign(document.createElement(tag), properties);

@@ -14,7 +14,8 @@ from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION
 from i2i_book.wording import short_count, span_of
 from i2i_lib.config import BlockWidths, PrunableConfig
 from i2i_lib.macs import generator_macs, generator_params
-from i2i_lib.prune import ChannelPlan, Prunable, Scales, prune, random_scales, uniform_scales
+from i2i_lib.prune import Prunable, prune, random_scales, uniform_scales
+from i2i_lib.threshold import ChannelPlan, Scales
 
 Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of that kind
 

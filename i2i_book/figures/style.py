@@ -103,19 +103,21 @@ def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1) -> Figure:
 
 
 def divider(layers: Mapping[str, Tensor]) -> HTML:
-    """Pictures of the same places, as one mosaic for each name; in the book a divider moves between any two of them.
+    """Pictures of the same places, as one mosaic for each name; in the book a divider moves over one place of any two.
 
     `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
     """
-    shown = []
+    shown, count, columns = [], 0, 4
     for name, images in layers.items():
         file = BytesIO()
-        mosaic = make_grid(quantise(images).cpu(), nrow=4, padding=0).permute(1, 2, 0).numpy()
+        count = len(images)
+        mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
         Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
         data = b64encode(file.getvalue()).decode()
         alt = escape(f"{len(images)} places: {name}")
         shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
-    return HTML(f'<div class="compare">{"".join(shown)}</div>')
+    tiles = f'data-count="{count}" data-columns="{columns}"'
+    return HTML(f'<div class="compare" {tiles}>{"".join(shown)}</div>')
 
 
 def scrubber(frames: Mapping[int, bytes], what: str) -> HTML:

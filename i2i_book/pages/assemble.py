@@ -12,6 +12,7 @@ import nbformat
 
 from i2i_book.api import reference
 from i2i_book.claims import markdown
+from i2i_book.pages import search
 from i2i_book.pages.contents import Page, contents, page_of, parts_of, stub, toc_entries, variants_of
 from i2i_book.pages.demo import demo_parts
 from i2i_book.pages.dress import dress, fix_links, link_variants
@@ -68,6 +69,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "stress": _stress(book / "stress.json"),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
     }
+    search.place(preset, book, runs)  # after the demo, whose pictures it shows
     for name, text in included.items():
         (made / f"{name}.md").write_text(text)
     return pages

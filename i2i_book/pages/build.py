@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from i2i_lib.demo.page import RUNTIME, place_runtime, place_scripts
+from i2i_lib.demo.page import RUNTIME, place_packed, place_scripts
 
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
 INDEX = """<!doctype html>
@@ -17,8 +17,17 @@ INDEX = """<!doctype html>
 <meta http-equiv="refresh" content="0; url=intro.html"><a href="intro.html">To the introduction</a></html>
 """
 MATHJAX = "es5/tex-svg.js"  # what the pages load of it
+# What they load of Pyodide, and the names in book/static/pyodide: what gains `.gzip` is stored compressed, since many
+# servers do not compress WebAssembly; the page unpacks it.
+PYTHON = {
+    "pyodide.mjs": "pyodide.mjs",
+    "pyodide.asm.mjs": "pyodide.asm.mjs",
+    "pyodide.asm.wasm": "pyodide.asm.wasm.gzip",
+    "pyodide-lock.json": "pyodide-lock.json",
+    "python_stdlib.zip": "python_stdlib.zip",
+}
 # The npm packages that the pages load, and what of them.
-SCRIPTS = {"mathjax": [MATHJAX], "onnxruntime-web": [*RUNTIME]}
+SCRIPTS = {"mathjax": [MATHJAX], "onnxruntime-web": [*RUNTIME], "pyodide": [*PYTHON]}
 
 
 def build(top: Path) -> Path:
@@ -60,7 +69,8 @@ def _scripts(top: Path) -> None:
     (static / "mathjax").mkdir(parents=True, exist_ok=True)
     shutil.copy(packages["mathjax"] / MATHJAX, static / "mathjax")
     place_scripts(static / "demo")
-    place_runtime(packages["onnxruntime-web"], static / "onnxruntime")
+    place_packed(packages["onnxruntime-web"], RUNTIME, static / "onnxruntime")
+    place_packed(packages["pyodide"], PYTHON, static / "pyodide")
 
 
 def _version(package: Path) -> str | None:

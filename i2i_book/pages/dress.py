@@ -6,6 +6,7 @@ from typing import Any
 
 from nbformat.v4 import new_markdown_cell
 
+from i2i_book.chapters import chapter_of
 from i2i_book.pages.contents import Page, full_title
 from i2i_book.pages.status import run_summary, smoke_label
 from i2i_book.presets import FAMILIES, MAIN_TASK
@@ -73,7 +74,9 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
-            below = f"# {full_title(title[1], page)}\n\n{smoke}{line}"
+            steps = chapter.steps if (chapter := chapter_of(page.source.stem)) else []
+            strip = f"```{{method-map}} {' '.join(steps)}\n```\n\n" if steps else ""
+            below = f"# {full_title(title[1], page)}\n\n{strip}{smoke}{line}"
             cell.source = cell.source[: title.start()] + below + cell.source[title.end() :]
             break
     else:

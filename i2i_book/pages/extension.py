@@ -1,4 +1,4 @@
-"""What the book adds to Sphinx: spaces and signs that print well, and a “Next” that ends with the last chapter."""
+"""What the book adds to Sphinx: its directives, spaces and signs that print well, and a “Next” that ends."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 from docutils import nodes
+
+from i2i_book.pages import alike, excerpt, method, search
 
 PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
@@ -70,7 +72,15 @@ def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, An
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Connect to Sphinx."""
+    """Connect to Sphinx, which calls this."""
+    app.add_directive("method-map", method.MethodMap)
+    app.add_node(method.method_map, html=(method.visit, None))
+    app.add_directive("excerpt", excerpt.Excerpt)
+    app.add_node(excerpt.excerpt_code, html=(excerpt.visit, None))
+    app.add_directive("budget-search", search.Search)
+    app.add_node(search.search, html=(search.visit, None))
+    app.add_directive("look-inside", alike.LookInside)
+    app.add_node(alike.look_inside, html=(alike.visit, None))
     app.connect("doctree-resolved", _set_page)
     app.connect("html-page-context", _end_chain)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,8 @@ from i2i_lib.config import GeneratorConfig, cat_teacher, is_branch
 from i2i_lib.export.onnx import milliseconds, onnx_file
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import ChannelPlan, Scales, norm_scales, prune, uniform_scales
+from i2i_lib.prune import norm_scales, prune, uniform_scales
+from i2i_lib.threshold import ChannelPlan, Scales
 
 Unit = Literal["share", "macs", "ms"]
 LEAST_WIDTH = 8  # channels outside the blocks, where a budget leaves them: behind four a student drew no three colours

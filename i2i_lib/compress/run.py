@@ -30,7 +30,7 @@ from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import compare
 from i2i_lib.metrics.pairs import l1, ssim
-from i2i_lib.prune import ChannelPlan
+from i2i_lib.threshold import ChannelPlan
 from i2i_lib.train.adversarial import Precision, TrainConfig
 from i2i_lib.train.device import set_up
 from i2i_lib.train.loop import fit

@@ -74,9 +74,9 @@ def place_scripts(folder: Path) -> None:
             shutil.copy(path, folder)
 
 
-def place_runtime(package: Path, folder: Path) -> None:
-    """Put what the scripts need of the npm package onnxruntime-web, unpacked in `package`, into a folder."""
-    for source, name in RUNTIME.items():
+def place_packed(package: Path, files: Mapping[str, str], folder: Path) -> None:
+    """Put `files` of an npm package into a folder: path in the package -> name, compressed if it ends in `.gzip`."""
+    for source, name in files.items():
         content = (package / source).read_bytes()
         atomic_write(folder / name, gzip.compress(content, 6, mtime=0) if name.endswith(".gzip") else content)
 
@@ -144,7 +144,7 @@ def write_site(
         write_json(new / "models" / "demo.json", about)
         about = read_json(new / "models" / "demo.json")  # as the scripts see it
         place_scripts(new / "demo")
-        place_runtime(package, new / "onnxruntime")
+        place_packed(package, RUNTIME, new / "onnxruntime")
         serve = f"run “python -m http.server 8000” in the folder {out.name} and open localhost:8000"
         page = demo_part(about, "Try it in your browser", models="models/", serve=serve, site=True)
         atomic_write(new / "index.html", page.encode())

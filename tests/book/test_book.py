@@ -119,8 +119,8 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     run(book, "03-pruning", precision="bf16")
     run(book, "03-pruning", seed=1)
     fill(book, "cpu")
-    first, _, rest = page(book, "notebooks/03-pruning").partition("\n\n")
-    assert first == "# Title of 03-pruning"
+    first, strip, rest = page(book, "notebooks/03-pruning").split("\n\n", 2)
+    assert first == "# Title of 03-pruning" and strip == "```{method-map} scales threshold student\n```"
     assert '<a href="../_sources/notebooks/03-pruning.ipynb" download>' in rest
     assert rest.startswith(
         ":::{div} run-line\n**Fresh** · preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
@@ -300,7 +300,7 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
 
 def test_a_build_without_the_scripts_is_refused(tmp_path):
     shutil.copy(ROOT / "package.json", tmp_path)
-    with pytest.raises(RuntimeError, match=r"node_modules lacks mathjax .* and onnxruntime-web .*: run"):
+    with pytest.raises(RuntimeError, match=r"node_modules lacks mathjax .* and onnxruntime-web .* and pyodide .*: run"):
         build(tmp_path)
 
 

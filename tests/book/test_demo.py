@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from PIL import Image
 from toys import GENERATORS, tiles, trained
 
 from i2i_book.demo import make
-from i2i_lib.checkpoint import load_info, save_generator
+from i2i_lib.checkpoint import load_generator, load_info, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.demo.files import EXAMPLES, palette
 from i2i_lib.demo.page import demo_part
 from i2i_lib.export.onnx import session
+from i2i_lib.losses import kernel_alignment
 from i2i_lib.macs import generator_macs
 
 CONFIG = GENERATORS["pix2pix"]
@@ -104,6 +106,25 @@ def test_the_page_holds_every_finished_picture_and_price_without_a_script(about)
         assert cost in page and f"{network['bytes'] / 1e3:,.0f} kB" in page and network["label"] in page
     assert f"--example: {about['first']}" in page and "A &lt;title&gt;" in page and "its maker" in page
     assert re.search(r"<button[^>]*data-part=\"load\"[^>]* hidden", page)  # it needs the script
+
+
+def test_the_features_that_are_compared_are_those_of_pytorch(home, about):
+    """As the page reads them: 16-bit numbers, channel by channel, whose alignment is that of the unrounded ones."""
+    script = (home / "demo/alike.js").read_text()
+    found = json.loads(script.removeprefix("alike(").removesuffix(");\n"))
+    assert found["picture"] == about["first"] and found["size"] == 16 and found["grid"] == [4, 4]
+    assert found["networks"].keys() == {"teacher", "student-gcka"} and len(found["layers"]) == 4
+    maps = {}
+    for name, network in found["networks"].items():
+        values = np.frombuffer(b64decode(network["features"]), "<f2").astype("f4").reshape(sum(network["widths"]), 4, 4)
+        maps[name] = torch.from_numpy(values.copy()).split(network["widths"])
+    aligned = [kernel_alignment(x[None], y[None]).item() for x, y in zip(*maps.values(), strict=True)]
+    assert aligned == pytest.approx(found["networks"]["student-gcka"]["aligned"], abs=1e-3)
+    teacher = load_generator(home / "teacher")
+    source = strip(home / "demo/sources.webp")[:, 16 * about["first"] :][:, :16].transpose(2, 0, 1)[None]
+    with torch.no_grad():
+        stem = teacher.forward_features(torch.from_numpy(source.astype("f4") / 127.5 - 1))[1][0][0]
+    assert torch.allclose(maps["teacher"][0], stem, rtol=2e-3, atol=1e-4)
 
 
 def test_a_palette_holds_the_commonest_colours_that_differ():

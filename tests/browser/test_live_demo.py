@@ -335,9 +335,17 @@ def test_the_divider_moves_by_keyboard_and_pictures_can_be_chosen(browser):
     divider = page.get_by_role("slider", name="Divider")
     divider.focus()
     page.keyboard.press("End")
-    right = page.locator(".compare-frame img").nth(1)
-    assert right.evaluate("image => getComputedStyle(image).clipPath") == "inset(0px 0px 0px 100%)"
-    before = right.get_attribute("src")
+    right = page.locator(".compare-frame > div").nth(1)
+    assert right.evaluate("pane => getComputedStyle(pane).clipPath") == "inset(0px 0px 0px 100%)"
+    before = right.locator("img").get_attribute("src")
     page.get_by_label("Picture on the right").select_option(label="teacher")
-    assert page.locator(".compare-frame img").nth(1).get_attribute("src") != before
+    assert right.locator("img").get_attribute("src") != before
+    # One place at a time: the pane is square, and the next place is the mosaic moved by a pane.
+    assert re.fullmatch(r"place 1 of \d+", page.locator(".compare output").inner_text())
+    box, image = right.bounding_box(), right.locator("img").bounding_box()
+    assert abs(box["width"] - box["height"]) < 1 and image["x"] == pytest.approx(box["x"], abs=1)
+    page.get_by_role("button", name="Next place").press("Enter")
+    assert page.locator(".compare output").inner_text().startswith("place 2 of ")
+    box, image = right.bounding_box(), right.locator("img").bounding_box()
+    assert image["x"] == pytest.approx(box["x"] - box["width"], abs=1)
     page.close()

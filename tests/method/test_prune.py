@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from toys import network, same, trained
 
-from i2i_lib import prune
+from i2i_lib import prune, threshold
 from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs, generator_params
@@ -139,7 +139,7 @@ def test_the_search_takes_at_most_13_costs_and_leaves_the_teacher_alone(monkeypa
         calls.append(args)
         return generator_macs(*args, **options)
 
-    monkeypatch.setattr(prune, "generator_macs", counted)
+    monkeypatch.setattr(threshold, "generator_macs", counted)
     for budget in (6e8, 2.6e9, 20e9, 43.5e9):
         calls.clear()
         prune.prune(net, budget, image_size=256)

@@ -1,0 +1,174 @@
+"""Excerpts of the library's source, taken when a page is built: code, numbered notes, links to the reference."""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from i2i_book.api import anchor, offered
+from i2i_lib.files import root
+
+MOST_LINES = 25  # of an excerpt: what a reader takes in at once
+Definition = ast.FunctionDef | ast.ClassDef
+# `i2i_lib.losses.lsgan`, then perhaps the beginnings of its first and last line: ` from …`, ` to …`.
+PART = re.compile(r"(?P<name>i2i_lib(?:\.\w+)+)(?: from (?P<first>.+?))?(?: to (?P<last>.+?))?(?:, (?=i2i_lib\.)|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Lines of one function or class, without its docstring."""
+
+    name: str  # such as `i2i_lib.train.pix2pix.PairedTrainer.step`
+    anchor: str | None  # in the reference, of the function or class that it is of; None for a private one
+    code: str
+    links: dict[str, str]  # names in it that the reference explains -> their anchors there
+
+
+def excerpt(wanted: str) -> list[Part]:
+    """The parts that `wanted` names: qualified names, separated by commas, each with an optional ` from …` and ` to …`.
+
+    Raises ValueError where one is gone, where its lines begin or end nowhere, and for more than `MOST_LINES` lines.
+    """
+    found = list(PART.finditer(wanted))
+    if "".join(match[0] for match in found) != wanted:
+        raise ValueError(f"expected names of the library, separated by commas, got {wanted!r}")
+    parts = [_part(**match.groupdict()) for match in found]
+    if (lines := sum(len(part.code.splitlines()) for part in parts)) > MOST_LINES:
+        raise ValueError(f"the excerpt {wanted} has {lines} lines, and a reader takes in {MOST_LINES}: choose fewer")
+    return parts
+
+
+def _part(name: str, first: str | None, last: str | None) -> Part:
+    path, inside = _file_of(name)
+    text = path.read_text()
+    module = ast.parse(text)
+    node = _find(module, inside, name)
+    lines = _without_docstring(node, text.splitlines())
+    start, end = _line(lines, first, 0, name), _line(lines, last, len(lines) - 1, name)
+    links = _links(module, path)
+    return Part(name, links.get(inside[0]), dedent("\n".join(lines[start : end + 1])), links)
+
+
+def _file_of(name: str) -> tuple[Path, list[str]]:
+    """The file of a qualified name, and what remains of it inside the file."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        if (path := root().joinpath(*parts[:length]).with_suffix(".py")).exists():
+            return path, parts[length:]
+    raise ValueError(f"{name} is in no module of the library")
+
+
+def _find(module: ast.Module, inside: list[str], name: str) -> Definition:
+    node: Any = module
+    for part in inside:
+        bodies = [child for child in ast.walk(node) if isinstance(child, Definition) and child is not node]
+        node = next((child for child in bodies if child.name == part), None)
+        if node is None:
+            raise ValueError(f"{name} is gone: there is no {part}")
+    return node
+
+
+def _without_docstring(node: Definition, lines: list[str]) -> list[str]:
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    kept = list(range(first - 1, node.end_lineno or first))
+    if ast.get_docstring(node):
+        docstring = node.body[0]
+        gone = range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno)
+        kept = [number for number in kept if number not in gone]
+    return [lines[number] for number in kept]
+
+
+def _line(lines: list[str], beginning: str | None, default: int, name: str) -> int:
+    if beginning is None:
+        return default
+    numbers = [number for number, line in enumerate(lines) if line.strip().startswith(beginning)]
+    if len(numbers) != 1:
+        raise ValueError(f"{name} has {len(numbers)} lines that begin with {beginning!r}: expected one")
+    return numbers[0]
+
+
+def _links(module: ast.Module, path: Path) -> dict[str, str]:
+    """Names that a module defines or imports, and that the reference explains."""
+    inside = ".".join(path.relative_to(root()).with_suffix("").parts)
+    names = {node.name: f"{inside}.{node.name}" for node in offered(module.body)}
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("i2i_lib."):
+            source = ast.parse(root().joinpath(*(node.module or "").split(".")).with_suffix(".py").read_text())
+            explained = {found.name for found in offered(source.body)}
+            names |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names if alias.name in explained}
+    return {name: anchor(qualified) for name, qualified in names.items()}
+
+
+class excerpt_code(nodes.General, nodes.Element):
+    """Highlighted lines with links and the numbers of notes."""
+
+
+class Excerpt(SphinxDirective):
+    """Show lines of the library above or below what is said of them.
+
+    A list in the directive's content whose items begin with code are the notes: the code must begin within a line of
+    the excerpt, and gets its number there. What comes before the list, such as an equation, comes before the code.
+    """
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            parts = excerpt(" ".join(self.arguments[0].split()))
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        box = nodes.container(classes=["excerpt"])
+        self.state.nested_parse(self.content, self.content_offset, box)
+        code = [excerpt_code(part=part, marks={}) for part in parts]
+        notes = next(iter(box.findall(nodes.bullet_list)), None)
+        place = len(box) if notes is None else box.index(notes)
+        for number, item in enumerate(notes or (), start=1):
+            self._mark(code, next(iter(item.findall(nodes.literal))).astext(), number)
+        if notes is not None:
+            box[place] = nodes.enumerated_list("", *notes.children, enumtype="arabic", classes=["excerpt-notes"])
+        for part in reversed(code):
+            box.insert(place, part)
+        return [box]
+
+    def _mark(self, code: list[excerpt_code], fragment: str, number: int) -> None:
+        """Put a note's number at the first line that holds its fragment."""
+        for part in code:
+            for line, text in enumerate(part["part"].code.splitlines()):
+                if fragment in text:
+                    part["marks"][line] = [*part["marks"].get(line, []), number]
+                    return
+        raise self.error(f"no line of the excerpt holds {fragment!r}, which a note is about")
+
+
+def visit(translator: Any, node: excerpt_code) -> None:
+    """Write the HTML of an `excerpt_code`."""
+    part: Part = node["part"]
+    builder = translator.builder
+    reference = builder.get_relative_uri(builder.current_docname, "api")
+    html = translator.highlighter.highlight_block(part.code, "python")
+
+    def linked(match: re.Match[str]) -> str:
+        name = match[2]
+        if name not in part.links:
+            return match[0]
+        return f'{match[1]}<a href="{reference}#{part.links[name]}">{name}</a>{match[3]}'
+
+    html = re.sub(r'(<span class="n[fc]?">)(\w+)(</span>)', linked, html)
+    before, lines, after = re.split(r"(?<=<pre>)(?:<span></span>)?|(?=</pre>)", html)
+    marked = []
+    for number, line in enumerate(lines.rstrip("\n").split("\n")):
+        notes = " ".join(map(str, node["marks"].get(number, [])))
+        marked.append((f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else "") + line)
+    title = f"<code>{part.name}</code>"
+    if part.anchor:
+        title = f'<a href="{reference}#{part.anchor}">{title}</a>'
+    translator.body.append(f'<div class="excerpt-code"><p class="excerpt-name">{title}</p>{before}')
+    translator.body.append("\n".join(marked) + f"\n{after}</div>")
+    raise nodes.SkipNode
