@@ -5,6 +5,8 @@ import json
 import pytest
 from built_book import HTML, NEEDED, REQUIRED, watch
 
+from i2i_book.wording import short_count
+
 PRUNING, DISTILLATION = "notebooks/03-pruning.html", "notebooks/04-distillation.html"
 AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
