@@ -124,6 +124,11 @@ class _Generator(nn.Module):
         The maps are the stem's output and those of the blocks `config.taps` (paper, supplement S1). Height and width
         are those that `check_image_size` takes, else ValueError.
         """
+        features = self.features(x)
+        return torch.tanh(self.head(self.up(features[-1]))), features
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of `forward_features` alone, which spares the way back up."""
         check_image_size((x.shape[2], x.shape[3]), self.config)
         x = self.stem(x)
         features = [x]
@@ -131,7 +136,7 @@ class _Generator(nn.Module):
             x = block(x)
             if i in self.config.taps:
                 features.append(x)
-        return torch.tanh(self.head(self.up(x))), tuple(features)
+        return tuple(features)
 
     def forward(self, x: Tensor, *, features: bool = False) -> Any:
         """The image, or what `forward_features` returns: wrappers such as DDP only offer `forward`."""

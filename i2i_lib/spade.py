@@ -3,7 +3,7 @@
 Labels do not enter at the front alone: SPADE, a spatially adaptive norm, reads them at every grid (Park et al. 2019).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from i2i_lib.config import SpadeBlockWidths, SpadeConfig, SpadeResnetConfig, check_image_size
 from i2i_lib.generators import Branches
 from i2i_lib.layers import norm_layer, sequence
+
+TAPS = ("head_0", "G_middle_1", "up_1")  # the stages whose outputs are features for distillation
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, groups: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -105,18 +107,34 @@ class _LabelGenerator(nn.Module):
         `x` holds label channels as floats [N, label_channels, H, W]; height and width are multiples of 2^upsamplings,
         else ValueError. The maps are the outputs of head_0, G_middle_1 and up_1 (paper, supplement S1).
         """
+        features = []
+        output = x
+        for name, output in self._stages(x):
+            if name in TAPS:
+                features.append(output)
+        return torch.tanh(self.head(F.leaky_relu(output, 0.2))), tuple(features)
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of `forward_features` alone, which spares the stages behind the last."""
+        features = []
+        for name, output in self._stages(x):
+            if name in TAPS:
+                features.append(output)
+            if name == TAPS[-1]:
+                break
+        return tuple(features)
+
+    def _stages(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Run stage by stage: the name of each and its output."""
         check_image_size((x.shape[2], x.shape[3]), self.config)
         labels, grid = x, 2**self.config.upsamplings
         x = self.stem(_shrink(labels, grid))
-        features = []
         for (name, shrink), block in zip(self.config.stages.items(), self.blocks.values(), strict=True):
             if shrink < grid:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             grid = shrink
             x = block(x, _shrink(labels, grid))
-            if name in ("head_0", "G_middle_1", "up_1"):
-                features.append(x)
-        return torch.tanh(self.head(F.leaky_relu(x, 0.2))), tuple(features)
+            yield name, x
 
     def forward(self, x: Tensor, *, features: bool = False) -> Any:
         """The image, or what `forward_features` returns: wrappers such as DDP only offer `forward`."""

@@ -180,7 +180,7 @@ class UnpairedDistiller(Distiller):
         c, source = self.config, batch.source
         self.decay()
         with autocast(source, c):
-            teacher_image, teacher_features = teacher_outputs(self.teacher, source, needed=True)
+            teacher_image, teacher_features = teacher_outputs(self.teacher, source, image=True, features=True)
             fake, features = self.generator_ddp(source, features=True)
         fake = fake.float()
 

@@ -107,10 +107,10 @@ class Distiller(GanState):
         self.teacher: Any = frozen(teacher)
 
 
-def teacher_outputs(teacher: Any, source: Tensor, *, needed: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the teacher's images [N, 3, H, W], float32, and its features; nothing runs where they are not needed."""
-    if not needed:
-        return source.new_empty(0), ()
+def teacher_outputs(teacher: Any, source: Tensor, *, image: bool, features: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the teacher's images [N, 3, H, W], float32, and its features, or of either nothing if it is not needed."""
     with torch.no_grad():
-        image, features = teacher.forward_features(source)
-    return image.float(), features
+        if image:
+            made, maps = teacher.forward_features(source)
+            return made.float(), maps
+        return source.new_empty(0), teacher.features(source) if features else ()

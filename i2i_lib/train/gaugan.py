@@ -129,7 +129,7 @@ class SpadeDistiller(SpadeTrainer):
         self.decay()
         with autocast(source, c):
             needed = self.feature_loss.kind != "none"
-            _, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
+            _, teacher_features = teacher_outputs(self.teacher, source, image=False, features=needed)
             fake, features = self.generator_ddp(source, features=True)
         losses = self.generator_losses(batch, fake.float())
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing

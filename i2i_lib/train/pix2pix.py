@@ -44,8 +44,8 @@ class PairedDistiller(Distiller):
         c, source, target = self.config, batch.source, batch.target
         self.decay()
         with autocast(source, c):
-            needed = self.feature_loss.kind != "none" or c.imitate > 0
-            teacher_image, teacher_features = teacher_outputs(self.teacher, source, needed=needed)
+            needed = {"image": c.imitate > 0, "features": self.feature_loss.kind != "none"}
+            teacher_image, teacher_features = teacher_outputs(self.teacher, source, **needed)
             fake, features = self.generator_ddp(source, features=True)
         fake = fake.float()
         loss_d, loss_gan = adversarial_losses(self, source, target, fake)

@@ -17,7 +17,7 @@ from i2i_lib.data.tiles import Batch
 from i2i_lib.losses import kernel_alignment
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer
-from i2i_lib.train.distill import ALIGNMENTS
+from i2i_lib.train.distill import ALIGNMENTS, teacher_outputs
 from i2i_lib.train.vgg import Vgg19Features
 from i2i_lib.weights import find_vgg19
 
@@ -113,6 +113,18 @@ def test_the_losses_of_a_student_by_hand(family, imitate, kind):
         wanted["distill"] = 3 * (4 - torch.stack(layers).sum())
     losses = t.step(batch)
     torch.testing.assert_close({name: loss for name, loss in losses.items() if name not in ("d", "gan")}, wanted)
+
+
+@pytest.mark.parametrize("family", ["pix2pix", "gaugan"])
+def test_a_teacher_asked_for_features_alone_makes_no_image(family):
+    t, source = distiller(family, DISTILL), next(batches(family)(0)).source
+    with torch.no_grad():
+        wanted = t.teacher.forward_features(source)[1]
+    ran = []
+    t.teacher.head.register_forward_hook(lambda *_: ran.append("head"))
+    image, features = teacher_outputs(t.teacher, source, image=False, features=True)
+    assert not ran and not image.numel() and len(features) == len(wanted)
+    assert all(torch.equal(x, y) for x, y in zip(features, wanted, strict=True))
 
 
 def test_an_alignment_over_shards_is_the_mean_of_theirs():
