@@ -126,8 +126,7 @@ def _branches(widths: BlockWidths, before: BlockWidths, kernel_sizes: Sequence[i
 
 def _removed(axis: Axes, start: float, end: float, y: float, text: str) -> None:
     axis.plot([start, end], [y, y], ":", color=GREY, linewidth=1.0, zorder=0)
-    blank = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-    axis.text((start + end) / 2, y, text, _SMALL, color=GREY, bbox=blank)
+    axis.text((start + end) / 2, y + 0.06, text, _SMALL | {"va": "bottom"}, color=GREY)
 
 
 def _box(axis: Axes, x: float, y: float, text: str, colour: str, *, ranked: bool = False) -> None:

@@ -70,7 +70,7 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
         f'<a href="{_to_top(page)}_sources/{page.docname}.ipynb" download>The whole notebook</a>',
         "{doc}`All pages </status>`",
     ]
-    sign = '<span aria-hidden="true">ⓘ</span>'
+    sign = '<span aria-hidden="true">i</span>'
     head = f'<summary title="How this page was made">{status.capitalize()} {sign}</summary>'
     line = f'<details class="run-line">{head}\n\n{run_summary(run)}. {" · ".join(links)}\n\n</details>\n'
     for cell in notebook.cells:
