@@ -3,9 +3,9 @@
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Collection
 from html import escape
-from importlib import metadata
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
@@ -20,7 +20,7 @@ from i2i_lib.files import shorten_path
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 STYLE = "_static/whole.css"
 # What acts on a click or shows nothing on paper.
-LIVE = "script, button, .headerlink, section:is(.search, .alike, .demo), .scrubber img:not(:last-child)"
+LIVE = "script, button, .headerlink, .search, .alike, section:has(> .demo), .scrubber img:not(:last-child)"
 FOOT = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
 
 
@@ -30,7 +30,8 @@ def main() -> int:
     made = root() / "_build" / "book.pdf"
     pages = chains(root() / "book" / "notebooks" / "_toc.yml")[0] if _built(root()) else []
     title = yaml.safe_load((root() / "_config.yml").read_text())["title"]
-    print_book(root() / "_build" / "html", pages, title, made)
+    version = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["version"]
+    print_book(root() / "_build" / "html", pages, title, f"Version {version}", made)
     print(f"the book: {shorten_path(made)}")
     return 0
 
@@ -41,7 +42,7 @@ def _built(top: Path) -> bool:
     return True
 
 
-def print_book(html: Path, pages: list[str], title: str, made: Path) -> None:
+def print_book(html: Path, pages: list[str], title: str, version: str, made: Path) -> None:
     """Print `pages`, names of files below `html` without suffix, into the PDF `made`, with bookmarks of their headings.
 
     Raises RuntimeError where there is no Chromium.
@@ -52,7 +53,7 @@ def print_book(html: Path, pages: list[str], title: str, made: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     whole = html / "_whole.html"  # beside the files that it shows
-    whole.write_text(one_page(html, pages, title))
+    whole.write_text(one_page(html, pages, title, version))
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=browser)
@@ -75,7 +76,7 @@ def print_book(html: Path, pages: list[str], title: str, made: Path) -> None:
         whole.unlink()
 
 
-def one_page(html: Path, pages: list[str], title: str) -> str:
+def one_page(html: Path, pages: list[str], title: str, version: str) -> str:
     """The articles of `pages` as one page in `html`: all folds open, nothing that acts, links between them within it.
 
     Links to other pages of the book become text.
@@ -85,7 +86,7 @@ def one_page(html: Path, pages: list[str], title: str) -> str:
     styles = _styles(soups[pages[0]], pages[0])
     articles = "".join(_article(name, soup, soups.keys()) for name, soup in soups.items())
     listed = "".join(f'<li><a href="#{name}">{escape(_title(soup))}</a></li>' for name, soup in soups.items())
-    front = f'<h1>{escape(title)}</h1><p>Version {metadata.version("i2i-lib")}</p><ol class="pages">{listed}</ol>'
+    front = f'<h1>{escape(title)}</h1><p>{escape(version)}</p><ol class="pages">{listed}</ol>'
     return (
         f'<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>{escape(title)}</title>'
         f"{styles}{formulas}"
@@ -120,6 +121,8 @@ def _article(name: str, soup: BeautifulSoup, names: Collection[str]) -> str:
         raise ValueError(f"{name}.html has no article: build the book again")
     for element in article.select(LIVE):
         element.decompose()
+    for image in article.select(".compare img"):  # what the choice above the divider says
+        image.wrap(soup.new_tag("figure")).append(soup.new_tag("figcaption", string=str(image["data-name"])))
     for fold in article.select("details"):
         fold["open"] = ""
     for element in article.select("[id]"):

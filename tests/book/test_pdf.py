@@ -23,7 +23,9 @@ def html(tmp_path: Path) -> Path:
         '<a href="glossary.html">a word</a>, <a href="https://example.org/">the world</a>.<p id="here">Hello.</p>',
         "notebooks/01-data": '<h2 id="here">A part</h2><a href="#here">up</a> <a href="../intro.html#here">front</a>'
         '<details><summary>More</summary><p>folded words</p></details><img alt="a square" src="../_images/x.svg">'
-        '<section class="search"><button>Start</button></section><script src="../_static/x.js"></script>',
+        '<section class="search"><button>Start</button></section><script src="../_static/x.js"></script>'
+        '<section><h2>Live</h2><section class="demo"></section></section>'
+        '<div class="compare"><img alt="8 places" data-name="teacher" src="data:image/jpeg;base64,"></div>',
     }
     for folder in ("notebooks", "_images", "_static"):
         (tmp_path / folder).mkdir()
@@ -37,13 +39,19 @@ def html(tmp_path: Path) -> Path:
 
 
 def test_links_lead_within_the_whole_and_nothing_on_it_acts(html: Path):
-    whole = pdf.one_page(html, ["intro", "notebooks/01-data"], "The book")
+    whole = pdf.one_page(html, ["intro", "notebooks/01-data"], "The book", "Version 9")
     for link in ('"#notebooks/01-data:here">the', '"#notebooks/01-data">all', '"#intro:here">front', ':here">up'):
         assert link in whole
     assert 'id="intro:here"' in whole and 'id="notebooks/01-data:here"' in whole and 'id="intro"' in whole
     assert "glossary.html" not in whole and "a word" in whole and "https://example.org/" in whole
-    assert '<details open="">' in whole and 'src="_images/x.svg"' in whole and 'href="_static/custom.css"' in whole
-    for gone in ("<nav", "<button", "<script", "headerlink", "section"):
+    assert (
+        "<p>Version 9</p>" in whole
+        and '<details open="">' in whole
+        and 'src="_images/x.svg"' in whole
+        and 'href="_static/custom.css"' in whole
+    )
+    assert "<figcaption>teacher</figcaption>" in whole and 'src="data:image' in whole
+    for gone in ("<nav", "<button", "<script", "headerlink", "section", "Live"):
         assert gone not in whole
 
 
@@ -51,7 +59,7 @@ def test_chromium_prints_all_pages_with_bookmarks(html: Path, tmp_path: Path):
     if not any(map(shutil.which, pdf.BROWSERS)):
         pytest.skip("needs Chromium (Debian: apt install chromium)")
     made = tmp_path / "book.pdf"
-    pdf.print_book(html, ["intro", "notebooks/01-data"], "The book", made)
+    pdf.print_book(html, ["intro", "notebooks/01-data"], "The book", "Version 9", made)
     data = made.read_bytes()
     assert data.startswith(b"%PDF") and len(re.findall(rb"/Type /Page\b", data)) >= 3  # the front, and one each
     bookmarks = set(re.findall(rb"/Title \(([^)]*)\)", data))
@@ -65,4 +73,4 @@ def test_without_a_browser_or_a_book_a_sentence_says_so(html: Path, monkeypatch,
     assert pdf.main() == 1 and "no book has been built yet: `make book` makes it" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="none is on the PATH"):
-        pdf.print_book(html, ["intro"], "The book", html / "book.pdf")
+        pdf.print_book(html, ["intro"], "The book", "Version 9", html / "book.pdf")
