@@ -44,7 +44,7 @@ def draw_effects(
             axis.axvline(0, color="black", linewidth=0.8)
             labels = [f"{c.model} - {c.against}" if against else c.model for c in chosen]
             axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
-            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)
         line[0].set_ylabel(task)
     return figure
