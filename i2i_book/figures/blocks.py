@@ -126,8 +126,7 @@ def _branches(widths: BlockWidths, before: BlockWidths, kernel_sizes: Sequence[i
 
 def _removed(axis: Axes, start: float, end: float, y: float, text: str) -> None:
     axis.plot([start, end], [y, y], ":", color=GREY, linewidth=1.0, zorder=0)
-    blank = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-    axis.text((start + end) / 2, y, text, _SMALL, color=GREY, bbox=blank)
+    axis.text((start + end) / 2, y + 0.06, text, _SMALL | {"va": "bottom"}, color=GREY)
 
 
 def _box(axis: Axes, x: float, y: float, text: str, colour: str, *, ranked: bool = False) -> None:
@@ -181,6 +180,5 @@ def stacked_bars(
     axis.set_xlim(0, (100 if share else longest / scale) * 1.14)
     axis.set_xlabel("% of the MACs of one image" if share else f"MACs of one image ({unit})")
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
-    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(colours)}
-    size = 11 if len(colours) < 6 else 8
-    axis.legend(handles, list(colours), **above, fontsize=size, handlelength=0.9, columnspacing=1, handletextpad=0.5)
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(len(colours), 5)}
+    axis.legend(handles, list(colours), **above, fontsize=9, handlelength=0.9, columnspacing=1, handletextpad=0.5)

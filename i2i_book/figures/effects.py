@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from i2i_book.figures.style import BLUE, GREY, VERMILLION
+from i2i_book.figures.style import BLUE, GREY, VERMILLION, WIDTH
 from i2i_lib.metrics.intervals import Comparison
 from i2i_lib.results import MEASURES, PAIRED
 
@@ -30,7 +30,7 @@ def draw_effects(
     tasks = list(found) or [""]
     rows = {task: sum(c.measure == "l1" for c in found.get(task, ())) for task in tasks}
     heights = [0.26 * rows[task] + 0.9 for task in tasks]
-    panels, size = (len(tasks), len(PAIRED)), (9, sum(heights))
+    panels, size = (len(tasks), len(PAIRED)), (WIDTH, sum(heights))
     figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
     for line, task in zip(axes, tasks, strict=True):
         for axis, measure in zip(line, PAIRED, strict=True):
@@ -44,7 +44,7 @@ def draw_effects(
             axis.axvline(0, color="black", linewidth=0.8)
             labels = [f"{c.model} - {c.against}" if against else c.model for c in chosen]
             axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
-            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)
         line[0].set_ylabel(task)
     return figure

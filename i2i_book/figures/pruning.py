@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION
+from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION, WIDTH
 from i2i_book.wording import short_count, span_of
 from i2i_lib.config import BlockWidths, PrunableConfig
 from i2i_lib.macs import generator_macs, generator_params
@@ -69,7 +69,7 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     """Norm scales of all channels as a histogram; below it one row of dots for each kind of layer."""
     kinds = list(channels.kind.unique())
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(8, 3.4 + 0.24 * len(kinds)), sharex=True, height_ratios=[1, 0.18 * len(kinds)]
+        2, 1, figsize=(WIDTH, 3.4 + 0.24 * len(kinds)), sharex=True, height_ratios=[1, 0.18 * len(kinds)]
     )
     scales, kept = channels.scale.to_numpy(), channels.kept.to_numpy()
     width = np.ptp(scales) / 60
@@ -83,7 +83,7 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     rows = channels.kind.map(kinds.index).to_numpy()
     heights = rows + np.random.default_rng(0).uniform(-0.3, 0.3, len(rows))
     for which, colour in ((~kept, GREY), (kept, BLUE)):
-        bottom.plot(scales[which], heights[which], ".", color=colour, markersize=4, alpha=0.6)
+        bottom.plot(scales[which], heights[which], ".", color=colour, markersize=4, alpha=0.6, rasterized=True)
     right_of_axis = bottom.get_yaxis_transform()
     for y, (_, own) in enumerate(channels.groupby("kind", sort=False)):
         text = f"{own.kept.sum()} of {len(own)}"
@@ -146,7 +146,7 @@ def draw_search(
 
     `costs`: a `cost_table` of the teacher and of the student at each of `thresholds`. `evaluated`: exact MACs.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, width_ratios=[3, 2])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True, width_ratios=[3, 2])
     agree = costs.exact.equals(costs.paper)
     for convention, colour, line in (("exact", BLUE, "-"), ("paper", ORANGE, "--"))[: 1 if agree else 2]:
         percent = 100 * costs[convention] / costs[convention][0]
@@ -191,13 +191,13 @@ def kept_branches(
     for (y, x), count in np.ndenumerate(kept):
         text = f"{count}/{before[y, x]}" if count else "-"
         colour = "white" if share[y, x] > 0.6 else "black"
-        axis.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+        axis.text(x, y, text, ha="center", va="center", fontsize=8.5, color=colour)
     ticks = []
     for kind in ("plain", "depthwise"):
         ticks += [rf"${kernel}{{\times}}{kernel}$" for kernel in kernel_sizes]
         middle = len(ticks) - len(kernel_sizes) // 2 - 1
         ticks[middle] += f"\n{kind}"
-    axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    axis.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
     axis.set_yticks(range(len(rows)), rows, fontsize=9)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
@@ -212,7 +212,7 @@ def draw_family(
     `costs`: a `cost_table` from the teacher to the floor. `curves`: label -> (colour, one value for each row of it).
     """
     relative, own = 100 * costs.exact / costs.exact[0], 100 * plan.cost / costs.exact[0]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     left.loglog(relative, costs.parameters, color=GREY)
     left.plot(own, generator_params(plan.config), "o", color=BLUE, label="this student")
     left.plot(relative.iloc[-1], costs.parameters.iloc[-1], "s", color=VERMILLION, label="floor")
@@ -279,7 +279,7 @@ def kept_shares(plans: Mapping[str, ChannelPlan], scales: Scales, kinds: Kinds) 
 
 def draw_rankings(ranked: pd.Series, uniform: pd.Series, random: pd.DataFrame) -> Figure:
     """Percent of channels kept in each kind of layer: by norm scales, evenly, and the range of random rankings."""
-    figure, axis = plt.subplots(figsize=(8, 1 + 0.25 * len(ranked)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.25 * len(ranked)))
     y = np.arange(len(ranked))
     label = f"random (range of {random.shape[1]})"
     axis.hlines(y, random.min(axis=1), random.max(axis=1), color=GREY, alpha=0.5, linewidth=7, label=label)

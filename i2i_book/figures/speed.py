@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, WIDTH
 
 COLOURS = (GREY, ORANGE, BLUE, SKY, GREEN, PURPLE)
 
@@ -15,17 +15,17 @@ def draw_speed(times: pd.DataFrame) -> Figure:
     `times`: as `i2i_book.speed.milliseconds` makes it.
     """
     sizes = list(times.index.unique("size"))
-    figure, axes = plt.subplots(1, len(sizes), figsize=(3.2 * len(sizes) + 1.5, 3.2), squeeze=False, sharey=True)
-    for axis, size in zip(axes[0], sizes, strict=True):
+    figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, 2.8 * len(sizes)), squeeze=False)
+    for axis, size in zip(axes[:, 0], sizes, strict=True):
         own = times.loc[size]
         height = 0.8 / len(own)
         for i, (network, row) in enumerate(own.iterrows()):
             places = [way + (i - (len(own) - 1) / 2) * height for way in range(len(row))]
             bars = axis.barh(places, row, 0.9 * height, color=COLOURS[i % len(COLOURS)], label=network)
-            axis.bar_label(bars, fmt="{:.1f}", padding=2, fontsize=8)
+            axis.bar_label(bars, fmt="{:.1f}", padding=2, fontsize=8.5)
         axis.set(title=f"{size} px", xlabel="ms", xlim=(0, 1.2 * own.max(axis=None)))
         axis.set_yticks(range(len(own.columns)), list(own.columns))
         axis.grid(axis="y", visible=False)
-    axes[0][0].invert_yaxis()
-    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axis.invert_yaxis()
+    axes[0][0].legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -11,11 +11,13 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
-from IPython.display import HTML, Markdown
+from IPython.core.getipython import get_ipython
+from IPython.display import HTML, Image, Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from PIL import Image
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image as Picture
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -33,21 +35,32 @@ LOOKS = {
     "inherited": (ORANGE, "P"),
     "inherited-none": (SKY, "X"),
 }
+# A figure's width in inches, that of the page's column: text of 8.5 points or more is then at least 11 pixels high.
+WIDTH = 7
 
 
 def style() -> None:
-    """Set matplotlib's defaults for every figure of a notebook: readable on a white card in light and dark mode."""
+    """Set matplotlib's defaults for every figure of a notebook: a vector drawing without a background.
+
+    In dark mode the page turns black into white and keeps the hues. What holds photographs is for `image_grid`,
+    `image_row` or `on_white`.
+    """
+    if get_ipython():
+        set_matplotlib_formats("svg", metadata={"Date": None})
     mpl.rcParams.update(
         {
+            "axes.facecolor": "none",
+            "axes.titlesize": 10,
             "axes.prop_cycle": cycler(color=COLOURS),
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.grid": True,
             "grid.alpha": 0.25,
             "figure.constrained_layout.use": True,
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
-            "font.size": 11,
+            "figure.facecolor": "none",
+            "font.size": 10,
+            "savefig.dpi": 200,  # of what is no vector
+            "svg.hashsalt": "i2i",  # the same figure is the same file
             "legend.frameon": False,
         }
     )
@@ -85,21 +98,30 @@ def source_code(*functions: Callable[..., Any]) -> Markdown:
     return Markdown("\n".join(f"```python\n{dedent(inspect.getsource(function))}```" for function in functions))
 
 
-def image_grid(rows: Mapping[str, Tensor], *, side: float = 1.1) -> Figure:
-    """Rows of images with the row's name at the left, pixels shown as they are.
+def image_grid(rows: Mapping[str, Tensor]) -> HTML:
+    """Rows of images with the row's name beside them, pixels shown as they are.
 
-    `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. `side`: inches per image.
+    `rows`: name -> images [N, 3, H, W], uint8 or float in [-1, 1].
     """
-    count = len(next(iter(rows.values())))
-    size, gaps = (side * count + 0.9, side * len(rows) + 0.1), {"wspace": 0.04, "hspace": 0.04}
-    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, gridspec_kw=gaps, layout="constrained")
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, quantise(images), strict=True):
-            axis.imshow(image.permute(1, 2, 0).cpu(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    return figure
+    lines = []
+    for name, images in rows.items():
+        picture = _mosaic(images, len(images), f"{len(images)} images: {name}")
+        lines.append(f'<span>{escape(name)}</span><div style="--count: {len(images)}">{picture}</div>')
+    return HTML(f'<div class="image-rows">{"".join(lines)}</div>')
+
+
+def image_row(images: Mapping[str, Tensor]) -> HTML:
+    """Images side by side, each below its name: name -> image [3, H, W], uint8 or float in [-1, 1]."""
+    shown = [f"<div><span>{escape(name)}</span>{_mosaic(image[None], 1, name)}</div>" for name, image in images.items()]
+    return HTML(f'<div class="image-row">{"".join(shown)}</div>')
+
+
+def on_white(figure: Figure) -> Image:
+    """A figure with photographs as pixels on white, which dark mode leaves as they are; the figure is closed."""
+    file = BytesIO()
+    figure.savefig(file, format="png", facecolor="white", bbox_inches="tight")
+    plt.close(figure)
+    return Image(file.getvalue())
 
 
 def divider(layers: Mapping[str, Tensor]) -> HTML:
@@ -107,17 +129,20 @@ def divider(layers: Mapping[str, Tensor]) -> HTML:
 
     `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
     """
-    shown, count, columns = [], 0, 4
-    for name, images in layers.items():
-        file = BytesIO()
-        count = len(images)
-        mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
-        Image.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
-        data = b64encode(file.getvalue()).decode()
-        alt = escape(f"{len(images)} places: {name}")
-        shown.append(f'<img data-name="{escape(name)}" alt="{alt}" src="data:image/jpeg;base64,{data}">')
+    columns, count = 4, max(map(len, layers.values()))
+    shown = [_mosaic(images, columns, f"{len(images)} places: {name}", name) for name, images in layers.items()]
     tiles = f'data-count="{count}" data-columns="{columns}"'
     return HTML(f'<div class="compare" {tiles}>{"".join(shown)}</div>')
+
+
+def _mosaic(images: Tensor, columns: int, alt: str, name: str = "") -> str:
+    """The element of one JPEG file with all `images` [N, 3, H, W], so many side by side."""
+    file = BytesIO()
+    mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
+    Picture.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
+    named = f' data-name="{escape(name)}"' if name else ""
+    data = b64encode(file.getvalue()).decode()
+    return f'<img{named} alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
 
 
 def scrubber(frames: Mapping[int, bytes], what: str) -> HTML:

@@ -1,4 +1,4 @@
-"""An executed notebook as a page: what a reader does not need is left out, and a line tells of its run."""
+"""An executed notebook as a page: what a reader does not need is left out, and a fold tells of its run."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ ONLY = "only-"  # begins the tags of cells for some families or tasks: `only-pix
 
 
 def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
-    """Turn an executed notebook into the page: with its `parts`, its run line, and labels of its own.
+    """Turn an executed notebook into the page: with its `parts`, the fold on its run, and labels of its own.
 
     `parts` are executed notebooks within its chapter: they come before its last section.
     """
@@ -70,7 +70,9 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
         f'<a href="{_to_top(page)}_sources/{page.docname}.ipynb" download>The whole notebook</a>',
         "{doc}`All pages </status>`",
     ]
-    line = f":::{{div}} run-line\n**{status.capitalize()}** · {run_summary(run)}. {' · '.join(links)}\n:::\n"
+    sign = '<span aria-hidden="true">i</span>'
+    head = f'<summary title="How this page was made">{status.capitalize()} {sign}</summary>'
+    line = f'<details class="run-line">{head}\n\n{run_summary(run)}. {" · ".join(links)}\n\n</details>\n'
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""

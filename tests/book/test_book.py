@@ -122,9 +122,9 @@ def test_a_run_gets_its_line_below_the_title(book: Path):
     first, strip, rest = page(book, "notebooks/03-pruning").split("\n\n", 2)
     assert first == "# Title of 03-pruning" and strip == "```{method-map} scales threshold student\n```"
     assert '<a href="../_sources/notebooks/03-pruning.ipynb" download>' in rest
-    assert rest.startswith(
-        ":::{div} run-line\n**Fresh** · preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on"
-    )
+    head, said = rest.split("\n\n")[:2]
+    assert re.fullmatch(r'<details class="run-line"><summary [^>]+>Fresh <span [^>]+>i</span></summary>', head)
+    assert said.startswith("preset cpu · task fluent · seed 0 · 2026-11-20 08:03 UTC · 2 min 5 s on")
     assert "bf16" in rest and "<run-notebooks-03-pruning>" in rest and "Smoke run" not in rest
     listed = (book / "status.md").read_text()
     assert "(run-notebooks-03-pruning)=" in listed and "| 03-pruning | fluent | 1 | cpu | fresh |" in listed
