@@ -40,6 +40,12 @@ def test_json_is_all_that_the_output_holds(tmp_path, capsys):
     assert record["out"] == str(tmp_path / "out") and len(record["failed"]) == 1 and "b.png" in record["failed"][0]
 
 
+def test_a_hub_address_without_its_package_names_the_hubs_extra(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["translate", "hf://owner/name", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert "pip install 'i2i-lib[hub]'" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "i2i_lib.export.onnx", raising=False)

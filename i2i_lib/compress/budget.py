@@ -72,7 +72,7 @@ def narrowed(teacher: Teacher, budget: Budget, size: int, min_width: int | None 
     if budget.unit == "share":
         limit *= of_teacher
     elif budget.unit == "ms":
-        measure, of_teacher = lambda config: latency(config, size), latency(whole.config, size)
+        measure, of_teacher = lambda config: latency(config, size), latency(teacher.config, size)
     if limit >= of_teacher:
         unit = "ms" if budget.unit == "ms" else "MACs"
         raise ValueError(
