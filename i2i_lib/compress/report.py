@@ -58,8 +58,8 @@ def protocol(record: Mapping[str, Any]) -> str:
     return (
         f"Measured on {record['test_pictures']} pictures of {size} x {size} pixels that no training saw; L1 is the mean"
         " distance of values in [-1, 1]: 0.01 is 1.3 grey levels of 255. Intervals hold the mean over other such"
-        f" pictures in 95 of 100 cases; they say nothing about another training. Times: PyTorch on {student['device']}, one thread,"
-        " one picture at a time, on the machine that trained; the ONNX file takes"
+        " pictures in 95 of 100 cases; they say nothing about another training. Times: PyTorch on"
+        f" {student['device']}, one thread, one picture at a time, on the machine that trained; the ONNX file takes"
         f" {record['onnx']['ms']:.1f} ms there in ONNX Runtime on one thread of the CPU, at its fastest. On a CPU the"
         " clock is the thread's own, which stands still while other programs have the core. The student"
         f" learnt from {learnt}: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on"

@@ -69,6 +69,8 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
     """
     if request.steps is not None and request.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {request.steps}")
+    if request.min_width is not None and request.min_width < 1:
+        raise ValueError(f"--min-width must be at least 1, got {request.min_width}")
     if not 0 < request.minutes < float("inf"):
         raise ValueError(f"--minutes must be above 0, got {request.minutes:g}")
     device = set_up(0)

@@ -231,10 +231,18 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
     "a share of more than all": ("latest_net_G.pth photos out --share 10", "between 0 and 1, got 10", None),
     "a budget that is no number": ("latest_net_G.pth photos out --share tenth", "invalid float value: 'tenth'", None),
     "a negative budget": ("latest_net_G.pth photos out --macs -5", "--macs must be above 0, got -5", None),
-    "a budget under the floor": ("latest_net_G.pth photos out --share 1e-6", r"1e-06 is too little: a budget of [\d.]{1,5} MACs .*floor", None),
+    "a budget under the floor": (
+        "latest_net_G.pth photos out --share 1e-6", r"1e-06 is too little: a budget of [\d.]{1,5} MACs .*floor", None
+    ),
     "a budget above the teacher": ("latest_net_G.pth photos out --macs 1e15", "leaves nothing to compress", None),
     "an odd size": ("latest_net_G.pth photos out --share 0.3 --size 30", "multiple of 4 and at least 16, got 30", None),
     "no steps": ("latest_net_G.pth photos out --share 0.3 --steps 0", "--steps must be at least 1, got 0", None),
+    "no width": (
+        "latest_net_G.pth photos out --share 0.3 --min-width 0", "--min-width must be at least 1, got 0", None
+    ),
+    "more than the memory": (
+        "latest_net_G.pth photos out --share 0.3 --size 100000000", "the memory of this machine does not suffice", None
+    ),
     "no minutes": ("latest_net_G.pth photos out --share 0.3 --minutes 0", "--minutes must be above 0, got 0", None),
     "an out that is a file": ("latest_net_G.pth photos photos/00.png --share 0.3", "00.png exists and holds no", None),
     "an out below a file": (
