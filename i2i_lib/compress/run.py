@@ -72,7 +72,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
     if request.min_width is not None and request.min_width < 1:
         raise ValueError(f"--min-width must be at least 1, got {request.min_width}")
     if not 0 < request.minutes < float("inf"):
-        raise ValueError(f"--minutes must be above 0, got {request.minutes:g}")
+        raise ValueError(f"--minutes must be above 0 and finite, got {request.minutes:g}")
     device = set_up(0)
     _say("reading the teacher and the pictures")
     teacher = read_teacher(request.teacher).to(device)

@@ -230,7 +230,7 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
     "two budgets": ("latest_net_G.pth photos out --share 0.3 --ms 2", "got --share 0.3 and --ms 2", None),
     "a share of more than all": ("latest_net_G.pth photos out --share 10", "between 0 and 1, got 10", None),
     "a budget that is no number": ("latest_net_G.pth photos out --share tenth", "invalid float value: 'tenth'", None),
-    "a negative budget": ("latest_net_G.pth photos out --macs -5", "--macs must be above 0, got -5", None),
+    "a negative budget": ("latest_net_G.pth photos out --macs -5", "--macs must be above 0 and finite, got -5", None),
     "a budget under the floor": (
         "latest_net_G.pth photos out --share 1e-6", r"1e-06 is too little: a budget of [\d.]{1,5} MACs .*floor", None
     ),
@@ -243,7 +243,9 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
     "more than the memory": (
         "latest_net_G.pth photos out --share 0.3 --size 100000000", "the memory of this machine does not suffice", None
     ),
-    "no minutes": ("latest_net_G.pth photos out --share 0.3 --minutes 0", "--minutes must be above 0, got 0", None),
+    "no minutes": (
+        "latest_net_G.pth photos out --share 0.3 --minutes 0", "--minutes must be above 0 and finite, got 0", None
+    ),
     "an out that is a file": ("latest_net_G.pth photos photos/00.png --share 0.3", "00.png exists and holds no", None),
     "an out below a file": (
         "latest_net_G.pth photos photos/00.png/out --share 0.3", "00.png is a file, so that .*another folder", None
