@@ -157,6 +157,7 @@ table {{ border-collapse: collapse; margin: 1rem 0 }}
 td, th {{ padding: .25rem clamp(.2rem, 1vw, .75rem); text-align: right; font-variant-numeric: tabular-nums }}
 td:first-child, th:first-child {{ text-align: left }}
 .wide {{ overflow-x: auto }}
+@media (max-width: 30rem) {{ table {{ font-size: .8rem }} }}
 .pictures td, .pictures th {{ padding: .2rem; text-align: center }}
 .pictures img {{ width: 100%; max-width: 256px; min-width: 64px; display: block }}
 </style>
