@@ -67,10 +67,21 @@ def _way_out(path: Path) -> str:
     bare = Path(without_suffix(str(path)))
     if bare != path:
         return f"name it without suffix, {bare}"
+    if path.is_file():
+        return f"{path} was not saved by this library. `i2i compress` reads generators of other codes, too"
+    if path.is_dir() and (names := _saved_in(path)):
+        return f"{path} is a folder: name what it holds, such as {path / names[0]}"
     if not path.parent.is_dir():
         return f"nor does its folder, {path.parent}"
-    names = sorted(file.stem for file in path.parent.glob("*.safetensors") if file.with_suffix(".json").exists())
-    return f"beside it there are {', '.join(names[:20])}" if names else f"{path.parent} holds no saved network or task"
+    if names := _saved_in(path.parent):
+        return f"beside it there are {', '.join(names[:20])}"
+    return f"{'this folder' if path.parent == Path('.') else path.parent} holds no saved network or task"
+
+
+def _saved_in(folder: Path) -> list[str]:
+    """The names of the artifacts in a folder; one of the folder's own name comes first."""
+    names = [file.stem for file in folder.glob("*.safetensors") if file.with_suffix(".json").exists()]
+    return sorted(names, key=lambda name: (name != folder.name, name))
 
 
 def read_tensors(path: Path | str, record: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -31,10 +31,17 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
             print("interrupted: run the same command to resume", file=sys.stderr)
             return 130
         except (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {str(error) or _unsaid(error)}", file=sys.stderr)
             return 1
 
     return wrapped
+
+
+def _unsaid(error: BaseException) -> str:
+    """What an error without a text means: Python's own lack of memory has none."""
+    if isinstance(error, MemoryError):
+        return "the memory of this machine does not suffice: smaller pictures need less"
+    return type(error).__name__
 
 
 def _utf8() -> bool:

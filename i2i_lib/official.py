@@ -54,7 +54,11 @@ def from_cat_state_dict(state: Mapping[str, Any], *, upsamplings: int = 6, paddi
     state = _unwrapped(state)
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{name!r} holds a {type(value).__name__}, expected a tensor: pass the state dict itself")
+            inner = [repr(other) for other, held in state.items() if isinstance(held, Mapping)]
+            where = f", perhaps what {' or '.join(inner)} holds" if inner else ""
+            raise ValueError(
+                f"{name!r} holds {type(value).__name__}, expected a tensor: pass the state dict itself{where}"
+            )
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
             raise ValueError(f"{name!r} is sparse, quantised, complex or without data: expected plain real numbers")
     _refuse_relatives(state)
@@ -127,6 +131,11 @@ def _refuse_relatives(state: Mapping[str, Tensor]) -> None:
         raise ValueError(
             f"{filters[0]!r} is the blur of an antialiased network, CUT's default, which has no counterpart here:"
             " expected a ResNet trained with --no_antialias --no_antialias_up"
+        )
+    if getattr(state.get("model.0.weight"), "ndim", 0) == 4 or "net.0.weight" in state:
+        raise ValueError(
+            "'model.0.weight' or 'net.0.weight' begins a discriminator (such as latest_net_D.pth), which judges"
+            " pictures and makes none: expected a generator (latest_net_G.pth)"
         )
     nested = [name for name in state if re.match(r"model\.model\.\d+\.model\.", name)]
     if nested:

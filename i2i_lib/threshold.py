@@ -77,7 +77,8 @@ def plan_channels(
     index = bisect_left(range(len(thresholds)), True, key=fits)
     if index == len(thresholds):
         raise ValueError(
-            f"a budget of {budget:,} {unit} is below the floor of {costs[index - 1]:,} that min_width={min_width}"
+            f"a budget of {_shown(budget)} {unit} is below the floor of {_shown(costs[index - 1])} that"
+            f" min_width={min_width}"
             f" leaves at image size {image_size}: raise the budget or lower min_width"
         )
     widths, spent = widths_at(thresholds[index]), costs[index]
@@ -110,6 +111,10 @@ def _filled(widths: dict[str, int], scales: Scales, fits: Callable[[dict[str, in
             else:
                 full.add(name)
     return widths
+
+
+def _shown(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"
 
 
 def _largest(scales: Sequence[float], count: int) -> Channels:

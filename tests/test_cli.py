@@ -40,6 +40,35 @@ def test_json_is_all_that_the_output_holds(tmp_path, capsys):
     assert record["out"] == str(tmp_path / "out") and len(record["failed"]) == 1 and "b.png" in record["failed"][0]
 
 
+WRONG = {
+    "train none.json": "none.json does not exist: name the config.json in a training's folder",
+    "train student": "student is a folder: name the config.json in a training's folder",
+    "translate student in out": "student is a folder: name what it holds, such as student/student",
+    "translate latest_net_G.pth in out": "latest_net_G.pth was not saved by this library. `i2i compress` reads",
+    "export hf://owner/name": "hf://owner/name is on a hub, and what is exported lies here",
+    "export none --demo page": "none.json does not exist: this folder holds no saved network or task",
+}
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_a_wrong_call_is_a_sentence_and_writes_nothing(call, tmp_path, capsys, monkeypatch):
+    for name in ("data", "student", "teacher"):
+        save_generator(network(cat_teacher(4, 3)), tmp_path / "student" / name)
+    (tmp_path / "latest_net_G.pth").write_text("weights of another code")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(call.split()) == 1
+    told = capsys.readouterr()
+    assert WRONG[call] in told.err and not told.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_hub_address_without_its_package_names_the_hubs_extra(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["translate", "hf://owner/name", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert "pip install 'i2i-lib[hub]'" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "i2i_lib.export.onnx", raising=False)

@@ -14,6 +14,7 @@ from i2i_lib.commands import one_line_errors
 
 COMMANDS = ("compress", "translate", "export", "push", "evaluate", "train", "data")
 DESCRIPTION = "Compress image-to-image generators, and use what comes out."
+OWN_EXTRAS = {"executorch": "phone", "huggingface_hub": "hub"}  # packages that only one use of a command needs
 EPILOG = """\
 examples:
   i2i compress latest_net_G.pth photos student --share 0.1
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         module = import_module(f"i2i_lib.cli.{name}")
         summary, _, rest = (module.__doc__ or "").partition("\n")
-        own = commands.add_parser(name, help=summary, description=summary, epilog=rest.strip(), **layout)
+        own = commands.add_parser(name, help=summary, description=summary, epilog=rest.strip("\n"), **layout)
         module.add_arguments(own)
         own.add_argument("--json", action="store_true", help="print the result as one JSON object")
         own.set_defaults(run=module.run, extras=module.EXTRAS)
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package == "i2i_lib":
             raise
-        extras = "phone" if package == "executorch" else options.extras
+        extras = OWN_EXTRAS.get(package, options.extras)
         needed = f"pip install 'i2i-lib[{extras}]'" if extras else f"pip install {package}"
         raise ValueError(
             f"the package {package} is not installed, and `i2i {options.command}` needs it: {needed}"

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", metavar="PICTURES", help="a folder of pictures")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new folder for the student")
     budget = parser.add_argument_group("budget, one of")
-    budget.add_argument("--share", type=float, help="of the teacher's multiply-accumulates, such as 0.1")
-    budget.add_argument("--macs", type=float, help="multiply-accumulates of one picture, such as 5e9")
-    budget.add_argument("--ms", type=float, help="milliseconds of one picture by the ONNX file, see above")
+    budget.add_argument("--share", type=float, help="of the teacher's multiply-accumulates (MACs), such as 0.1")
+    budget.add_argument("--macs", type=float, help="MACs of one picture, such as 5e9")
+    budget.add_argument("--ms", type=float, help="milliseconds of one picture by the ONNX file, such as 20; see below")
     training = parser.add_argument_group("training")
     training.add_argument(
         "--minutes", type=float, default=20.0, help="how long to train, at least 100 steps; default: %(default)g"
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--seed", type=int, default=0, help="of all random numbers; default: %(default)s")
     training.add_argument("--min-width", type=int, help="channels left in a layer; default: a quarter of the first's")
     folder = parser.add_argument_group("folder")
-    folder.add_argument("--layout", choices=["auto", "unpaired", "paired", "side-by-side"], default="auto")
+    folder.add_argument(
+        "--layout", choices=["auto", "unpaired", "paired", "side-by-side"], default="auto", help="see below"
+    )
     folder.add_argument("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which domain the teacher reads")
 
 

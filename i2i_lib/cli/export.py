@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     from i2i_lib.artifacts import without_suffix
+    from i2i_lib.hub import is_address
 
     given = {name for name, value in vars(options).items() if value not in (None, False)}
     page, file = given & {"teacher", "runtime"}, given & {"precision", "out", "calibrate", "size", "to"}
@@ -47,6 +48,11 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(f"--{min(file)} is for a file, and {what}: leave one of them out")
     if page and not options.demo:
         raise ValueError(f"--{min(page)} is for a page: name its folder by --demo")
+    if is_address(options.student):
+        raise ValueError(
+            f"{options.student} is on a hub, and what is exported lies here: in Python, `save_generator(load_generator("
+            f'"{options.student}"), "student")` of i2i_lib.checkpoint brings it'
+        )
     student = Path(without_suffix(options.student)).expanduser()
     data = Path(without_suffix(options.data)) if options.data else student.with_name("data")
     if options.demo:
@@ -98,9 +104,10 @@ def _table(student: Path, data: Path) -> Result:
 
 
 def _page(student: Path, data: Path, options: argparse.Namespace) -> Result:
-    from i2i_lib.artifacts import without_suffix
+    from i2i_lib.artifacts import read_record, without_suffix
     from i2i_lib.demo.page import write_site
 
+    read_record(student)  # that there is one
     teacher = Path(without_suffix(options.teacher)) if options.teacher else None
     folder = options.demo.expanduser()
     about = write_site(student, folder, teacher=teacher, data=data, runtime=options.runtime)

@@ -20,5 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     from i2i_lib.train.recipe import launch
 
+    if not options.recipe.is_file():
+        what = "is a folder" if options.recipe.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{options.recipe} {what}: name the config.json in a training's folder")
     result = launch(options.recipe)
     return Result({"generator": str(result)}, str(result))

@@ -47,7 +47,7 @@ def one_budget(share: float | None, macs: float | None, ms: float | None) -> Bud
     if budget.unit == "share" and not 0 < budget.value < 1:
         raise ValueError(f"--share is a part of the teacher's MACs, between 0 and 1, got {budget.value:g}")
     if not 0 < budget.value < float("inf"):
-        raise ValueError(f"--{budget.unit} must be above 0, got {budget.value:g}")
+        raise ValueError(f"--{budget.unit} must be above 0 and finite, got {budget.value:g}")
     return budget
 
 
@@ -72,7 +72,7 @@ def narrowed(teacher: Teacher, budget: Budget, size: int, min_width: int | None 
     if budget.unit == "share":
         limit *= of_teacher
     elif budget.unit == "ms":
-        measure, of_teacher = lambda config: latency(config, size), latency(whole.config, size)
+        measure, of_teacher = lambda config: latency(config, size), latency(teacher.config, size)
     if limit >= of_teacher:
         unit = "ms" if budget.unit == "ms" else "MACs"
         raise ValueError(

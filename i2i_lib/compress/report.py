@@ -16,7 +16,7 @@ from i2i_lib.files import atomic_write
 SHOWN = 8  # test pictures on the page
 QUALITY = {
     "l1_to_teacher": "L1, student to teacher",
-    "ssim_to_teacher": "SSIM, student to teacher",
+    "ssim_to_teacher": "SSIM, student to teacher; 1 for equal pictures",
     "l1_source_to_teacher": "L1, source to teacher: what the teacher changes",
     "l1_teacher_to_target": "L1, teacher to target",
     "l1_student_to_target": "L1, student to target",
@@ -38,10 +38,10 @@ def cost_rows(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Each price of one picture: the teacher's, the student's, and the student's share of it."""
     teacher, student = record["teacher"], record["student"]
     prices = (
-        ("multiply-accumulates", "macs", "{:,.0f}"),
+        ("multiply-accumulates (MACs)", "macs", "{:,.0f}"),
         ("parameters", "params", "{:,.0f}"),
         ("milliseconds on one thread, median", "ms", "{:,.1f}"),
-        ("MiB at once, weights apart", "peak_mib", "{:,.1f}"),
+        ("MiB of memory, weights apart", "peak_mib", "{:,.1f}"),
     )
     return [
         (label, form.format(teacher[name]), form.format(student[name]), f"{student[name] / teacher[name]:.1%}")
@@ -56,10 +56,10 @@ def protocol(record: Mapping[str, Any]) -> str:
     if not record["pairs"]:
         learnt = "its teacher's pictures and features"
     return (
-        f"Measured on {record['test_pictures']} pictures of {size} x {size} pixels that no training saw; values in"
-        " [-1, 1], so that an L1 of 0.01 is 1.3 grey levels of 255. Intervals hold the mean over other such pictures in"
-        f" 95 of 100 cases; they say nothing about another training. Times: PyTorch on {student['device']}, one thread,"
-        " one picture at a time, on the machine that trained; the ONNX file takes"
+        f"Measured on {record['test_pictures']} pictures of {size} x {size} pixels that no training saw; L1 is the mean"
+        " distance of values in [-1, 1]: 0.01 is 1.3 grey levels of 255. Intervals hold the mean over other such"
+        " pictures in 95 of 100 cases; they say nothing about another training. Times: PyTorch on"
+        f" {student['device']}, one thread, one picture at a time, on the machine that trained; the ONNX file takes"
         f" {record['onnx']['ms']:.1f} ms there in ONNX Runtime on one thread of the CPU, at its fastest. On a CPU the"
         " clock is the thread's own, which stands still while other programs have the core. The student"
         f" learnt from {learnt}: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on"
@@ -154,8 +154,10 @@ def write_page(record: Mapping[str, Any], pictures: Mapping[str, Tensor], path: 
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}
-td, th {{ padding: .25rem .75rem; text-align: right; font-variant-numeric: tabular-nums }}
+td, th {{ padding: .25rem clamp(.2rem, 1vw, .75rem); text-align: right; font-variant-numeric: tabular-nums }}
 td:first-child, th:first-child {{ text-align: left }}
+.wide {{ overflow-x: auto }}
+@media (max-width: 30rem) {{ table {{ font-size: .8rem }} }}
 .pictures td, .pictures th {{ padding: .2rem; text-align: center }}
 .pictures img {{ width: 100%; max-width: 256px; min-width: 64px; display: block }}
 </style>
@@ -169,6 +171,7 @@ td:first-child, th:first-child {{ text-align: left }}
 <h2>Test pictures</h2>
 <table class="pictures"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>
 <h2>Use it</h2>
+<p>In the folder of this page:</p>
 <pre>i2i translate student IN OUT
 i2i export student --demo page</pre>
 </html>
@@ -179,7 +182,7 @@ i2i export student --demo page</pre>
 def _table(heads: list[str], rows: list[Any]) -> str:
     top = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _data_address(picture: Tensor) -> str:

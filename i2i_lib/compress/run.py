@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -68,8 +69,10 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
     """
     if request.steps is not None and request.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {request.steps}")
+    if request.min_width is not None and request.min_width < 1:
+        raise ValueError(f"--min-width must be at least 1, got {request.min_width}")
     if not 0 < request.minutes < float("inf"):
-        raise ValueError(f"--minutes must be above 0, got {request.minutes:g}")
+        raise ValueError(f"--minutes must be above 0 and finite, got {request.minutes:g}")
     device = set_up(0)
     _say("reading the teacher and the pictures")
     teacher = read_teacher(request.teacher).to(device)
@@ -84,6 +87,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
     settings, finished = _earlier(out, asked)
     if finished:
         return finished
+    _check_place(out)
 
     if not settings:
         _say(f"looking for the student within {request.budget.text()}")
@@ -151,6 +155,15 @@ def _earlier(out: Path, asked: Mapping[str, Any]) -> tuple[bool, dict[str, Any] 
             f"{out} holds a compression of another teacher, folder, budget or length: name a new folder, or delete it"
         )
     return bool(found.get("planned")), found.get("record")
+
+
+def _check_place(out: Path) -> None:
+    """Raise ValueError where a folder cannot be made or written into, before long work."""
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, so that {out} cannot be made: name another folder for the student")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there} cannot be written into: name another folder for the student")
 
 
 def _recipe(

@@ -162,6 +162,11 @@ def find_parts(where: Path, layout: Layout = "auto") -> Parts:
         names, test_names = ["trainA", "trainB"], ["testA", "testB"]
     else:
         raise ValueError(f"unknown layout {layout!r}: expected auto, unpaired, side-by-side or paired")
+    missing = [name for name in names if not (where / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{where / missing[0]} does not exist: with the layout {layout}, pictures lie in {' and '.join(names)}"
+        )
     present = [name for name in test_names if (where / name).is_dir()]
     if present and len(present) < len(test_names):
         raise ValueError(f"{where} has {present[0]} and not the other: both testA and testB are needed, or neither")

@@ -124,6 +124,15 @@ def test_a_latency_is_a_budget_like_any_other(config: Any, monkeypatch):
         narrowed(teacher, Budget("ms", 900), 32)
 
 
+def test_the_time_that_nothing_may_exceed_is_the_teachers_own(monkeypatch):
+    """Not that of the inception generator from which a ResNet's student is narrowed, which may be faster."""
+    monkeypatch.setattr(budgets, "latency", lambda config, size: 8.0 if isinstance(config, ResnetConfig) else 7.0)
+    teacher: Any = network(ResnetConfig(8, 3))
+    assert narrowed(teacher, Budget("ms", 7.5), 32).cost == 7
+    with pytest.raises(ValueError, match="the teacher takes about 8 ms"):
+        narrowed(teacher, Budget("ms", 8), 32)
+
+
 def test_a_latency_is_kept_on_this_machine():
     """To a tenth, measured anew."""
     torch.manual_seed(0)
@@ -158,6 +167,15 @@ def judge(here: Path) -> None:
     save_discriminator(network(DiscriminatorConfig(6, 4, 2)), here / "teacher")
 
 
+def discriminator(here: Path) -> None:
+    torch.save({"model.0.weight": torch.zeros(4, 3, 4, 4), "model.0.bias": torch.zeros(4)}, here / "latest_net_D.pth")
+
+
+def checkpoint(here: Path) -> None:
+    state = torch.load(here / "latest_net_G.pth")
+    torch.save({"epoch": 3, "G_A": state}, here / "checkpoint.pth")
+
+
 def alone(here: Path) -> None:
     pictures(here / "one", 1)
 
@@ -180,6 +198,12 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
     "a pickled network": ("latest_net_G.pth photos out --share 0.3", "not a whole pickled network", whole_network),
     "a U-Net": ("latest_net_G.pth photos out --share 0.3", "is part of a U-Net .*supported are", unet),
     "a discriminator": ("teacher photos out --share 0.3", "kind 'patch', expected 'inception' or 'resnet'", judge),
+    "a discriminator of the widely used code": (
+        "latest_net_D.pth photos out --share 0.3", "begins a discriminator .*expected a generator", discriminator
+    ),
+    "a whole checkpoint": (
+        "checkpoint.pth photos out --share 0.3", "'epoch' holds int, .*perhaps what 'G_A' holds", checkpoint
+    ),
     "a generator of labels": ("teacher photos out --share 0.3", "reads label maps: only generators that read", labels),
     "a generator of grey pictures": ("teacher photos out --share 0.3", "turns 1 channels into 1: expected", grey),
     "no such folder": ("latest_net_G.pth none out --share 0.3", "none does not exist: expected a folder", None),
@@ -193,7 +217,11 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
         "03.png cannot be decoded",
         lambda here: (here / "photos" / "03.png").write_bytes((here / "photos" / "03.png").read_bytes()[:200]),
     ),
-    "no pairs": ("latest_net_G.pth photos out --share 0.3 --layout paired", "trainA does not exist", None),
+    "no pairs": (
+        "latest_net_G.pth photos out --share 0.3 --layout paired",
+        "trainA does not exist: with the layout paired, pictures lie in trainA and trainB",
+        None,
+    ),
     "names that do not pair": ("latest_net_G.pth odd out --share 0.3 --layout paired", "have no partner", unmatched),
     "sources have no other direction": (
         "latest_net_G.pth photos out --share 0.3 --direction BtoA", "holds sources alone: --direction BtoA", None
@@ -202,13 +230,26 @@ WRONG: dict[str, tuple[str, str, Callable[[Path], object] | None]] = {
     "two budgets": ("latest_net_G.pth photos out --share 0.3 --ms 2", "got --share 0.3 and --ms 2", None),
     "a share of more than all": ("latest_net_G.pth photos out --share 10", "between 0 and 1, got 10", None),
     "a budget that is no number": ("latest_net_G.pth photos out --share tenth", "invalid float value: 'tenth'", None),
-    "a negative budget": ("latest_net_G.pth photos out --macs -5", "--macs must be above 0, got -5", None),
-    "a budget under the floor": ("latest_net_G.pth photos out --share 1e-6", "1e-06 is too little: .*floor", None),
+    "a negative budget": ("latest_net_G.pth photos out --macs -5", "--macs must be above 0 and finite, got -5", None),
+    "a budget under the floor": (
+        "latest_net_G.pth photos out --share 1e-6", r"1e-06 is too little: a budget of [\d.]{1,5} MACs .*floor", None
+    ),
     "a budget above the teacher": ("latest_net_G.pth photos out --macs 1e15", "leaves nothing to compress", None),
     "an odd size": ("latest_net_G.pth photos out --share 0.3 --size 30", "multiple of 4 and at least 16, got 30", None),
     "no steps": ("latest_net_G.pth photos out --share 0.3 --steps 0", "--steps must be at least 1, got 0", None),
-    "no minutes": ("latest_net_G.pth photos out --share 0.3 --minutes 0", "--minutes must be above 0, got 0", None),
+    "no width": (
+        "latest_net_G.pth photos out --share 0.3 --min-width 0", "--min-width must be at least 1, got 0", None
+    ),
+    "more than the memory": (
+        "latest_net_G.pth photos out --share 0.3 --size 100000000", "the memory of this machine does not suffice", None
+    ),
+    "no minutes": (
+        "latest_net_G.pth photos out --share 0.3 --minutes 0", "--minutes must be above 0 and finite, got 0", None
+    ),
     "an out that is a file": ("latest_net_G.pth photos photos/00.png --share 0.3", "00.png exists and holds no", None),
+    "an out below a file": (
+        "latest_net_G.pth photos photos/00.png/out --share 0.3", "00.png is a file, so that .*another folder", None
+    ),
     "an out with other files": ("latest_net_G.pth photos two --share 0.3", "two exists and holds no compression", None),
     "no arguments": ("", "the following arguments are required: TEACHER, PICTURES, OUT", None),
 }  # fmt: skip
@@ -227,6 +268,14 @@ def test_a_wrong_call_is_a_sentence_and_writes_nothing(what, given, tmp_path, ca
     assert re.search(f"^error: .*{sentence}", told.err, re.M) and "Traceback" not in told.err and not told.out
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
     assert not (here / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_into_is_refused_at_once(given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs.os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(runs, "narrowed", None)
+    words = (given / "latest_net_G.pth", given / "photos", tmp_path / "new" / "out", "--share", "0.3")
+    assert main(["compress", *map(str, words)]) == 1
+    assert f"{tmp_path} cannot be written into: name another folder" in capsys.readouterr().err
 
 
 def test_another_call_into_the_same_folder_is_refused(given, tmp_path, capsys):

@@ -408,7 +408,11 @@ def twice_the_kernel(state):
         (official, twice_the_kernel, "'features.0.dw_ops.2.2.0.weight' is a second branch of kernel size 5"),
         (official, plus("netA.weight", 3), "'netA.weight' .*is foreign"),
         (official, without("running"), "'down_sampling.2.running_mean' is missing.*not supported"),
-        (official, lambda state: {"weights": state, "epoch": 3}, "'weights' holds a dict, expected a tensor"),
+        (
+            official,
+            lambda state: {"weights": state, "epoch": 3},
+            "'weights' holds dict, expected a tensor: pass the state dict itself, perhaps what 'weights' holds",
+        ),
         (official, lambda state: {}, "first key is None"),
         (official_resnet, without("model.1.weight"), "'model.1.weight' is missing"),
         (official_resnet, without("model.11.conv_block.5.bias"), r"'model.11.conv_block.5.bias' is missing.*\(8,\)"),
