@@ -348,9 +348,9 @@ def test_float16_trains_by_a_scaled_loss(family):
     batch = next(batches(family)(0))
     losses, wanted = half.step(batch), full.step(batch)
     torch.testing.assert_close(losses, wanted, rtol=0.02, atol=0.02)
-    for ours, theirs in zip(parameters(half), parameters(full), strict=True):
-        # Adam's first step is as long as `lr` whatever the gradient, so that one near 0 may go the other way.
-        assert ((ours - theirs).abs() < 2e-4).float().mean() > 0.9 or ours.numel() < 20
+    for ours, theirs in zip(gradients(half), gradients(full), strict=True):
+        # The gradients of L1 distances are signs, and rounding turns some; an undivided scale would be a factor of 128.
+        assert (ours - theirs).norm() < 0.2 * theirs.norm()
     assert half.skipped() == full.skipped() == 0 and not full.scaler.is_enabled()
 
     before = copy.deepcopy(half.generator.state_dict())
@@ -360,18 +360,28 @@ def test_float16_trains_by_a_scaled_loss(family):
     assert all(torch.equal(p, before[name]) for name, p in half.generator.named_parameters())
 
 
+def gradients(t: Any) -> list[torch.Tensor]:
+    """Those of a first step's generator and discriminator, as Adam's first moments have them."""
+    return [
+        torch.cat([moments["exp_avg"].flatten() for moments in optimiser.state.values()])
+        for optimiser in (t.opt_g, t.opt_d)
+    ]
+
+
 @pytest.mark.parametrize("precision", ["tf32", "fp32"])
 def test_convolutions_round_their_factors_where_asked_to_alone(precision):
     """On the way back, too; a step leaves PyTorch's switch as it was."""
     t = distiller("pix2pix", replace(DISTILL, precision=precision))
     seen = []
-    for part in (t.generator, t.teacher, t.discriminator):
-        part.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    for network in (t.generator, t.teacher, t.discriminator):
+        for part in network.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                part.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     for network in (t.generator, t.discriminator):
-        next(network.parameters()).register_hook(lambda grad: seen.append(torch.backends.cudnn.allow_tf32))
+        next(network.parameters()).register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
     before = torch.backends.cudnn.allow_tf32
     t.step(next(batches()(0)))
-    assert seen == [precision == "tf32"] * 7  # three networks, the discriminator thrice; two of them back
+    assert len(seen) > 50 and set(seen) == {precision == "tf32"}
     assert torch.backends.cudnn.allow_tf32 == before
 
 
