@@ -37,6 +37,7 @@ from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
 from i2i_lib.train.memory import fake_tensors, peak_memory
 from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.vgg import Vgg19Features
 
 TRAINERS = {
     "pix2pix": (PairedTrainer, PairedDistiller),
@@ -67,8 +68,11 @@ class Estimate:
         return 2 * self.work.macs * self.steps / (1e12 * tflops) / 3600
 
 
-def estimates(preset: str, task: str) -> Iterator[Estimate]:
-    """The estimate of every training of a task. Raises ValueError for an unknown preset or task."""
+def estimates(preset: str, task: str, **changes: Any) -> Iterator[Estimate]:
+    """The estimate of every training of a task, with some parameters of its notebooks changed.
+
+    Raises ValueError for an unknown preset or task.
+    """
     settings = load_preset(preset)
     if task not in FAMILIES:
         raise ValueError(f"unknown task {task!r}: expected one of {', '.join(FAMILIES)}")
@@ -76,7 +80,7 @@ def estimates(preset: str, task: str) -> Iterator[Estimate]:
     def of(chapter: str, variant: str | None = None) -> dict[str, Any]:
         known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
         given = preset_parameters(settings, chapter, task, variant)
-        return {name: default for name, (_, default) in known.items()} | given
+        return {name: default for name, (_, default) in known.items()} | given | changes
 
     arms, generators = variants(settings, task)
     counter = _Counter(family(settings, task), task, of("01-data"))
@@ -127,16 +131,19 @@ class _Counter:
 
     def _count(self, trainer: Any, configs: list[Any], given: dict[str, Any], index: list[str]) -> Work:
         precision = "bf16" if given["precision"] == "auto" else given["precision"]
-        training = TrainConfig(given["steps"], precision=precision, shard=given.get("shard", 0))
+        saving = {name: given[name] for name in ("recompute", "micro_batch")}
+        training = TrainConfig(given["steps"], precision=precision, shard=given.get("shard", 0), **saving)
         n, channels = given["batch_size"], self.labels if self.kind == "gaugan" else 3
-        key = trainer, *configs, training, n, *index
+        seen = self.kind == "gaugan" and given["perceptual"] == "vgg19"
+        key = trainer, *configs, training, n, seen, *index
+
+        def make() -> tuple[Any, Batch]:
+            options = {"perceptual": Vgg19Features.blank()} if seen else {}
+            batch = Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape))
+            return trainer(*map(build, configs), training, *index, **options), batch
+
         if key not in self._known:
-            self._known[key] = count_step(
-                lambda: (
-                    trainer(*map(build, configs), training, *index),
-                    Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape)),
-                )
-            )
+            self._known[key] = count_step(make)
         return self._known[key]
 
 
