@@ -1,0 +1,57 @@
+"""Memory of the published trainings on a GPU that is not at hand: `python benchmarks/bench_memory.py OUT`.
+
+A step of each training of the presets `paper` and `paper-gaugan` is taken on tensors without numbers (see
+`i2i_lib.train.memory`): with all kept that gradients need, and as the preset sets it. OUT, by default
+book/measured/published-memory.txt, is the table; it takes some minutes of a core, on any machine.
+"""
+
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from i2i_book.estimate import estimates
+from i2i_lib.files import root
+
+PUBLISHED = {"paper": ("maps", "horse2zebra", "zebra2horse", "cityscapes"), "paper-gaugan": ("cityscapes",)}
+ALL_KEPT: dict[str, Any] = {"recompute": False, "micro_batch": 0}
+GIB = 2**30
+LIMIT = 40  # GiB: of a common GPU of data centres
+
+
+def rows(preset: str, task: str) -> Iterator[dict[str, Any]]:
+    """A row for each training of a task."""
+    for kept, chosen in zip(estimates(preset, task, **ALL_KEPT), estimates(preset, task), strict=True):
+        yield {
+            "preset": preset,
+            "task": task,
+            "network": chosen.network,
+            "all kept (GiB)": kept.work.peak / GIB,
+            "as set (GiB)": chosen.work.peak / GIB,
+            "more work": chosen.work.macs / kept.work.macs - 1,
+        }
+
+
+def main(out: Path) -> None:
+    lines = []
+    for preset, tasks in PUBLISHED.items():
+        for task in tasks:
+            for row in rows(preset, task):
+                print(row, file=sys.stderr, flush=True)
+                lines.append(row)
+    table = pd.DataFrame(lines)
+    formats: dict[str, Any] = {"more work": "{:.0%}".format}
+    text = table.to_string(index=False, formatters=formats, float_format="{:.1f}".format)
+    most = table["as set (GiB)"].max()
+    out.write_text(
+        f"{date.today()}, torch {torch.__version__}, counted on tensors without numbers, nothing was run\n{text}\n"
+        f"largest as set: {most:.1f} GiB, {'within' if most < LIMIT else 'NOT WITHIN'} {LIMIT} GiB\n"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else root() / "book" / "measured" / "published-memory.txt")
