@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from i2i_book.presets import load_preset, preset_parameters
 from i2i_book.runner.provenance import git_revision, machine
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
-from i2i_lib.data.store import save_task
+from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Family, Task, placeless_tiles
 from i2i_lib.files import root, write_json
@@ -126,7 +126,7 @@ def speed(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
                 with FlopCounterMode(display=False) as counter:
                     trainer.step(next(drawn))
                 work = counter.get_total_flops()
-            warm = _seconds(lambda: [trainer.step(next(drawn)) for _ in range(3)])
+            warm = _seconds(trainer, drawn, 3)
             _forget_peak()
             count, started = 0, time.perf_counter()
             while (spent := time.perf_counter() - started) < scale.seconds:
@@ -152,23 +152,22 @@ def memory(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     generator = replace(cat_teacher(scale.base, scale.blocks, given["norm"]), upsample=given["upsample"])
     judge = DiscriminatorConfig(3, min(given["disc_base"], scale.base), norm=given["norm"])
     n = scale.published_batch
-    for name, saving in (
-        ("micro-batches", {"micro_batch": scale.micro_batch}),
-        ("computed again", {"recompute": True}),
-        ("all kept", {}),
-    ):
+    task = _random_task("cyclegan", 2 * n, scale.image_size)
+    ways: dict[str, dict[str, Any]] = {
+        "micro-batches": {"micro_batch": scale.micro_batch},
+        "computed again": {"recompute": True},
+        "all kept": {},
+    }
+    for name, saving in ways.items():
         line: dict[str, Any] = {"what": name, **saving, "precision": "fp32", "batch_size": n}
         _forget_peak()
         try:
             with TemporaryDirectory() as folder:
-                task = _random_task("cyclegan", 2 * n, scale.image_size)
                 training = TrainConfig(10**6, **saving)
                 trainer, batches, _ = _trainer(Path(folder), task, generator, judge, training, n)
                 drawn = batches(0)
-                first = _seconds(lambda: trainer.step(next(drawn)))
-                line |= {"first_seconds": first, "seconds": _seconds(lambda: trainer.step(next(drawn)))}
+                line |= {"first_seconds": _seconds(trainer, drawn, 1), "seconds": _seconds(trainer, drawn, 1)}
             line |= {"fits": True, "memory_gib": _peak_memory(), "held_gib": _held_memory()}
-            del trainer, drawn
         except torch.OutOfMemoryError:
             line |= {"fits": False}
         yield line
@@ -204,7 +203,7 @@ def teacher(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     folder = out / "teacher-training"
     precision: Precision = "bf16" if CUDA else "fp32"
     trainer, batches, run = fluent_teacher(scale, folder, precision=precision, lr=2e-4, average=0.999)
-    snapshots = Snapshots(out / "teacher", 4000, load_saved(folder), set_up(0))
+    snapshots = Snapshots(out / "teacher", 4000, load_saved_task(folder / "data"), set_up(0))
     step = snapshots.after(trainer.step, trainer, trainer.generator)
     until = time.monotonic() + float(os.environ["I2I_PART_SECONDS"]) - 5
 
@@ -240,12 +239,6 @@ def _trainer(
 ) -> tuple[Any, Any, Any]:
     save_task(task, folder / "data")
     return build(Recipe("data", generator, judge, training, batch_size), folder, task, set_up(0))
-
-
-def load_saved(folder: Path) -> Task:
-    from i2i_lib.data.store import load_saved_task
-
-    return load_saved_task(folder / "data")
 
 
 def _random_task(family: Family, n: int, size: int) -> Task:
@@ -294,9 +287,15 @@ def _reached(scale: Scale, precision: Precision) -> float:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     a = torch.randn(scale.matrix, scale.matrix, device=set_up(0)).to(dtype)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    best = min(_seconds(lambda: a @ a) for _ in range(5))
+    seconds = []
+    for _ in range(5):
+        _wait()
+        started = time.perf_counter()
+        _ = a @ a
+        _wait()
+        seconds.append(time.perf_counter() - started)
     torch.backends.cuda.matmul.allow_tf32 = False
-    return 2 * scale.matrix**3 / best / 1e12
+    return 2 * scale.matrix**3 / min(seconds) / 1e12
 
 
 def _peak(precision: Precision) -> float | None:
@@ -306,10 +305,12 @@ def _peak(precision: Precision) -> float | None:
     return known[{"bf16": 0, "fp16": 0, "tf32": 1, "fp32": 2}[precision]] if known else None
 
 
-def _seconds(work: Any) -> float:
+def _seconds(trainer: Any, batches: Iterator[Any], steps: int) -> float:
+    """Seconds of so many training steps."""
     _wait()
     started = time.perf_counter()
-    work()
+    for _ in range(steps):
+        trainer.step(next(batches))
     _wait()
     return time.perf_counter() - started
 
@@ -440,7 +441,7 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def main() -> int:

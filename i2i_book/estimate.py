@@ -44,6 +44,7 @@ TRAINERS = {
     "cyclegan": (UnpairedTrainer, UnpairedDistiller),
     "gaugan": (SpadeTrainer, SpadeDistiller),
 }
+_Make = Callable[[], tuple[Any, Batch]]  # a trainer and a batch, both without numbers
 LABELS = {"cityscapes": 36, "earth-labels": 12}  # channels of an encoded label map
 
 
@@ -68,8 +69,10 @@ class Estimate:
         return 2 * self.work.macs * self.steps / (1e12 * tflops) / 3600
 
 
-def estimates(preset: str, task: str, **changes: Any) -> Iterator[Estimate]:
-    """The estimate of every training of a task, with some parameters of its notebooks changed.
+def estimates(
+    preset: str, task: str, count: Callable[[_Make], Work] | None = None, **changes: Any
+) -> Iterator[Estimate]:
+    """The estimate of every training of a task, by `count` (see `count_step`), some notebooks' parameters changed.
 
     Raises ValueError for an unknown preset or task.
     """
@@ -83,7 +86,7 @@ def estimates(preset: str, task: str, **changes: Any) -> Iterator[Estimate]:
         return {name: default for name, (_, default) in known.items()} | given | changes
 
     arms, generators = variants(settings, task)
-    counter = _Counter(family(settings, task), task, of("01-data"))
+    counter = _Counter(family(settings, task), task, of("01-data"), count or count_step)
     taught = of("02-search-space")
     for name in generators:
         work = counter.teacher(_generator(counter, taught, name), taught)
@@ -96,7 +99,7 @@ def estimates(preset: str, task: str, **changes: Any) -> Iterator[Estimate]:
         yield Estimate(arm, round(own["longer"] * own["steps"]), work)
 
 
-def count_step(make: Callable[[], tuple[Any, Batch]]) -> Work:
+def count_step(make: _Make) -> Work:
     """The work of a step of the trainer that `make` returns, with a batch for it, both without numbers."""
     with fake_tensors():
         trainer, batch = make()
@@ -108,8 +111,8 @@ def count_step(make: Callable[[], tuple[Any, Batch]]) -> Work:
 class _Counter:
     """Counts steps on the batches of a task; those that take the same only once."""
 
-    def __init__(self, kind: str, task: str, data: dict[str, Any]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, task: str, data: dict[str, Any], count: Callable[[_Make], Work]) -> None:
+        self.kind, self.count = kind, count
         self.labels = LABELS.get(task, 0)
         side = min(data["crop"] or data["image_size"], data["image_size"])
         self.shape = (side, 2 * side if task == "cityscapes" and kind == "gaugan" else side)
@@ -143,7 +146,7 @@ class _Counter:
             return trainer(*map(build, configs), training, *index, **options), batch
 
         if key not in self._known:
-            self._known[key] = count_step(make)
+            self._known[key] = self.count(make)
         return self._known[key]
 
 

@@ -373,12 +373,12 @@ def test_convolutions_round_their_factors_where_asked_to_alone(precision):
     """On the way back, too; a step leaves PyTorch's switch as it was."""
     t = distiller("pix2pix", replace(DISTILL, precision=precision))
     seen = []
-    for network in (t.generator, t.teacher, t.discriminator):
-        for part in network.modules():
+    for each in (t.generator, t.teacher, t.discriminator):
+        for part in each.modules():
             if isinstance(part, torch.nn.Conv2d):
                 part.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    for network in (t.generator, t.discriminator):
-        next(network.parameters()).register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
+    for each in (t.generator, t.discriminator):
+        next(each.parameters()).register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
     before = torch.backends.cudnn.allow_tf32
     t.step(next(batches()(0)))
     assert len(seen) > 50 and set(seen) == {precision == "tf32"}

@@ -88,7 +88,7 @@ def test_updates_that_float16_left_out_are_said(tmp_path, capsys):
 def test_float16_gives_up_when_no_scale_is_small_enough(tmp_path):
     t = trainer("pix2pix", replace(CONFIG, precision="fp16"))
     t.scaler.load_state_dict(t.scaler.state_dict() | {"scale": 2.0**-25})
-    with pytest.raises(ValueError, match="float16 is too narrow for this training: .*use precision='bf16' or 'fp32'"):
+    with pytest.raises(ValueError, match=r"float16 is too narrow for this training: .*use precision='bf16' or 'fp32'"):
         run(tmp_path, t, 4)
 
 
