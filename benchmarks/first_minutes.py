@@ -114,7 +114,8 @@ def speed(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     yield {"what": "product of matrices", "tflops": top}
     work = 0
     for precision, layout, compiled in WAYS:
-        torch.compiler.reset()
+        if compiled and CUDA:
+            torch.compiler.reset()
         with TemporaryDirectory() as folder:
             settings = {"precision": precision, "compiled": compiled and CUDA}  # a CPU would need a compiler
             trainer, batches, _ = fluent_teacher(scale, Path(folder), **settings)
