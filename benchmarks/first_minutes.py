@@ -74,7 +74,7 @@ class Scale:
 
 
 FULL = Scale(64, 9, 256, 32, 6.0, 8192, 32, 8, 40)
-TOY = Scale(4, 3, 32, 2, 0.2, 256, 4, 2, 6)
+TOY = Scale(4, 3, 32, 2, 0.2, 256, 4, 2, 12)
 # Precision, memory layout, compiled; in order of worth, since what a time limit cuts off is the end.
 WAYS: tuple[tuple[Precision, str, bool], ...] = (
     ("bf16", "NHWC", False),
@@ -113,12 +113,12 @@ def speed(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     top = {precision: _reached(scale, precision) for precision in ("bf16", "fp16", "tf32", "fp32")}
     yield {"what": "product of matrices", "tflops": top}
     work = 0
-    for precision, layout, compiled in WAYS:
-        if compiled and CUDA:
+    for precision, layout, compiles in WAYS:
+        compiled = compiles and CUDA  # a CPU would need a compiler
+        if compiled:
             torch.compiler.reset()
         with TemporaryDirectory() as folder:
-            settings = {"precision": precision, "compiled": compiled and CUDA}  # a CPU would need a compiler
-            trainer, batches, _ = fluent_teacher(scale, Path(folder), **settings)
+            trainer, batches, _ = fluent_teacher(scale, Path(folder), precision=precision, compiled=compiled)
             drawn = batches(0)
             if layout == "NCHW":
                 for network in (trainer.generator, trainer.discriminator):
@@ -177,6 +177,7 @@ def memory(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
 def resume(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     """Losses of a killed training that went on, against those of two unbroken ones, which may differ by themselves."""
     for deterministic in (False, True) if CUDA else (False,):  # on a CPU they are so anyway
+        kept = 0
         with TemporaryDirectory() as folder:
             for name in ("unbroken", "again", "killed", "killed"):
                 dies = name == "killed" and not (Path(folder) / name).exists()
@@ -188,12 +189,14 @@ def resume(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
                 process.join()
                 if process.exitcode != (-signal.SIGKILL if dies else 0):
                     raise RuntimeError(f"the training {name!r} ended with {process.exitcode}")
+                if dies:
+                    kept = torch.load(Path(folder) / name / "checkpoint.pt", weights_only=True)["step"]
             logs = [_losses(Path(folder) / name) for name in ("unbroken", "again", "killed")]
         yield {
             "what": "deterministic kernels" if deterministic else "as trained",
             "precision": "bf16" if CUDA else "fp32",
             "steps": scale.steps,
-            "lines": len(logs[0]),
+            "from_step": kept,
             "two_unbroken": compare(logs[0], logs[1]),
             "resumed": compare(logs[0], logs[2]),
         }
@@ -424,7 +427,9 @@ def summary(out: Path) -> str:
     text.append(_table(read_lines(out, "memory"), ("what", "batch_size", "fits", "memory_gib", "held_gib", "seconds")))
     for line in read_lines(out, "resume"):
         own, other = line["resumed"], line["two_unbroken"]
-        text.append(f"Killed and gone on, {line['what']}: {_same(own)}; two unbroken trainings: {_same(other)}.")
+        text.append(
+            f"Killed and gone on from step {line['from_step']}, {line['what']}: {_same(own)}; two unbroken trainings: {_same(other)}."
+        )
     for line in read_lines(out, "teacher"):
         text.append(f"Teacher: {line['steps']:,} steps in {line['seconds']:.0f} s.")
     return "\n\n".join(part for part in text if part) + "\n"

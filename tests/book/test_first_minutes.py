@@ -40,6 +40,7 @@ def results(tmp_path) -> Path:
         "resume": [
             {
                 "what": "as trained",
+                "from_step": 30,
                 "two_unbroken": {"same_bits": False, "largest_difference": 0.002},
                 "resumed": {"same_bits": True, "largest_difference": 0.0},
             }
@@ -58,7 +59,7 @@ def test_the_summary_says_what_was_measured_and_what_was_cut_off(results):
     assert "smoke well (100 s), memory cut off (60 s)" in text
     assert "| bf16 | NHWC | False | 412 | 321 | 0.5 | 0.325 | 20 |" in text
     assert "| all kept | 32 | False | - | - | - |" in text and "micro-ba" not in text
-    assert "as trained: the same bits; two unbroken trainings: losses up to 0.002 apart." in text
+    assert "from step 30, as trained: the same bits; two unbroken trainings: losses up to 0.002 apart." in text
     assert "Teacher" not in text and "rehearsal" not in text
 
 

@@ -24,7 +24,7 @@ def test_micro_batches_take_less_memory_and_passes_computed_again_less_than_all_
         generator, judge = cat_teacher(8, 3, "instance"), DiscriminatorConfig(3, 8, norm="instance")
 
         def make() -> tuple[Any, Batch]:
-            networks = map(build, (generator, generator, judge, judge))
+            networks: Any = map(build, (generator, generator, judge, judge))
             images = torch.zeros(8, 3, 64, 64)
             return UnpairedTrainer(*networks, TrainConfig(4, **saving)), Batch(images, images)
 
