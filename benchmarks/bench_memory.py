@@ -44,20 +44,25 @@ def rows(preset: str, task: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def table(lines: list[dict[str, Any]]) -> str:
+    """The rows as text, and whether all of them fit."""
+    most = max(row["as set (GiB)"] for row in lines)
+    return (
+        f"{date.today()}, torch {torch.__version__}, counted on tensors without numbers, nothing was run\n"
+        f"{pd.DataFrame(lines).to_string(index=False, float_format='{:.1f}'.format)}\n"
+        f"largest as set: {most:.1f} GiB, {'within' if most < LIMIT else 'NOT WITHIN'} {LIMIT} GiB\n"
+    )
+
+
 def main(out: Path) -> None:
+    """Count all, and write the table."""
     lines = []
     for preset, tasks in PUBLISHED.items():
         for task in tasks:
             for row in rows(preset, task):
                 print(row, file=sys.stderr, flush=True)
                 lines.append(row)
-    table = pd.DataFrame(lines)
-    text = table.to_string(index=False, float_format="{:.1f}".format)
-    most = max(row["as set (GiB)"] for row in lines)
-    out.write_text(
-        f"{date.today()}, torch {torch.__version__}, counted on tensors without numbers, nothing was run\n{text}\n"
-        f"largest as set: {most:.1f} GiB, {'within' if most < LIMIT else 'NOT WITHIN'} {LIMIT} GiB\n"
-    )
+    out.write_text(table(lines))
 
 
 if __name__ == "__main__":

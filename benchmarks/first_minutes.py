@@ -427,9 +427,8 @@ def summary(out: Path) -> str:
     text.append(_table(read_lines(out, "memory"), ("what", "batch_size", "fits", "memory_gib", "held_gib", "seconds")))
     for line in read_lines(out, "resume"):
         own, other = line["resumed"], line["two_unbroken"]
-        text.append(
-            f"Killed and gone on from step {line['from_step']}, {line['what']}: {_same(own)}; two unbroken trainings: {_same(other)}."
-        )
+        begun = f"Killed and gone on from step {line['from_step']}, {line['what']}"
+        text.append(f"{begun}: {_same(own)}; two unbroken trainings: {_same(other)}.")
     for line in read_lines(out, "teacher"):
         text.append(f"Teacher: {line['steps']:,} steps in {line['seconds']:.0f} s.")
     return "\n\n".join(part for part in text if part) + "\n"
