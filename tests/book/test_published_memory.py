@@ -41,8 +41,13 @@ def test_a_published_teacher_that_would_not_fit_is_set_to(task):
     assert given["batch_size"] == 32
     assert bool(given.get("micro_batch")) == (given["norm"] == "instance")
     assert given.get("recompute") or given.get("micro_batch")
-    taken = next(estimates("paper", task, memory.step_memory))
-    assert taken.network == "teacher" and 1 < taken.work.peak / 2**30 < memory.LIMIT
+
+
+def test_such_a_teacher_fits():
+    """As the table says, up to other versions of PyTorch; counted for the one that is counted fastest."""
+    taken = next(estimates("paper", "zebra2horse", memory.step_memory))
+    (row,) = (line.split() for line in TABLE.read_text().splitlines() if " zebra2horse  teacher " in line)
+    assert taken.work.peak / 2**30 == pytest.approx(float(row[-1]), rel=0.05) and float(row[-1]) < memory.LIMIT
 
 
 def test_the_table_names_every_published_training_and_the_presets_of_today():
