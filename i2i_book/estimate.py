@@ -37,12 +37,14 @@ from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.gaugan import SpadeDistiller, SpadeTrainer
 from i2i_lib.train.memory import fake_tensors, peak_memory
 from i2i_lib.train.pix2pix import PairedDistiller, PairedTrainer
+from i2i_lib.train.vgg import Vgg19Features
 
 TRAINERS = {
     "pix2pix": (PairedTrainer, PairedDistiller),
     "cyclegan": (UnpairedTrainer, UnpairedDistiller),
     "gaugan": (SpadeTrainer, SpadeDistiller),
 }
+_Make = Callable[[], tuple[Any, Batch]]  # a trainer and a batch, both without numbers
 LABELS = {"cityscapes": 36, "earth-labels": 12}  # channels of an encoded label map
 
 
@@ -67,8 +69,13 @@ class Estimate:
         return 2 * self.work.macs * self.steps / (1e12 * tflops) / 3600
 
 
-def estimates(preset: str, task: str) -> Iterator[Estimate]:
-    """The estimate of every training of a task. Raises ValueError for an unknown preset or task."""
+def estimates(
+    preset: str, task: str, count: Callable[[_Make], Work] | None = None, **changes: Any
+) -> Iterator[Estimate]:
+    """The estimate of every training of a task, by `count` (see `count_step`), some notebooks' parameters changed.
+
+    Raises ValueError for an unknown preset or task.
+    """
     settings = load_preset(preset)
     if task not in FAMILIES:
         raise ValueError(f"unknown task {task!r}: expected one of {', '.join(FAMILIES)}")
@@ -76,10 +83,10 @@ def estimates(preset: str, task: str) -> Iterator[Estimate]:
     def of(chapter: str, variant: str | None = None) -> dict[str, Any]:
         known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
         given = preset_parameters(settings, chapter, task, variant)
-        return {name: default for name, (_, default) in known.items()} | given
+        return {name: default for name, (_, default) in known.items()} | given | changes
 
     arms, generators = variants(settings, task)
-    counter = _Counter(family(settings, task), task, of("01-data"))
+    counter = _Counter(family(settings, task), task, of("01-data"), count or count_step)
     taught = of("02-search-space")
     for name in generators:
         work = counter.teacher(_generator(counter, taught, name), taught)
@@ -92,7 +99,7 @@ def estimates(preset: str, task: str) -> Iterator[Estimate]:
         yield Estimate(arm, round(own["longer"] * own["steps"]), work)
 
 
-def count_step(make: Callable[[], tuple[Any, Batch]]) -> Work:
+def count_step(make: _Make) -> Work:
     """The work of a step of the trainer that `make` returns, with a batch for it, both without numbers."""
     with fake_tensors():
         trainer, batch = make()
@@ -104,8 +111,8 @@ def count_step(make: Callable[[], tuple[Any, Batch]]) -> Work:
 class _Counter:
     """Counts steps on the batches of a task; those that take the same only once."""
 
-    def __init__(self, kind: str, task: str, data: dict[str, Any]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, task: str, data: dict[str, Any], count: Callable[[_Make], Work]) -> None:
+        self.kind, self.count = kind, count
         self.labels = LABELS.get(task, 0)
         side = min(data["crop"] or data["image_size"], data["image_size"])
         self.shape = (side, 2 * side if task == "cityscapes" and kind == "gaugan" else side)
@@ -127,16 +134,19 @@ class _Counter:
 
     def _count(self, trainer: Any, configs: list[Any], given: dict[str, Any], index: list[str]) -> Work:
         precision = "bf16" if given["precision"] == "auto" else given["precision"]
-        training = TrainConfig(given["steps"], precision=precision, shard=given.get("shard", 0))
+        saving = {name: given[name] for name in ("recompute", "micro_batch")}
+        training = TrainConfig(given["steps"], precision=precision, shard=given.get("shard", 0), **saving)
         n, channels = given["batch_size"], self.labels if self.kind == "gaugan" else 3
-        key = trainer, *configs, training, n, *index
+        seen = self.kind == "gaugan" and given["perceptual"] == "vgg19"
+        key = trainer, *configs, training, n, seen, *index
+
+        def make() -> tuple[Any, Batch]:
+            options = {"perceptual": Vgg19Features.blank()} if seen else {}
+            batch = Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape))
+            return trainer(*map(build, configs), training, *index, **options), batch
+
         if key not in self._known:
-            self._known[key] = count_step(
-                lambda: (
-                    trainer(*map(build, configs), training, *index),
-                    Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape)),
-                )
-            )
+            self._known[key] = self.count(make)
         return self._known[key]
 
 

@@ -25,6 +25,9 @@ def fake_gpu() -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
         patch.setattr(Tensor, "backward", _zero_gradients)
+        # Read for a checkpoint, as all of it is.
+        patch.setattr(torch.amp.GradScaler, "get_scale", lambda self: 1024.0)
+        patch.setattr(torch.amp.GradScaler, "_get_growth_tracker", lambda self: 0)
         yield
 
 

@@ -1,5 +1,6 @@
 """Measures of a picture against its target, and the protocol that goes with a number."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_AT_ONCE = 16  # pictures whose similarity is computed together: 0.3 GB of float64 for pictures of 256 x 256
 NOT_FINITE = "the features contain NaN or infinity: look at the images that they come from"
 
 
@@ -58,11 +60,19 @@ def ssim(images: Tensor, target: Tensor) -> Tensor:
 
     Wang et al. 2004: Gaussian window of 11 x 11 and sigma 1.5, K = (0.01, 0.03), only where the window fits whole,
     variances and covariance divided by the whole weight; computed per colour channel and averaged. Other libraries
-    differ: torchmetrics also averages over windows that reach beyond the picture.
+    differ: torchmetrics also averages over windows that reach beyond the picture. Memory is that of a few pictures,
+    however many there are.
     """
-    a, b = _paired(images, target)
-    if min(a.shape[2:]) < 11:
-        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {a.shape[2]} x {a.shape[3]}")
+    _check_paired(images, target)
+    if min(images.shape[2:]) < 11:
+        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {images.shape[2]} x {images.shape[3]}")
+    # Parts of equal size: one picture alone would be summed in another order.
+    parts = max(math.ceil(len(images) / _AT_ONCE), 1)
+    pairs = zip(images.tensor_split(parts), target.tensor_split(parts), strict=True)
+    return torch.cat([_ssim(*_paired(a, b)) for a, b in pairs])
+
+
+def _ssim(a: Tensor, b: Tensor) -> Tensor:
     window = torch.exp(-((torch.arange(11, dtype=a.dtype, device=a.device) - 5) ** 2) / (2 * 1.5**2))
     window = window / window.sum()
     # The window is separable: two products with banded matrices [size - 10, size].
@@ -96,7 +106,11 @@ def feature_distance(features: Sequence[Tensor], target: Sequence[Tensor]) -> Te
     return torch.stack(distances).mean(0)
 
 
-def _paired(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _check_paired(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"need two batches of the same shape [N, C, H, W], got {tuple(a.shape)} and {tuple(b.shape)}")
+
+
+def _paired(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    _check_paired(a, b)
     return quantise(a).double() / 127.5 - 1, quantise(b).double() / 127.5 - 1

@@ -5,7 +5,9 @@ killed at any moment and started again ends as an unbroken one does.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -22,8 +24,9 @@ from i2i_lib.train.parts import InParts
 
 Batches = Callable[[int], Iterator[Batch]]
 Gan = Literal["hinge", "lsgan"]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32", "tf32"]
 Network = TypeVar("Network", bound=nn.Module)
+_LEAST_SCALE = 2.0**-24  # of a float16 loss, which begins at 2^16: as many halvings in a row are no accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class TrainConfig:
     shard: int = 0  # samples that an alignment is taken of, and then the mean over shards; 0 for the whole batch
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
+    # Arithmetic of the networks: see `autocast`, and for "fp16" `descend`. Losses and weights are float32 in all.
     precision: Precision = "fp32"
     compiled: bool = False  # by torch.compile: other bits, and the first step takes minutes; for long trainings
     # Less memory for a third more time (see `parts.InParts`): generators compute again in the backward pass what they
@@ -75,6 +79,8 @@ class GanState:
         self.discriminator: Any = channels_last(discriminator.train())
         self.feature_loss = feature_loss
         self.count = 0
+        device = next(generator.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")  # see `descend`
 
         rate_g, rate_d = self.rates
         learning = [*self.generator.parameters(), *(feature_loss.parameters() if feature_loss else ())]
@@ -95,7 +101,8 @@ class GanState:
 
     def parts(self) -> dict[str, Any]:
         """All that changes in training, by name."""
-        names = ("generator", "discriminator", "opt_g", "opt_d", "average", "feature_loss")
+        names = ["generator", "discriminator", "opt_g", "opt_d", "average", "feature_loss"]
+        names += ["scaler"] if self.scaler.is_enabled() else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,9 +119,19 @@ class GanState:
         return self.count >= self.config.gan_from * self.config.steps
 
     def check(self) -> None:
-        """Raise ValueError if a loss since the last check had no meaning; see `FeatureLoss.check`."""
+        """Raise ValueError if a loss since the last check had no meaning (see `FeatureLoss.check`), or cannot train."""
         if self.feature_loss:
             self.feature_loss.check()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _LEAST_SCALE:
+            raise ValueError(
+                "float16 is too narrow for this training: its gradients are infinite however little the loss is"
+                " multiplied: use precision='bf16' or 'fp32'"
+            )
+
+    def skipped(self) -> int:
+        """The number of updates so far that `descend` left out, of generator and discriminator; a GPU waits for it."""
+        judged = max(self.count - math.ceil(self.config.gan_from * self.config.steps), 0)
+        return self.count + judged - _updates(self.opt_g) - _updates(self.opt_d)
 
     def decay(self) -> None:
         """Set the learning rates of this step: constant, then linear to 0 at the last step (Zhu et al. 2017)."""
@@ -152,9 +169,19 @@ def frozen(network: Network) -> Network:
     return channels_last(network.eval().requires_grad_(False))
 
 
-def autocast(like: Tensor, config: TrainConfig) -> torch.autocast:
-    """The arithmetic of `config.precision` on the device of `like`."""
-    return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+@contextmanager
+def autocast(like: Tensor, config: TrainConfig) -> Iterator[None]:
+    """A block in the arithmetic of `config.precision` on the device of `like`.
+
+    "bf16" and "fp16" are PyTorch's mixed precision: convolutions have half of float32's digits, sums and norms all.
+    "tf32" is "fp32" in which a GPU's convolutions round their factors to 10 bits; on a CPU it is "fp32".
+    """
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    with (
+        _tf32(config.precision == "tf32"),
+        torch.autocast(like.device.type, dtype=half or torch.bfloat16, enabled=half is not None),
+    ):
+        yield
 
 
 def discriminator_loss(gan: Gan | None, real: Tensor, fake: Tensor) -> Tensor:
@@ -175,7 +202,7 @@ def update_discriminator(side: GanState, real: Tensor, fake: Tensor) -> Tensor:
     with autocast(real, side.config):
         real_logits, fake_logits = side.discriminator_ddp(real), side.discriminator_ddp(fake)
     loss = discriminator_loss(side.config.gan, real_logits, fake_logits)
-    descend(loss, side.opt_d)
+    descend(loss, side, side.opt_d)
     side.discriminator.requires_grad_(False)
     return loss.detach()
 
@@ -199,13 +226,40 @@ def total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def descend(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
-    """One step of every optimiser down the gradient of `loss`."""
+def descend(loss: Tensor, side: GanState, *optimisers: torch.optim.Optimizer) -> None:
+    """One step of every optimiser down the gradient of `loss`, in the arithmetic of `side`.
+
+    Small gradients are 0 in float16, so that the scaler of `side` multiplies the loss and divides the gradients. An
+    optimiser whose gradients that makes infinite takes no step, and the next factor is half as large (Micikevicius et
+    al. 2018). Adam is a fused one, which decides that on the GPU: nothing is read.
+    """
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    with _tf32(side.config.precision == "tf32"):
+        side.scaler.scale(loss).backward()
     for optimiser in optimisers:
-        optimiser.step()
+        side.scaler.step(optimiser)
+    side.scaler.update()
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """A block in which a GPU's convolutions may round their factors to 10 bits, or may not.
+
+    Products of matrices are left as they are: few, and in an alignment differences of large sums.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _updates(optimiser: torch.optim.Optimizer) -> int:
+    """The updates that Adam has counted; it leaves out those that a scaler had it skip."""
+    steps = [state["step"] for state in optimiser.state.values()]
+    return int(torch.stack(steps).max()) if steps else 0
 
 
 def detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ class UnpairedTrainer:
                 same_a, same_b = ba.generator_ddp(a).float(), ab.generator_ddp(b).float()
             weight = self.cycle * self.identity
             losses |= {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
-        descend(total(losses), ab.opt_g, ba.opt_g)
+        descend(total(losses), ab, ab.opt_g, ba.opt_g)
 
         # Discriminators: real up, fake down, half of the fakes from earlier steps.
         losses_d = {
@@ -148,7 +148,13 @@ class UnpairedTrainer:
             part.load_state_dict(state[name])
 
     def check(self) -> None:
-        """Nothing: no loss here can be undefined."""
+        """Raise ValueError if a loss cannot train; see `GanState.check`."""
+        self.ab.check()
+        self.ba.check()
+
+    def skipped(self) -> int:
+        """See `GanState.skipped`: of all four networks."""
+        return self.ab.skipped() + self.ba.skipped()
 
     def result(self, batches: Batches, count: int = 50) -> Any:
         """Return the generator from sources to targets in eval mode.
@@ -193,7 +199,7 @@ class UnpairedDistiller(Distiller):
         losses = {"gan": generator_gan_loss(c.gan, logits), "recon": c.recon * F.l1_loss(fake, teacher_image)}
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
         losses |= distilled
-        descend(total(losses), self.opt_g)
+        descend(total(losses), self, self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})
 

@@ -57,7 +57,7 @@ class SpadeTrainer(GanState):
         with autocast(batch.source, self.config):
             fake = self.generator_ddp(batch.source).float()
         losses = self.generator_losses(batch, fake)
-        descend(total(losses), self.opt_g)
+        descend(total(losses), self, self.opt_g)
         loss_d = self.update_discriminator(batch)
         self.after_step()
         return detached({"d": loss_d, **losses})
@@ -100,7 +100,7 @@ class SpadeTrainer(GanState):
             fake_scales = self.discriminator_ddp(torch.cat([source, fake], 1))
         scales = zip(real_scales, fake_scales, strict=True)
         loss = torch.stack([discriminator_loss(c.gan, real[-1], fake[-1]) for real, fake in scales]).mean()
-        descend(loss, self.opt_d)
+        descend(loss, self, self.opt_d)
         return loss
 
 
@@ -134,7 +134,7 @@ class SpadeDistiller(SpadeTrainer):
         losses = self.generator_losses(batch, fake.float())
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
         losses |= distilled
-        descend(total(losses), self.opt_g)
+        descend(total(losses), self, self.opt_g)
         loss_d = self.update_discriminator(batch)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})

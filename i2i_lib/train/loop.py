@@ -29,11 +29,15 @@ CHECKPOINT_EVERY = 5
 
 
 class Trainer(Protocol):
-    """The part of a trainer that `fit` uses: `check` raises ValueError if a loss had no meaning since it last ran."""
+    """The part of a trainer that `fit` uses.
+
+    `check` raises ValueError if a loss had no meaning since it last ran; `skipped` counts updates that were left out.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
     def check(self) -> None: ...
+    def skipped(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ def fit(
             )
         if rank() == 0 and 0 < done < steps:
             print(f"{run.what}: going on from the checkpoint at step {done:,}")
-        return rows + _train(step, batches, run, steps, fingerprint, done, rows[-1]["seconds"] if rows else 0.0)
+        rows += _train(step, batches, run, steps, fingerprint, done, rows[-1]["seconds"] if rows else 0.0)
+        if rank() == 0 and (skipped := run.trainer.skipped()):
+            print(f"{run.what}: {skipped:,} updates were left out, since float16 was too narrow for their gradients")
+        return rows
 
 
 def _train(

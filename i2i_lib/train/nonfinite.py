@@ -71,7 +71,9 @@ def first_bad(
     with register_module_forward_hook(watch):
         for index, batch in zip(steps, batches, strict=False):
             found += [f"the loss {name}" for name in not_finite(step(batch))]
-            for module, name in reversed(names.items()) if not found else ():
+            # With a scaled loss, gradients may be infinite for a step, which is then left out.
+            scaled = getattr(trainer, "config", None) is not None and trainer.config.precision == "fp16"
+            for module, name in reversed(names.items()) if not (found or scaled) else ():
                 gradients = {p: g.grad for p, g in module.named_parameters(recurse=False) if g.grad is not None}
                 found += [f"the gradient of {name}.{parameter}" for parameter in not_finite(gradients)]
             if found:

@@ -28,7 +28,7 @@ class PairedTrainer(GanState):
 
         # Generator: fool the discriminator, and be near the target.
         losses = {"gan": loss_gan, "recon": c.recon * F.l1_loss(fake, target)}
-        descend(total(losses), self.opt_g)
+        descend(total(losses), self, self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses})
 
@@ -57,6 +57,6 @@ class PairedDistiller(Distiller):
             losses["imitate"] = c.recon * c.imitate * F.l1_loss(fake, teacher_image)
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing
         losses |= distilled
-        descend(total(losses), self.opt_g)
+        descend(total(losses), self, self.opt_g)
         self.after_step()
         return detached({"d": loss_d, **losses, **layers})

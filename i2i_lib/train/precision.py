@@ -1,4 +1,4 @@
-"""The arithmetic of a training by measurement: bfloat16 gains on some processors and costs on others."""
+"""The arithmetic that a training has: bfloat16 gains on some processors and costs on others."""
 
 import time
 from dataclasses import replace
@@ -13,16 +13,17 @@ from i2i_lib.config import cat_teacher, check_choice
 from i2i_lib.cpus import processor
 from i2i_lib.files import read_json, write_json
 from i2i_lib.layers import init_weights
-from i2i_lib.train.adversarial import Precision, TrainConfig, autocast, channels_last, descend
+from i2i_lib.train.adversarial import Precision, TrainConfig, autocast, channels_last
 
 _REPEATS = 5
 
 
 def settle(precision: str, recipe: Path, memo: Path, device: torch.device) -> Precision:
-    """Return the precision that a training has: "bf16" or "fp32" as asked for, or for "auto" the faster one.
+    """Return the precision that a training has: the one asked for, or for "auto" the fastest one that trains alike.
 
-    A training whose `recipe` stands already goes on in its own. On a CPU, "auto" times a step in both and keeps the
-    answer for this processor in the file `memo`. A GPU computes in bfloat16 if it can.
+    With "auto", a training whose `recipe` stands already goes on in its own. A GPU computes in bfloat16 where it has
+    the circuits (Ampere and later), else in float16 where it has those (Volta, Turing), else in float32. On a CPU, a
+    step is timed in bfloat16 and float32, and the answer for this processor is kept in the file `memo`.
     """
     if precision != "auto":
         check_choice("precision", precision, get_args(Precision))
@@ -30,7 +31,9 @@ def settle(precision: str, recipe: Path, memo: Path, device: torch.device) -> Pr
     if recipe.exists():
         return read_json(recipe, "delete it, to train from the beginning")["training"]["precision"]
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
     known = read_json(memo, "delete it") if memo.exists() else {}
     if known.get("processor") != processor():
         known = {"processor": processor(), "seconds": {kind: step_seconds(kind) for kind in ("bf16", "fp32")}}
@@ -50,6 +53,8 @@ def step_seconds(precision: Precision) -> float:
         started = time.thread_time()
         with autocast(images, config):
             generated = network(images).float()
-        descend(F.l1_loss(generated, images), optimiser)
+        optimiser.zero_grad()
+        F.l1_loss(generated, images).backward()
+        optimiser.step()
         seconds.append(time.thread_time() - started)
     return min(seconds[1:])

@@ -241,7 +241,7 @@ def launch(path: Path) -> Path:
     generator = trainer.result(batches)  # by all: statistics may be those of every process's batches
     if rank() == 0:
         provenance = {"seconds": rows[-1]["seconds"], "task": task.name, "seed": recipe.seed}
-        provenance |= {"processes": processes, "training": asdict(recipe.training)}
+        provenance |= {"processes": processes, "training": asdict(recipe.training), "skipped": trainer.skipped()}
         save_generator(generator, folder / recipe.result, provenance=provenance)
         sides = {"-discriminator": trainer}
         if task.family == "cyclegan" and not recipe.teacher:

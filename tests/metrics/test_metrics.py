@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from i2i_lib.metrics import pairs
 from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
 from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import Estimate, percentile_interval, resample_blocks
@@ -69,6 +70,18 @@ def test_ssim_equals_its_definition(random):
     assert ssim(a, a).item() == pytest.approx(1)
     with pytest.raises(ValueError, match="at least 11 x 11"):
         ssim(a[..., :10], b[..., :10])
+
+
+@pytest.mark.parametrize("n", [0, 1, 16, 17, 33])
+def test_ssim_in_parts_has_the_bits_of_the_whole(n, random, monkeypatch):
+    a = torch.randint(0, 256, (n, 3, 24, 20), generator=random, dtype=torch.uint8)
+    b = (a.float() * 0.7 + 60 * torch.rand(a.shape, generator=random)).to(torch.uint8)
+    sizes = []
+    monkeypatch.setattr(pairs, "_ssim", lambda x, y, compute=pairs._ssim: sizes.append(len(x)) or compute(x, y))
+    found = ssim(a, b)
+    assert found.shape == (n,) and max(sizes) <= 16 and 1 not in sizes[1:]
+    monkeypatch.setattr(pairs, "_AT_ONCE", 1000)
+    assert torch.equal(found, ssim(a, b))
 
 
 def test_feature_distance_of_known_maps(random):

@@ -34,14 +34,28 @@ def test_the_faster_one_is_measured_once_for_a_processor(timed, tmp_path, monkey
 
 def test_a_training_goes_on_in_what_it_began_with(timed, tmp_path):
     write_json(tmp_path / "config.json", {"training": {"precision": "bf16"}})
-    assert settle("auto", tmp_path / "config.json", tmp_path / "memo.json", CPU) == "bf16"
+    for device in (CPU, torch.device("cuda")):
+        assert settle("auto", tmp_path / "config.json", tmp_path / "memo.json", device) == "bf16"
     assert settle("fp32", tmp_path / "config.json", tmp_path / "memo.json", CPU) == "fp32", "unless it is told"
     assert not timed[1]
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="precision is one of bf16, fp32, got 'fp8'"):
+    with pytest.raises(ValueError, match="precision is one of bf16, fp16, fp32, tf32, got 'fp8'"):
         settle("fp8", tmp_path / "config.json", tmp_path / "memo.json", CPU)
+
+
+@pytest.mark.parametrize(
+    ("card", "capability", "chosen"),
+    [("H200", (9, 0), "bf16"), ("T4", (7, 5), "fp16"), ("V100", (7, 0), "fp16"), ("P100", (6, 0), "fp32")],
+)
+def test_a_gpu_computes_in_what_it_has_circuits_for(card, capability, chosen, tmp_path, monkeypatch):
+    def bf16(including_emulation: bool) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert settle("auto", tmp_path / "config.json", tmp_path / "memo.json", torch.device("cuda")) == chosen
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp32"])

@@ -20,9 +20,16 @@ def on_cpu(state: Any) -> Any:
     return [on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
+CASES = [
+    (family, precision)
+    for family in FAMILIES
+    for precision in get_args(Precision)
+    if precision != "tf32" or family == "pix2pix"  # a switch of the convolutions alone
+]
+
+
 @pytest.mark.parametrize("make", [toys.trainer, toys.distiller])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "precision"), CASES)
 def test_a_step_is_taken_on_the_gpu_alone_and_another_after_a_resume(family, make, precision, monkeypatch):
     monkeypatch.setattr(toys, "init_weights", lambda *args, **options: None)  # there are no numbers to draw
     config = TrainConfig(steps=4, average=0.5, distill=1.0, precision=precision)

@@ -57,7 +57,7 @@ def test_the_adversarial_loss_begins_after_its_share_of_the_steps(make):
     assert not same(t.discriminator.state_dict(), before)
 
 
-@pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp32")])
+@pytest.mark.parametrize(("name", "choices"), [("gan", "hinge, lsgan"), ("precision", "bf16, fp16, fp32, tf32")])
 def test_settings_are_checked(name, choices):
     given: dict[str, Any] = {"steps": 1, name: "wgan"}
     with pytest.raises(ValueError, match=f"{name} is one of {choices}, got 'wgan'"):
@@ -350,6 +350,51 @@ def test_training_finds_the_labels_colours():
     rows = [t.step(coloured(step)) for step in range(25)]
     assert distance() < 0.7 * before
     assert rows[0].keys() == {"d", "gan", "features"}  # plainly without VGG's weights
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float16_trains_by_a_scaled_loss(family):
+    """As float32 does up to its own rounding; gradients too large for it move nothing and lower the scale."""
+    half, full = (distiller(family, replace(DISTILL, lr=1e-3, precision=kind)) for kind in ("fp16", "fp32"))
+    half.scaler.load_state_dict(half.scaler.state_dict() | {"scale": 2.0**7})  # as after some steps
+    batch = next(batches(family)(0))
+    losses, wanted = half.step(batch), full.step(batch)
+    torch.testing.assert_close(losses, wanted, rtol=0.02, atol=0.02)
+    for ours, theirs in zip(gradients(half), gradients(full), strict=True):
+        # The gradients of L1 distances are signs, and rounding turns some; an undivided scale would be a factor of 128.
+        assert (ours - theirs).norm() < 0.2 * theirs.norm()
+    assert half.skipped() == full.skipped() == 0 and not full.scaler.is_enabled()
+
+    before = copy.deepcopy(half.generator.state_dict())
+    half.scaler.load_state_dict(half.scaler.state_dict() | {"scale": 2.0**120})
+    half.step(batch)
+    assert half.skipped() == 2 and half.scaler.get_scale() == 2.0**118, "halved by each network"
+    assert all(torch.equal(p, before[name]) for name, p in half.generator.named_parameters())
+
+
+def gradients(t: Any) -> list[torch.Tensor]:
+    """Those of a first step's generator and discriminator, as Adam's first moments have them."""
+    return [
+        torch.cat([moments["exp_avg"].flatten() for moments in optimiser.state.values()])
+        for optimiser in (t.opt_g, t.opt_d)
+    ]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_convolutions_round_their_factors_where_asked_to_alone(precision):
+    """On the way back, too; a step leaves PyTorch's switch as it was."""
+    t = distiller("pix2pix", replace(DISTILL, precision=precision))
+    seen = []
+    for each in (t.generator, t.teacher, t.discriminator):
+        for part in each.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                part.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    for each in (t.generator, t.discriminator):
+        next(each.parameters()).register_hook(lambda _: seen.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    t.step(next(batches()(0)))
+    assert len(seen) > 50 and set(seen) == {precision == "tf32"}
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 # --- In parts ---------------------------------------------------------------------------------------------------------

@@ -36,11 +36,16 @@ def kept_step(folder: Path) -> int:
     return torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_interrupted_training_ends_in_the_same_bits(family, tmp_path):
-    """With optimisers, running averages, the vectors of spectral norms, and CycleGAN's pool of pictures."""
+@pytest.mark.parametrize(
+    ("family", "precision"), [*((family, "fp32") for family in FAMILIES), ("pix2pix", "fp16"), ("cyclegan", "fp16")]
+)
+def test_an_interrupted_training_ends_in_the_same_bits(family, precision, tmp_path):
+    """With optimisers, running averages, the vectors of spectral norms, CycleGAN's pool, and float16's scaler."""
     options: dict[str, Any] = {"pool": 3} if family == "cyclegan" else {}
-    whole, killed, resumed = (trainer(family, replace(CONFIG, steps=14), **options) for _ in range(3))
+    config = replace(CONFIG, steps=14, precision=precision)
+    whole, killed, resumed = (trainer(family, config, **options) for _ in range(3))
+    for t in (whole, killed, resumed):
+        grow_scales_each_third_step(t)
     rows = run(tmp_path / "whole", whole, 14, family=family)
 
     def dies(batch):
@@ -60,6 +65,31 @@ def test_an_interrupted_training_ends_in_the_same_bits(family, tmp_path):
     for side in (whole.ab, whole.ba) if family == "cyclegan" else (whole,):
         for optimiser in (side.opt_g, side.opt_d):  # the last of seven steps of decay
             assert optimiser.param_groups[0]["lr"] == pytest.approx(optimiser.defaults["lr"] / 7)
+
+
+def grow_scales_each_third_step(t: Any) -> None:
+    """Have the scale of a float16 loss change within a short training; else it grows every 2,000 steps."""
+    for side in (t.ab, t.ba) if hasattr(t, "ab") else (t,):
+        side.scaler.set_growth_interval(3) if side.scaler.is_enabled() else None
+
+
+def test_updates_that_float16_left_out_are_said(tmp_path, capsys):
+    t = trainer("cyclegan", replace(CONFIG, precision="fp16"))
+    for side in (t.ab, t.ba):
+        side.scaler.load_state_dict(side.scaler.state_dict() | {"scale": 2.0**120})
+    run(tmp_path, t, 4, family="cyclegan")
+    assert t.skipped() == 16, "four networks, four steps"
+    assert "toy: 16 updates were left out, since float16 was too narrow for their" in capsys.readouterr().out
+    plain = trainer("cyclegan", CONFIG)
+    run(tmp_path / "fp32", plain, 4, family="cyclegan")
+    assert plain.skipped() == 0 and "left out" not in capsys.readouterr().out
+
+
+def test_float16_gives_up_when_no_scale_is_small_enough(tmp_path):
+    t = trainer("pix2pix", replace(CONFIG, precision="fp16"))
+    t.scaler.load_state_dict(t.scaler.state_dict() | {"scale": 2.0**-25})
+    with pytest.raises(ValueError, match=r"float16 is too narrow for this training: .*use precision='bf16' or 'fp32'"):
+        run(tmp_path, t, 4)
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, capsys):
