@@ -24,9 +24,9 @@ def test_micro_batches_take_less_memory_and_passes_computed_again_less_than_all_
         generator, judge = cat_teacher(8, 3, "instance"), DiscriminatorConfig(3, 8, norm="instance")
 
         def make() -> tuple[Any, Batch]:
-            networks: Any = map(build, (generator, generator, judge, judge))
+            forward, back, first, second = map(build, (generator, generator, judge, judge))
             images = torch.zeros(8, 3, 64, 64)
-            return UnpairedTrainer(*networks, TrainConfig(4, **saving)), Batch(images, images)
+            return UnpairedTrainer(forward, back, first, second, TrainConfig(4, **saving)), Batch(images, images)
 
         return memory.step_memory(make).peak
 
