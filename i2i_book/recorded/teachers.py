@@ -55,7 +55,7 @@ def measure(home: Path) -> None:
     found = [evaluator.evaluate("look-up")]
     for path in sorted(home.glob("*.safetensors")):
         model = path.stem.removeprefix("student-")
-        if model not in ("data", "teacher-discriminator", "original-discriminator"):
+        if model not in ("data", "teacher-discriminator"):
             found.append(evaluator.evaluate(model, path.with_suffix("")))
     rows = [model.result for model in found]
     save_evaluation(home / "eval.json", rows, per_image_values(found), blocks=evaluator.blocks.tolist())

@@ -60,7 +60,7 @@ def test_a_run_packed_in_one_checkout_appears_in_the_book_of_another(tmp_path, m
     fill(book, "gpu")
     assert asked == ["fluent"]
     page = (book / "notebooks" / "01-data.ipynb").read_text()
-    assert "**Recorded** · preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
+    assert ">Recorded <span" in page and "preset gpu" in page and "A Large GPU" in page and "2026-11-20" in page
     assert "a number" in page
     line = next(line for line in (book / "status.md").read_text().splitlines() if "`/notebooks/01-data`" in line)
     assert line.split("|")[3].strip() == "recorded"

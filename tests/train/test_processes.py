@@ -139,9 +139,13 @@ def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(folder):
 
 
 @pytest.mark.parametrize("error", [MemoryError, PermissionError, RuntimeError, FloatingPointError])
-def test_a_launch_that_fails_gives_its_reason_in_a_sentence(error, monkeypatch, capsys):
+def test_a_launch_that_fails_gives_its_reason_in_a_sentence(error, tmp_path, monkeypatch, capsys):
     def fail(path):
         raise error(f"no luck with {path.name}")
 
     monkeypatch.setattr("i2i_lib.train.recipe.launch", fail)
-    assert main(["train", "config.json"]) == 1 and capsys.readouterr().err == "error: no luck with config.json\n"
+    (tmp_path / "config.json").touch()
+    assert (
+        main(["train", str(tmp_path / "config.json")]) == 1
+        and capsys.readouterr().err == "error: no luck with config.json\n"
+    )
