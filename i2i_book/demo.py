@@ -53,6 +53,10 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
     sizes = [side for side in (size, 2 * size, 4 * size) if side <= LARGEST and task.name == "earth"] or [size]
     networks = _networks(home, students)
     about = write_networks(networks, MAIN, task, out, sizes=sizes)
+    labels = {network["name"]: network["label"] for network in about["networks"]}
+    for network in about["networks"]:
+        if network["name"] != MAIN and network["label"] == labels[MAIN]:
+            network["label"] += ", recorded"
     if task.name == "earth":
         about["world"] = _world(task, chosen, out)
         about["names"] = [_position(task, box) for box in _centres(task, chosen)]

@@ -133,7 +133,9 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
         parts.append(f'<circle class="{kind}" cx="{x(macs_of):.1f}" cy="{y(error):.1f}" r="{radius}">{title}</circle>')
         if name in labels:
             left = x(macs_of) > (LEFT + right) / 2
-            place = f'x="{x(macs_of) + (-12 if left else 12):.1f}" y="{y(error) + 5:.1f}"'
+            # Teacher and Original are near each other: one name stands below its point, the other above.
+            across, down = {"teacher": (8, 24), "original": (8, -12)}.get(name, (-12 if left else 12, 5))
+            place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
     said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
     said += [f"colours looked up {look_up:.1f}"] if look_up else []

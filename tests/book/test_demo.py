@@ -62,6 +62,14 @@ def test_the_networks_run_from_the_cheapest_to_the_teacher(home, about):
     assert said and (100 / int(said[1]) if said[1] else int(said[2])) == pytest.approx(100 * student / whole, rel=0.1)
 
 
+def test_a_recorded_student_of_the_same_cost_is_told_apart(home, tmp_path):
+    teacher = load_info(home / "teacher")["sha256"]
+    save_generator(trained(CONFIG, 4), tmp_path / "students" / "twin", provenance={"teacher": teacher})
+    make(home, tmp_path / "demo", tmp_path / "students")
+    labels = {n["name"]: n["label"] for n in json.loads((tmp_path / "demo/demo.json").read_text())["networks"]}
+    assert labels["twin"] == labels["student-gcka"] + ", recorded"
+
+
 def test_the_finished_pictures_are_those_of_the_files(home, about):
     sources = strip(home / "demo/sources.webp")
     assert sources.shape == (16, 16 * EXAMPLES, 3)
