@@ -141,7 +141,7 @@ class _Counter:
         key = trainer, *configs, training, n, seen, *index
 
         def make() -> tuple[Any, Batch]:
-            options = {"perceptual": Vgg19Features.blank()} if seen else {}
+            options = {"perceptual": Vgg19Features(None)} if seen else {}
             batch = Batch(torch.zeros(n, channels, *self.shape), torch.zeros(n, 3, *self.shape))
             return trainer(*map(build, configs), training, *index, **options), batch
 

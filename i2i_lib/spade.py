@@ -3,7 +3,7 @@
 Labels do not enter at the front alone: SPADE, a spatially adaptive norm, reads them at every grid (Park et al. 2019).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -107,34 +107,29 @@ class _LabelGenerator(nn.Module):
         `x` holds label channels as floats [N, label_channels, H, W]; height and width are multiples of 2^upsamplings,
         else ValueError. The maps are the outputs of head_0, G_middle_1 and up_1 (paper, supplement S1).
         """
-        features = []
-        output = x
-        for name, output in self._stages(x):
-            if name in TAPS:
-                features.append(output)
-        return torch.tanh(self.head(F.leaky_relu(output, 0.2))), tuple(features)
+        output, features = self._run(x, tuple(self.blocks)[-1])
+        return torch.tanh(self.head(F.leaky_relu(output, 0.2))), features
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of `forward_features` alone, which spares the stages behind the last."""
-        features = []
-        for name, output in self._stages(x):
-            if name in TAPS:
-                features.append(output)
-            if name == TAPS[-1]:
-                break
-        return tuple(features)
+        return self._run(x, TAPS[-1])[1]
 
-    def _stages(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Run stage by stage: the name of each and its output."""
+    def _run(self, x: Tensor, last: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output of the stage `last`, and the feature maps up to it."""
         check_image_size((x.shape[2], x.shape[3]), self.config)
         labels, grid = x, 2**self.config.upsamplings
         x = self.stem(_shrink(labels, grid))
+        features = []
         for (name, shrink), block in zip(self.config.stages.items(), self.blocks.values(), strict=True):
             if shrink < grid:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             grid = shrink
             x = block(x, _shrink(labels, grid))
-            yield name, x
+            if name in TAPS:
+                features.append(x)
+            if name == last:
+                break
+        return x, tuple(features)
 
     def forward(self, x: Tensor, *, features: bool = False) -> Any:
         """The image, or what `forward_features` returns: wrappers such as DDP only offer `forward`."""

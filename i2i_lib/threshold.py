@@ -78,8 +78,7 @@ def plan_channels(
     if index == len(thresholds):
         raise ValueError(
             f"a budget of {_shown(budget)} {unit} is below the floor of {_shown(costs[index - 1])} that"
-            f" min_width={min_width}"
-            f" leaves at image size {image_size}: raise the budget or lower min_width"
+            f" min_width={min_width} leaves at image size {image_size}: raise the budget or lower min_width"
         )
     widths, spent = widths_at(thresholds[index]), costs[index]
     if fill:

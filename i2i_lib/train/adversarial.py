@@ -130,6 +130,8 @@ class GanState:
 
     def skipped(self) -> int:
         """The number of updates so far that `descend` left out, of generator and discriminator; a GPU waits for it."""
+        if not self.scaler.is_enabled():
+            return 0
         judged = max(self.count - math.ceil(self.config.gan_from * self.config.steps), 0)
         return self.count + judged - _updates(self.opt_g) - _updates(self.opt_d)
 

@@ -63,6 +63,8 @@ def first_bad(
     for name, module in _modules(trainer):
         names.setdefault(module, name)  # a trainer may hold a network by several names
     found: list[str] = []
+    # With a scaled loss, gradients may be infinite for a step, which is then left out.
+    scaled = getattr(getattr(trainer, "config", None), "precision", None) == "fp16"
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         if not found and not_finite(output):
@@ -71,8 +73,6 @@ def first_bad(
     with register_module_forward_hook(watch):
         for index, batch in zip(steps, batches, strict=False):
             found += [f"the loss {name}" for name in not_finite(step(batch))]
-            # With a scaled loss, gradients may be infinite for a step, which is then left out.
-            scaled = getattr(trainer, "config", None) is not None and trainer.config.precision == "fp16"
             for module, name in reversed(names.items()) if not (found or scaled) else ():
                 gradients = {p: g.grad for p, g in module.named_parameters(recurse=False) if g.grad is not None}
                 found += [f"the gradient of {name}.{parameter}" for parameter in not_finite(gradients)]

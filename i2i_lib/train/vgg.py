@@ -18,25 +18,17 @@ class Vgg19Features(nn.Module):
 
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # as in pix2pixHD (Wang et al. 2018), from shallow to deep
 
-    def __init__(self, path: Path) -> None:
-        layers = _layers()
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            found = {name.removeprefix("features."): w for name, w in state.items() if name.startswith("features.")}
-            layers.load_state_dict({name: found[name] for name in layers.state_dict()}, assign=True)
-        except (AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(f"{path} is not a state dict of torchvision's vgg19: {error}") from error
-        self._set(layers)
+    def __init__(self, path: Path | None) -> None:
+        """`path` holds the weights; with None they mean nothing, which is enough to count what the network takes."""
+        from torchvision.models import vgg19  # imported here: it takes seconds
 
-    @classmethod
-    def blank(cls) -> "Vgg19Features":
-        """The network with weights that mean nothing, to count what it takes."""
-        blank = cls.__new__(cls)
-        blank._set(_layers().to_empty(device="cpu"))
-        return blank
-
-    def _set(self, layers: nn.Sequential) -> None:
         super().__init__()
+        with torch.device("meta"):  # nothing is allocated or drawn for weights that are read
+            layers = nn.Sequential(*list(vgg19(weights=None).features.children())[:30])
+        if path is None:
+            layers.to_empty(device="cpu")
+        else:
+            _load(layers, path)
         self.slices = nn.ModuleList(layers[a:b] for a, b in ((0, 2), (2, 7), (7, 12), (12, 21), (21, 30)))
         self.eval().requires_grad_(False)
 
@@ -58,9 +50,10 @@ class Vgg19Features(nn.Module):
         return sum_of_l1(self(fake), target_features, self.weights)
 
 
-def _layers() -> nn.Sequential:
-    """VGG-19's layers up to relu5_1; nothing is allocated or drawn for weights that are read."""
-    from torchvision.models import vgg19  # imported here: it takes seconds
-
-    with torch.device("meta"):
-        return nn.Sequential(*list(vgg19(weights=None).features.children())[:30])
+def _load(layers: nn.Sequential, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name.removeprefix("features."): w for name, w in state.items() if name.startswith("features.")}
+        layers.load_state_dict({name: found[name] for name in layers.state_dict()}, assign=True)
+    except (AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{path} is not a state dict of torchvision's vgg19: {error}") from error
