@@ -24,7 +24,7 @@ def tapped(source: Tensor, networks: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("teacher", *LABELS):
         if name in networks:
             with torch.no_grad():
-                maps[name] = [layer.float() for layer in networks[name].forward_features(source)[1]]
+                maps[name] = [layer.float() for layer in networks[name].features(source)]
     teacher = maps["teacher"]
     layers = ["stem", *(f"block {number}" for number in networks["teacher"].config.taps)]
     found: dict[str, Any] = {"grid": list(teacher[0].shape[2:]), "layers": layers, "networks": {}}

@@ -28,18 +28,14 @@ FOOT = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span
 def main() -> int:
     """Print `_build/html` into `_build/book.pdf`; returns the exit status."""
     made = root() / "_build" / "book.pdf"
-    pages = chains(root() / "book" / "notebooks" / "_toc.yml")[0] if _built(root()) else []
+    if not (root() / "_build" / "html" / "index.html").is_file():
+        raise FileNotFoundError("no book has been built yet: `make book` makes it")
+    pages = chains(root() / "book" / "notebooks" / "_toc.yml")[0]
     title = yaml.safe_load((root() / "_config.yml").read_text())["title"]
     version = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["version"]
     print_book(root() / "_build" / "html", pages, title, f"Version {version}", made)
     print(f"the book: {shorten_path(made)}")
     return 0
-
-
-def _built(top: Path) -> bool:
-    if not (top / "_build" / "html" / "index.html").is_file():
-        raise FileNotFoundError("no book has been built yet: `make book` makes it")
-    return True
 
 
 def print_book(html: Path, pages: list[str], title: str, version: str, made: Path) -> None:
