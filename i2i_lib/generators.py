@@ -130,18 +130,22 @@ class _Generator(nn.Module):
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of `forward_features` alone, which spares the way back up."""
         check_image_size((x.shape[2], x.shape[3]), self.config)
-        x = self.stem(x)
-        features = [x]
-        for i, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            if i in self.config.taps:
-                features.append(x)
-        return tuple(features)
+        return tapped(self.stem(x), self.blocks, self.config.taps)
 
     def forward(self, x: Tensor, *, features: bool = False) -> Any:
         """The image, or what `forward_features` returns: wrappers such as DDP only offer `forward`."""
         image, maps = self.forward_features(x)
         return (image, maps) if features else image
+
+
+def tapped(x: Tensor, blocks: Iterable[nn.Module], taps: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The map `x`, and those behind the blocks `taps` (1 is the first) on its way through all."""
+    maps = [x]
+    for i, block in enumerate(blocks, start=1):
+        x = block(x)
+        if i in taps:
+            maps.append(x)
+    return tuple(maps)
 
 
 class InceptionGenerator(_Generator):
@@ -165,7 +169,7 @@ class ResnetGenerator(_Generator):
         super().__init__(config, blocks)
 
 
-class _ResizeConv(ReflectConv):
+class ResizeConv(ReflectConv):
     """Twice the grid by repeating pixels, then a convolution."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -181,5 +185,5 @@ def _upsample(inputs: int, outputs: int, norm: Norm, upsample: Upsample) -> nn.S
     if upsample == "transpose":
         layer = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)
     else:
-        layer = _ResizeConv(inputs, outputs, 3, bias=bias)
+        layer = ResizeConv(inputs, outputs, 3, bias=bias)
     return with_norm_relu(layer, outputs, norm)

@@ -37,18 +37,19 @@ class ReflectConv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, bias=bias, groups=groups)
-        self.border = (kernel // 2,) * 4
+        self.border = kernel // 2
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(_pad(input, self.border) if any(self.border) else input)
+        return super().forward(pad(input, self.border) if self.border else input)
 
 
-def _pad(x: Tensor, border: tuple[int, ...]) -> Tensor:
+def pad(x: Tensor, border: int, mode: str = "reflect") -> Tensor:
+    """The map with a border on every side, as `torch.nn.functional.pad` fills it, in the type that the map has."""
     if torch.is_autocast_enabled(x.device.type):
         # Left to itself, autocast pads in float32 on a CPU and converts every feature map there and back.
         with torch.autocast(x.device.type, enabled=False):
-            return F.pad(x, border, mode="reflect")
-    return F.pad(x, border, mode="reflect")
+            return F.pad(x, (border,) * 4, mode=mode)
+    return F.pad(x, (border,) * 4, mode=mode)
 
 
 def sequence(**parts: nn.Module) -> nn.Sequential:

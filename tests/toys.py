@@ -1,5 +1,6 @@
 """Tiny networks, pictures, batches and trainers of every family, shared by the tests."""
 
+import random
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -9,7 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from i2i_lib.checkpoint import build
-from i2i_lib.config import DiscriminatorConfig, MultiscaleDiscriminatorConfig, cat_spade_teacher, cat_teacher
+from i2i_lib.config import (
+    BlockWidths,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    MultiscaleDiscriminatorConfig,
+    Norm,
+    Upsample,
+    cat_spade_teacher,
+    cat_teacher,
+)
 from i2i_lib.data.batches import paired_batches, unpaired_batches
 from i2i_lib.data.tiles import Family, Task, Tiles
 from i2i_lib.layers import init_weights
@@ -50,6 +60,21 @@ def label_map(labels: int, height: int, width: int, n: int = 1) -> torch.Tensor:
     """Random labels, one-hot [n, labels, height, width]."""
     drawn = torch.randint(labels, (n, height, width), generator=torch.Generator().manual_seed(2))
     return F.one_hot(drawn, labels).movedim(-1, 1).float()
+
+
+def any_config(seed: int) -> GeneratorConfig:
+    """Any widths, branches and blocks missing, any kernel sizes in any order."""
+    draw = random.Random(seed)
+    kernels = draw.choice([(1, 3, 5), (3, 5), (5, 1, 3), (1, 3, 5, 7)])
+
+    def branches() -> tuple[int, ...]:
+        return tuple(draw.choice([0, 0, 1, 3, 10, 20]) for _ in kernels)
+
+    blocks = [BlockWidths(branches(), branches()) for _ in range(3)]
+    blocks[draw.randrange(3)] = BlockWidths((0,) * len(kernels), (0,) * len(kernels))
+    norm: Norm = "instance" if seed % 2 else "batch"
+    upsample: Upsample = "resize" if seed // 2 % 2 else "transpose"
+    return GeneratorConfig((draw.randint(1, 9), 5, draw.randint(3, 20)), tuple(blocks), (7, 4), norm, upsample, kernels)
 
 
 def trained(config: Any, seed: int = 0) -> Any:

@@ -3,7 +3,7 @@
 What is merged: convolutions that read the same map, the depthwise ones of a block, the 1 x 1 ones that close its
 branches, and the reflected borders they share. Tracked norms fold into the convolution before; instance norms cannot,
 since they measure every picture, but they make that convolution's bias vanish. The way back up needs no resized map,
-and the last convolution paints 2 x 2 pixels at once, because 3 output channels leave most of a vector unit idle.
+and the last convolution paints 2 x 2 pixels at once (see `kernels`).
 A ResNet has no branches to merge; the rest is done to it too, so that what is compared with it is not its layout.
 """
 
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2i_lib.config import GeneratorConfig, ResnetConfig, check_image_size
-from i2i_lib.generators import InceptionBlock, InceptionGenerator, ResnetBlock, ResnetGenerator
+from i2i_lib.generators import InceptionBlock, InceptionGenerator, ResnetBlock, ResnetGenerator, tapped
+from i2i_lib.kernels import doubling, four_at_once, side_by_side
+from i2i_lib.layers import pad
 
 LANES = 16  # float32 values in a vector register, by which CPU convolutions round their output channels up
 
 
 class FusedGenerator(nn.Module):
-    """A fused generator: images [N, in_channels, H, W] in [-1, 1] to images, without features.
+    """A fused generator: images [N, in_channels, H, W] in [-1, 1] to images.
 
     Its tensors are not those of the generator; its `config` is, so that MACs can still be counted.
     """
@@ -38,14 +40,24 @@ class FusedGenerator(nn.Module):
         for block in generator.blocks:
             if isinstance(block, ResnetBlock):
                 self.blocks.append(_ResnetBlock(block))
-            elif isinstance(block, InceptionBlock) and block.norm is not None:  # without branches it is the identity
-                self.blocks.append(_Block(block))
+            elif isinstance(block, InceptionBlock):
+                self.blocks.append(nn.Identity() if block.norm is None else _Block(block))
         self.up = nn.Sequential(*(_upsample(layer) for layer in generator.up))
-        self.head = _Layer(_four_at_once(generator.head), border=3, stride=2, relu=False)
+        head = generator.head
+        self.head = _Layer(_Weights(*four_at_once(head.weight, head.bias)), border=3, stride=2, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_features(x)[0]
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As the generator's: the images, and its feature maps for distillation."""
+        features = self.features(x)
+        return torch.tanh(F.pixel_shuffle(self.head(self.up(features[-1])), 2)), features
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of `forward_features` alone."""
         check_image_size((x.shape[2], x.shape[3]), self.config)
-        return torch.tanh(F.pixel_shuffle(self.head(self.up(self.blocks(self.stem(x)))), 2))
+        return tapped(self.stem(x), self.blocks, self.config.taps)
 
 
 def can_fuse(generator: nn.Module) -> bool:
@@ -92,13 +104,11 @@ def _read(conv: Any, norm: Any) -> _Weights:
 
 
 def _merge(parts: Sequence[_Weights]) -> _Weights:
-    """One convolution with the outputs of all, its kernel the largest; the smaller ones get a border of zeros."""
-    kernel = max(part.weight.shape[-1] for part in parts)
-    weight = torch.cat([F.pad(p.weight, ((kernel - p.weight.shape[-1]) // 2,) * 4) for p in parts])
+    """One convolution with the outputs of all."""
     biases = [p.bias for p in parts if p.bias is not None]
     norms = [p.norm for p in parts if p.norm is not None]
     norm = (torch.cat([n[0] for n in norms]), torch.cat([n[1] for n in norms])) if norms else None
-    return _Weights(weight, torch.cat(biases) if biases else None, norm)
+    return _Weights(side_by_side([part.weight for part in parts]), torch.cat(biases) if biases else None, norm)
 
 
 def _instance_norm(scale: Tensor, shift: Tensor) -> nn.Module:
@@ -126,7 +136,7 @@ class _Layer(nn.Module):
         super().__init__()
         weight, bias, norm = weights
         outputs, inputs, kernel, _ = weight.shape
-        self.border, self.mode, self.relu = (border,) * 4, mode, relu
+        self.border, self.mode, self.relu = border, mode, relu
         options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups, "bias": bias is not None}
         if transposed:
             # With an even kernel the grid exactly doubles; an odd one falls short by a row and a column.
@@ -140,9 +150,7 @@ class _Layer(nn.Module):
         self.norm = _instance_norm(*norm) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if any(self.border):
-            x = F.pad(x, self.border, mode=self.mode)
-        x = self.conv(x)
+        x = self.conv(pad(x, self.border, self.mode) if self.border else x)
         if self.norm is not None:
             x = self.norm(x)
         return x.relu_() if self.relu else x
@@ -170,7 +178,7 @@ class _Block(nn.Module):
             first.append(_read(wide[kernel].expand.conv, wide[kernel].expand.norm))
         runs = _runs(first)
         border = max([1, *kernels]) // 2  # that all share
-        self.border = (border,) * 4
+        self.border = border
         self.expand = nn.ModuleList(_Layer(_merge(run)) for run in runs)
         self.widths = [[len(part.weight) for part in run] for run in runs]
         self.cuts = [border - run[-1].weight.shape[-1] // 2 for run in runs]  # what a run of smaller kernels leaves off
@@ -204,10 +212,10 @@ class _Block(nn.Module):
             self.project.append(_Layer(once, border=part.weight.shape[-1] // 2, relu=False))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, width, H, W] -> the same
-        padded = F.pad(x, self.border, mode="reflect") if any(self.border) else x
+        padded = pad(x, self.border) if self.border else x
         hidden: list[Tensor] = []
         for layer, widths, cut in zip(self.expand, self.widths, self.cuts, strict=True):
-            if cut == self.border[0]:
+            if cut == self.border:
                 seen = x
             elif cut:
                 seen = padded[:, :, cut:-cut, cut:-cut]
@@ -262,26 +270,9 @@ def _runs(parts: list[_Weights]) -> list[list[_Weights]]:
 
 
 def _upsample(layer: Any) -> _Layer:
-    """Twice the grid. Repeating pixels and then convolving 3 x 3 is a transposed convolution of 4 x 4.
-
-    Every new pixel sees 2 x 2 old ones, so that convolution needs 16 / 36 of the products; the reflected border of
-    the large map is the replicated one of the small.
-    """
+    """Twice the grid, by a transposed convolution in any case."""
     weights = _read(layer.conv, layer.norm)
     if isinstance(layer.conv, nn.ConvTranspose2d):
         return _Layer(weights, stride=2, padding=1, transposed=True)
-    spread = weights.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return _Layer(
-        weights._replace(weight=spread @ weights.weight @ spread.mT),
-        border=1,
-        mode="replicate",
-        stride=2,
-        padding=3,
-        transposed=True,
-    )
-
-
-def _four_at_once(head: nn.Conv2d) -> _Weights:
-    """7 x 7 at every pixel as 8 x 8 at every second, with the outputs of 2 x 2 pixels side by side."""
-    weight = torch.stack([F.pad(head.weight, (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1)], 1)
-    return _Weights(weight.flatten(0, 1), None if head.bias is None else head.bias.repeat_interleave(4))
+    weights = weights._replace(weight=doubling(weights.weight).transpose(0, 1))
+    return _Layer(weights, border=1, mode="replicate", stride=2, padding=3, transposed=True)

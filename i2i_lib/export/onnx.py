@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2i_lib.artifacts import artifact_file
 from i2i_lib.checkpoint import load_generator, load_info
@@ -205,9 +205,9 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, made, name=name, **attributes))
         return made if outputs > 1 else made[0]
 
-    def pad(self, x: str, border: tuple[int, ...], mode: str) -> str:
-        ends = [0, 0, border[0], border[0]]
-        return self.add("Pad", x, self.constant(ends + ends), mode=mode) if any(border) else x
+    def pad(self, x: str, border: int, mode: str) -> str:
+        ends = [0, 0, border, border]
+        return self.add("Pad", x, self.constant(ends + ends), mode=mode) if border else x
 
     def split(self, x: str, widths: list[int]) -> list[str]:
         return self.add("Split", x, self.constant(widths), outputs=len(widths), axis=1) if len(widths) > 1 else [x]
@@ -254,7 +254,9 @@ class _Graph:
         return self.add("Relu", x) if layer.relu else x
 
     def block(self, block: Any, x: str, name: str) -> str:
-        """As `forward` of a fused block, inception or ResNet."""
+        """As `forward` of a fused block, inception or ResNet, or one that has lost all branches."""
+        if isinstance(block, nn.Identity):
+            return x
         if hasattr(block, "body"):
             body = x
             for i, layer in enumerate(block.body):
@@ -262,7 +264,7 @@ class _Graph:
             return self.add("Add", body, x)
         padded, hidden = self.pad(x, block.border, "reflect"), []
         for i, (layer, widths, cut) in enumerate(zip(block.expand, block.widths, block.cuts, strict=True)):
-            if cut == block.border[0]:
+            if cut == block.border:
                 seen = x
             elif cut:
                 ends = [self.constant(values) for values in ([cut, cut], [-cut, -cut], [2, 3])]

@@ -1,33 +1,16 @@
 """A fused network computes what the generator does, in fewer kernels."""
 
 import copy
-import random
 from collections import Counter
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import network, same, trained
+from toys import any_config, network, same, trained
 
-from i2i_lib.config import BlockWidths, GeneratorConfig, Norm, ResnetConfig, Upsample, cat_spade_teacher, cat_teacher
+from i2i_lib.config import ResnetConfig, cat_spade_teacher, cat_teacher
 from i2i_lib.export.fuse import fuse
 from i2i_lib.generators import InceptionGenerator
-
-
-def any_config(seed: int) -> GeneratorConfig:
-    """Any widths, branches and blocks missing, any kernel sizes in any order."""
-    draw = random.Random(seed)
-    kernels = draw.choice([(1, 3, 5), (3, 5), (5, 1, 3), (1, 3, 5, 7)])
-
-    def branches() -> tuple[int, ...]:
-        return tuple(draw.choice([0, 0, 1, 3, 10, 20]) for _ in kernels)
-
-    blocks = [BlockWidths(branches(), branches()) for _ in range(3)]
-    blocks[draw.randrange(3)] = BlockWidths((0,) * len(kernels), (0,) * len(kernels))
-    norm: Norm = "instance" if seed % 2 else "batch"
-    upsample: Upsample = "resize" if seed // 2 % 2 else "transpose"
-    return GeneratorConfig((draw.randint(1, 9), 5, draw.randint(3, 20)), tuple(blocks), (7, 4), norm, upsample, kernels)
-
 
 RESNETS = [
     ResnetConfig(5, 3, "batch", upsample="resize"),
@@ -48,6 +31,7 @@ def test_it_computes_the_same(seed):
         torch.testing.assert_close(fused(images), net(images), rtol=0, atol=1e-11)
         memory = images.to(memory_format=torch.channels_last)
         torch.testing.assert_close(fused.to(memory_format=torch.channels_last)(memory), net(images), rtol=0, atol=1e-11)
+        torch.testing.assert_close(fused.features(images), net.features(images), rtol=0, atol=1e-11)
     assert fused.config == net.config and not fused.training
     assert same(net, before)
 

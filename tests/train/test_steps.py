@@ -214,7 +214,7 @@ def test_the_losses_of_cyclegan_by_hand():
     torch.stack(list(of_generators.values())).sum().backward()
     for side, by_hand in ((t.ab, ab), (t.ba, ba)):
         for ours, theirs in zip(side.generator.parameters(), by_hand.parameters(), strict=True):
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_discriminators_are_shown_the_pool():
