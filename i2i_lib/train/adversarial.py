@@ -42,6 +42,7 @@ class TrainConfig:
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
     shard: int = 0  # samples that an alignment is taken of, and then the mean over shards; 0 for the whole batch
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
+    labelled: float = 1.0  # of a student with pairs: share of them whose target it learns (see `PairedDistiller`)
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     # Arithmetic of the networks: see `autocast`, and for "fp16" `descend`. Losses and weights are float32 in all.
     precision: Precision = "fp32"
@@ -55,6 +56,8 @@ class TrainConfig:
         if self.gan is not None:
             check_choice("gan", self.gan, get_args(Gan))
         check_choice("precision", self.precision, get_args(Precision))
+        if not 0 < self.labelled <= 1:
+            raise ValueError(f"labelled is a share of the training pairs, above 0 and at most 1, got {self.labelled}")
         for name in ("shard", "micro_batch"):
             if (samples := getattr(self, name)) < 0:
                 raise ValueError(f"{name} is a number of samples, or 0 for the whole batch, got {samples}")

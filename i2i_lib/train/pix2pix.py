@@ -37,6 +37,12 @@ class PairedDistiller(Distiller):
     """A student of the targets, the conditional discriminator and the teacher's features: see `FeatureLoss`.
 
     With `config.imitate` it also learns the teacher's pictures, as in distillation at several depths (Ren et al. 2021).
+
+    With `config.labelled` below 1, batches are those of `partly_labelled_batches`: the L1 distance to the target and
+    the adversarial loss are of the half whose targets are known, the teacher's features and pictures of the whole.
+    Beside a student that learns no features from its teacher ("none"), this tells what they add where few targets are
+    known: both draw the same pictures in the same order, and their batch norms see all of them. Teacher and inherited
+    discriminator are given, and have learned from all targets.
     """
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -48,11 +54,13 @@ class PairedDistiller(Distiller):
             teacher_image, teacher_features = teacher_outputs(self.teacher, source, **needed)
             fake, features = self.generator_ddp(source, features=True)
         fake = fake.float()
-        loss_d, loss_gan = adversarial_losses(self, source, target, fake)
+        known = len(target)  # of the first pictures, which are all unless `labelled` is below 1
+        told = fake if known == len(fake) else fake[:known]
+        loss_d, loss_gan = adversarial_losses(self, source[:known], target, told)
 
         # Student: fool the discriminator, be near the target, and see as the teacher does.
         losses = {"gan": loss_gan}
-        losses["recon"] = c.recon * (1 - c.imitate) * F.l1_loss(fake, target)
+        losses["recon"] = c.recon * (1 - c.imitate) * F.l1_loss(told, target)
         if c.imitate:
             losses["imitate"] = c.recon * c.imitate * F.l1_loss(fake, teacher_image)
         distilled, layers = self.feature_loss(features, teacher_features)  # alignment, MSE or nothing

@@ -14,7 +14,7 @@ from torchvision.models import vgg
 from toys import DISCRIMINATORS, FAMILIES, LABELS, batches, distiller, network, same, train, trainer
 
 from i2i_lib.data.tiles import Batch
-from i2i_lib.losses import kernel_alignment
+from i2i_lib.losses import hinge_d, kernel_alignment
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.distill import ALIGNMENTS, teacher_outputs
@@ -90,6 +90,26 @@ def test_distillation_moves_the_student_and_nothing_else(family, kind):
     if kind == "mse" and family == "gaugan":  # head_0, G_middle_1, up_1
         adaptors = [(a.in_channels, a.out_channels) for a in t.feature_loss.adaptors]
         assert adaptors == [(32, 64), (32, 64), (8, 16)]
+
+
+@pytest.mark.parametrize("imitate", [0.0, 0.25])
+def test_the_losses_of_a_student_of_few_labels_by_hand(imitate):
+    """L1 and adversarial loss of the pictures whose target is known, all else of all."""
+    t = distiller("pix2pix", TrainConfig(20, recon=10.0, imitate=imitate, distill=3.0))
+    whole = next(batches()(0))
+    with torch.no_grad():
+        fake, features = copy.deepcopy(t.generator).forward_features(whole.source)
+        image, teacher_features = t.teacher.forward_features(whole.source)
+        judge = copy.deepcopy(t.discriminator)
+        pairs = [torch.cat([whole.source[:3], pictures], 1) for pictures in (whole.target[:3], fake[:3])]
+        d = hinge_d(*map(judge, pairs))
+    losses = t.step(Batch(whole.source, whole.target[:3]))
+    aligned = [kernel_alignment(x, y) for x, y in zip(features, teacher_features, strict=True)]
+    wanted = {"d": d, "recon": 10 * (1 - imitate) * F.l1_loss(fake[:3], whole.target[:3])}
+    wanted |= {"imitate": 10 * imitate * F.l1_loss(fake, image)} if imitate else {}
+    wanted |= {"distill": 3 * sum(1 - value for value in aligned)}
+    for name, value in wanted.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gcka", "none"])
