@@ -24,12 +24,15 @@ FAMILIES = {
     "cityscapes": "pix2pix",
     "folder": "pix2pix",
 }
+# What chapter 2 can train: its parameter `generator`, and the name of the model. "teacher-longer" trains for as many
+# steps as teacher and student together: a student that is better than its teacher may only have trained for longer.
+GENERATORS = {"inception": "teacher", "resnet": "original", "longer": "teacher-longer"}
 MAIN_TASK = "fluent"  # which fills the main pages of the book
 EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those of pictures in pairs (the user's own may be).
 PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")
 # What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.
-NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float)}
+NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float), "students_per_teacher": int}
 LISTS = ("arms", "ablations", "generators", "recorded")
 PRESET_ENTRIES = (*NUMBERS, *LISTS, "notebooks")
 

@@ -20,6 +20,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
+from i2i_book.presets import GENERATORS
 from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
@@ -57,10 +58,9 @@ class Number:
         """The notebooks behind the data and the weights, in order."""
         if self.model in YARDSTICKS:
             return ["01-data"]
-        if self.model == "teacher":
-            return ["01-data", "02-search-space"]
-        if self.model == "original":
-            return ["01-data", "02-search-space-resnet"]
+        if self.model in GENERATORS.values():
+            generator = next(name for name, model in GENERATORS.items() if model == self.model)
+            return ["01-data", "02-search-space" if generator == "inception" else f"02-search-space-{generator}"]
         return ["01-data", "02-search-space", "03-pruning", f"04-distillation-{self.model}"]
 
     @property
@@ -68,7 +68,7 @@ class Number:
         """The artifact that holds the model."""
         if self.model in YARDSTICKS:
             return None
-        return self.model if self.model in ("teacher", "original") else f"student-{self.model}"
+        return self.model if self.model in GENERATORS.values() else f"student-{self.model}"
 
 
 def find(preset: str, name: str) -> Number:
