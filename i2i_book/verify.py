@@ -139,7 +139,9 @@ def evaluate_again(number: Number, home: Path) -> float:
     _note_changes(made, number.task)
     device = set_up(made["threads"])
     steps = made["parameters"].get("segmenter_steps", 600)
-    evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, segmenter_steps=steps, device=device)
+    part = made["parameters"].get("part", "test")
+    options = {"seed": number.seed, "part": part, "segmenter_steps": steps, "device": device}
+    evaluator = Evaluator(load_saved_task(home / "data"), **options)
     result = evaluator.evaluate(number.model, home / number.weights if number.weights else None).result
     return float(getattr(result, number.measure))
 

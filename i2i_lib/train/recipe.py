@@ -139,8 +139,7 @@ def build(
     """
     if recipe.training.gan_from and task.family != "pix2pix":
         raise ValueError(f"gan_from is for tasks with pairs: {task.name} has no other loss to begin with, set it to 0")
-    if (labelled := recipe.training.labelled) < 1:
-        _check_labelled(recipe, task)
+    _check_paired(recipe, task)
     module = import_module(f"i2i_lib.train.{task.family}")
     teacher_trainer, distiller = (getattr(module, name) for name in TRAINERS[task.family])
     options, inputs = {}, _inputs(recipe, folder)
@@ -159,21 +158,22 @@ def build(
     else:
         trainer = teacher_trainer(*networks, recipe.training, **options)
     draw: Any = paired_batches if task.train.paired else unpaired_batches
-    if labelled < 1:
+    if (labelled := recipe.training.labelled) < 1:
         draw = partial(partly_labelled_batches, groups=task.info["train_groups"], share=labelled)
     seed = recipe.seed + (1000 if recipe.teacher else 0)
     batches = draw(task.train, image_size=task.crop, batch_size=recipe.batch_size, seed=seed, device=device)
     return trainer, batches, TrainingRun(folder, trainer, inputs, what or folder.name, recipe.log_every)
 
 
-def _check_labelled(recipe: Recipe, task: Task) -> None:
-    """Raise ValueError where not all targets were to be learned from, and no others can be told from them."""
-    if task.family != "pix2pix" or not recipe.teacher:
-        raise ValueError(
-            f"labelled is for students of tasks with pairs (pix2pix), which this training of {task.name} is not: set it"
-            " to 1"
-        )
-    if "train_groups" not in task.info:
+def _check_paired(recipe: Recipe, task: Task) -> None:
+    """Raise ValueError for settings of students of pairs where there are none, or none to tell the labelled by."""
+    for name, off in {"wavelet": 0, "judged": 0, "labelled": 1}.items():
+        if getattr(recipe.training, name) != off and not (recipe.teacher and task.family == "pix2pix"):
+            raise ValueError(
+                f"{name} is for students of tasks with pairs (pix2pix), which this training of {task.name} is not: set"
+                f" it to {off}"
+            )
+    if recipe.training.labelled < 1 and "train_groups" not in task.info:
         raise ValueError(
             f"labelled needs to know which training pairs belong together, and the task {task.name} has not noted it:"
             " set it to 1 or, of a task of emoji, make the data again"

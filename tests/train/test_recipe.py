@@ -161,10 +161,12 @@ def test_labels_are_few_for_students_with_pairs_in_groups_alone(files):
         build(student_recipe("pix2pix", **FEW), files, task("pix2pix"), CPU)
 
 
+@pytest.mark.parametrize(("name", "value", "off"), [("labelled", 0.25, 1), ("wavelet", 1.0, 0), ("judged", 1.0, 0)])
 @pytest.mark.parametrize("family", ["cyclegan", "gaugan"])
-def test_labels_are_not_few_for_other_families(family, files):
-    with pytest.raises(ValueError, match=r"labelled is for students of tasks with pairs .* training of toy is not"):
-        build(student_recipe(family, **FEW), files, task(family), CPU)
+def test_settings_of_students_of_pairs_are_refused_elsewhere(family, name, value, off, files):
+    given = replace(TRAINING, **{name: value})
+    with pytest.raises(ValueError, match=rf"{name} is for students of tasks with pairs .* is not: set it to {off}"):
+        build(student_recipe(family, training=given), files, task(family), CPU)
 
 
 def test_other_starts(files):
