@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from i2i_book.chapters import GENERATORS
 from i2i_book.plan import Plan
-from i2i_book.presets import FAMILIES, GENERATORS, family, load_preset, preset_parameters, variants
+from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
 from i2i_book.runner.notebook import notebook_parameters
 from i2i_lib.checkpoint import build
 from i2i_lib.commands import one_line_errors

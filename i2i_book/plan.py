@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book import presets
-from i2i_book.chapters import Chapter, chapters, made_by
+from i2i_book.chapters import GENERATORS, Chapter, chapters, made_by
 from i2i_book.runner.notebook import imported_modules, notebook_parameters
 from i2i_lib.files import root, walk_once
 from i2i_lib.weights import DINOV2, DINOV2_CODE, DRN, INCEPTION, at_hand, find_vgg19
@@ -105,7 +105,7 @@ class Plan:
         found = []
         for task in self.tasks:
             models = ["data", "teacher", "teacher-discriminator", *(f"student-{arm}" for arm in self.arms(task))]
-            models += [presets.GENERATORS[name] for name in self.generators(task) if name != "inception"]
+            models += [GENERATORS[name] for name in self.generators(task) if name != "inception"]
             for home in self.homes(task):
                 found += [f"{home}/{name}{suffix}" for name in models for suffix in SUFFIXES]
                 found += [f"{home}/{name}.json" for name in ("plan", "eval", "scales")]

@@ -24,9 +24,6 @@ FAMILIES = {
     "cityscapes": "pix2pix",
     "folder": "pix2pix",
 }
-# What chapter 2 can train: its parameter `generator`, and the name of the model. "teacher-longer" trains for as many
-# steps as teacher and student together: a student that is better than its teacher may only have trained for longer.
-GENERATORS = {"inception": "teacher", "resnet": "original", "longer": "teacher-longer"}
 MAIN_TASK = "fluent"  # which fills the main pages of the book
 EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels")
 # Those of pictures in pairs (the user's own may be).

@@ -20,7 +20,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
-from i2i_book.presets import GENERATORS
+from i2i_book.chapters import GENERATORS
 from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine

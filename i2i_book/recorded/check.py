@@ -18,8 +18,7 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.chapters import chapters
-from i2i_book.presets import GENERATORS
+from i2i_book.chapters import GENERATORS, chapters
 from i2i_lib.files import sha256
 from i2i_lib.results import collect
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.presets import GENERATORS
+from i2i_book.chapters import GENERATORS
 from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
 from i2i_lib.files import atomic_write, sha256, write_json
 

@@ -12,7 +12,7 @@ import yaml
 
 from i2i_book import presets, runs
 from i2i_book.arms import arms, check_student, students
-from i2i_book.chapters import chapters
+from i2i_book.chapters import GENERATORS, chapters
 from i2i_book.claims import YARDSTICKS
 from i2i_book.questions import questions
 from i2i_book.runner.notebook import check_parameters, notebook_parameters
@@ -137,14 +137,14 @@ def test_recordings_train_as_the_preset_cpu_does(name):
         expected = presets.preset_parameters(cpu, notebook, task, "gcka") | other.get(notebook, {})
         assert presets.preset_parameters(ours, notebook, task, "gcka") == expected, notebook
     planned = {name for q in questions() if q.task == task for name in (q.better, q.worse)}
-    made = {*ours["arms"], *(presets.GENERATORS[name] for name in ours["generators"])}
+    made = {*ours["arms"], *(GENERATORS[name] for name in ours["generators"])}
     assert len(made & planned) >= 3 or preset == "recipes", "it answers questions of the plan"
 
 
 def test_every_student_is_set_apart_by_parameters_that_exist():
     names = [name for found in arms().values() for name in found]
     assert sorted(["gcka", *names]) == sorted(students()), "no name stands for two students"
-    assert not {*YARDSTICKS, *presets.GENERATORS.values()} & {*names}, "nor for another model of chapter 5"
+    assert not {*YARDSTICKS, *GENERATORS.values()} & {*names}, "nor for another model of chapter 5"
     path = ROOT / "notebooks" / "04-distillation.ipynb"
     defaults = notebook_parameters(path)
     for name, own in students().items():
