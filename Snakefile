@@ -134,12 +134,30 @@ def recorded(wildcards):
     return glob(f"book/recorded/{wildcards.task}/*", f"book/recorded/{wildcards.task}/snapshots/**/*.webp")
 
 
+def taught(model):
+    """What chapter 2 reads to train a model.
+
+    Where students share a teacher, also the model of the seed before: two at once cannot go on with one training.
+    """
+
+    def before(wildcards):
+        seed = int(wildcards.seed)
+        return f"{RUN}/{wildcards.task}/seed{seed - 1}/{model}.json" if PLAN.teacher_seed(seed) != seed else []
+
+    weights = lambda wildcards: PLAN.training_weights(wildcards.task)
+    data = rules.data.output.data
+    return {**source("02-search-space"), "data": data, "recorded": recorded, "weights": weights, "before": before}
+
+
+def trained(wildcards, more=""):
+    """The parameters of chapter 2."""
+    seed, of = int(wildcards.seed), PLAN.teacher_seed(int(wildcards.seed))
+    return f"{SEEDED.format(task=wildcards.task, seed=seed)}{more}{f' -p teacher_seed {of}' if of != seed else ''}"
+
+
 rule search_space:
     input:
-        **source("02-search-space"),
-        data=rules.data.output.data,
-        recorded=recorded,
-        weights=lambda w: PLAN.training_weights(w.task),
+        **taught("teacher"),
     output:
         notebook=HOME + "/notebooks/02-search-space.ipynb",
         teacher=multiext(HOME + "/teacher", ".safetensors", ".json"),
@@ -147,7 +165,7 @@ rule search_space:
         scales=HOME + "/scales.json",
     params:
         preset=parameters("02-search-space", "inception"),
-        fixed=SEEDED + TRAINED,
+        fixed=lambda w: trained(w, TRAINED),
     threads: THREADS
     resources:
         gpu=GPU,
@@ -158,12 +176,26 @@ rule search_space:
 
 # The paper's "Original": the same notebook with the ResNet-9 generator, a baseline of 05 that nothing else needs.
 use rule search_space as original with:
+    input:
+        **taught("original"),
     output:
         notebook=HOME + "/notebooks/02-search-space-resnet.ipynb",
         teacher=multiext(HOME + "/original", ".safetensors", ".json"),
     params:
         preset=parameters("02-search-space", "resnet"),
-        fixed=SEEDED + TRAINED + " -p generator resnet",
+        fixed=lambda w: trained(w, f"{TRAINED} -p generator resnet"),
+
+
+# A teacher for as many steps as teacher and student together, another baseline of 05.
+use rule search_space as longer with:
+    input:
+        **taught("teacher-longer"),
+    output:
+        notebook=HOME + "/notebooks/02-search-space-longer.ipynb",
+        teacher=multiext(HOME + "/teacher-longer", ".safetensors", ".json"),
+    params:
+        preset=parameters("02-search-space", "longer"),
+        fixed=lambda w: trained(w, f" -p weights train -p generator longer -p steps {PLAN.steps_together(w.task)}"),
 
 
 # A family's search space may have a pruning chapter of its own.
@@ -210,9 +242,10 @@ rule distillation:
         RUNNER
 
 
-def evaluated(wildcards, arms, original, into):
+def evaluated(wildcards, arms, generators, into):
     """The parameters of an evaluation."""
-    return f"-p task {wildcards.task} -p seed {wildcards.seed} -p arms '{json.dumps(arms)}' -p original {original} -p into {into}"
+    known = f"-p original {'resnet' in generators} -p longer {'longer' in generators}"
+    return f"{SEEDED.format(task=wildcards.task, seed=wildcards.seed)} -p arms '{json.dumps(arms)}' {known} -p into {into}"
 
 
 rule evaluation:
@@ -221,6 +254,7 @@ rule evaluation:
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         original=lambda w: expand(rules.original.output.teacher, **w) if "resnet" in PLAN.generators(w.task) else [],
+        longer=lambda w: expand(rules.longer.output.teacher, **w) if "longer" in PLAN.generators(w.task) else [],
         students=lambda w: expand(rules.distillation.output.student, arm=PLAN.arms(w.task), **w),
         weights=lambda w: PLAN.measuring_weights(w.task),
     output:
@@ -228,7 +262,7 @@ rule evaluation:
         results=HOME + "/eval.json",
     params:
         preset=parameters("05-evaluation"),
-        fixed=lambda w: evaluated(w, PLAN.arms(w.task), "resnet" in PLAN.generators(w.task), into="eval"),
+        fixed=lambda w: evaluated(w, PLAN.arms(w.task), PLAN.generators(w.task), into="eval"),
     threads: THREADS
     resources:
         gpu=GPU,
@@ -249,7 +283,7 @@ use rule evaluation as ablation with:
         results=HOME + "/ablations.json",
     params:
         preset=parameters("05-evaluation"),
-        fixed=lambda w: evaluated(w, PLAN.ablations(w.task), False, into="ablations"),
+        fixed=lambda w: evaluated(w, PLAN.ablations(w.task), [], into="ablations"),
 
 
 # The last part of chapter 4's page.

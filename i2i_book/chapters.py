@@ -6,6 +6,10 @@ import yaml
 
 from i2i_lib.files import root
 
+# What chapter 2 can train: its parameter `generator`, and the name of the model. "teacher-longer" trains for as many
+# steps as teacher and student together: a student that is better than its teacher may only have trained for longer.
+GENERATORS = {"inception": "teacher", "resnet": "original", "longer": "teacher-longer"}
+
 
 @dataclass(frozen=True, slots=True)
 class Chapter:

@@ -14,13 +14,14 @@ COUNTS = ("macs_exact", "macs_paper", "params")
 GREY = "grey levels of 255 ↓"  # the heading of L1 on that scale
 MACS = "MACs ↓"  # the heading where both counts agree
 SETS = ("kd", "fd")  # measures of whole sets of pictures, in a fold wherever the truth of each picture is known
-YARDSTICKS = ("floor", "look-up", "original", "teacher")  # first in a table
+YARDSTICKS = ("floor", "look-up", "original", "teacher", "teacher-longer")  # first in a table
 # Each pair of models shares everything but one ingredient.
 QUESTIONS = {
     "is the network worth having": ("teacher", "look-up"),
     "is the student worth having": ("gcka", "look-up"),
     "what compression costs": ("gcka", "teacher"),
     "what compression costs against the Original": ("gcka", "original"),
+    "what it gives more than training the teacher on": ("gcka", "teacher-longer"),
     "distillation": ("gcka", "none"),
     "distillation by squared error": ("mse", "none"),
     "kernel alignment against squared error": ("gcka", "mse"),

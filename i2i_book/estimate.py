@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from i2i_book.chapters import GENERATORS
+from i2i_book.plan import Plan
 from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
 from i2i_book.runner.notebook import notebook_parameters
 from i2i_lib.checkpoint import build
@@ -60,7 +62,7 @@ class Work:
 class Estimate:
     """What one training takes."""
 
-    network: str  # "teacher", "original" or a student's name
+    network: str  # one of `GENERATORS`, or a student's name
     steps: int
     work: Work  # of a step
 
@@ -90,7 +92,8 @@ def estimates(
     taught = of("02-search-space")
     for name in generators:
         work = counter.teacher(_generator(counter, taught, name), taught)
-        yield Estimate("teacher" if name == "inception" else "original", taught["steps"], work)
+        steps = Plan(preset, task).steps_together(task) if name == "longer" else taught["steps"]
+        yield Estimate(GENERATORS[name], steps, work)
     teacher = _generator(counter, taught, "inception")
     cut = of("03-pruning-gaugan" if counter.kind == "gaugan" else "03-pruning")
     for arm in arms:
@@ -153,8 +156,8 @@ class _Counter:
 def _generator(counter: _Counter, given: dict[str, Any], name: str) -> Any:
     if counter.kind == "gaugan":
         labelled = (given["base"], counter.labels, given["upsamplings"], given["norm"], given["label_width"])
-        return cat_spade_teacher(*labelled) if name == "inception" else SpadeResnetConfig(*labelled)
-    if name == "inception":
+        return SpadeResnetConfig(*labelled) if name == "resnet" else cat_spade_teacher(*labelled)
+    if name != "resnet":
         return replace(cat_teacher(given["base"], given["blocks"], given["norm"]), upsample=given["upsample"])
     return ResnetConfig(given["base"], given["blocks"], given["norm"], upsample=given["upsample"])
 

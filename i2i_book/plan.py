@@ -4,10 +4,11 @@ import os
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from i2i_book import presets
-from i2i_book.chapters import Chapter, chapters, made_by
-from i2i_book.runner.notebook import imported_modules
+from i2i_book.chapters import GENERATORS, Chapter, chapters, made_by
+from i2i_book.runner.notebook import imported_modules, notebook_parameters
 from i2i_lib.files import root, walk_once
 from i2i_lib.weights import DINOV2, DINOV2_CODE, DRN, INCEPTION, at_hand, find_vgg19
 
@@ -26,6 +27,8 @@ class Plan:
     def __init__(self, preset: str, task: str = presets.MAIN_TASK, seeds: int = 1, *, ablate: bool = False) -> None:
         self.preset, self.seeds, self.ablate = preset, seeds, ablate
         self.settings, self.tasks = presets.load_preset(preset), presets.tasks(task)
+        if (shared := self.settings.get("students_per_teacher", 1)) < 1:
+            raise ValueError(f"students_per_teacher of the preset {preset} must be at least 1, got {shared}")
         if ablate and not any(self.ablations(task) for task in self.tasks):
             paired = ", ".join(presets.PAIRED_TASKS)
             raise ValueError(f"no ablations for {', '.join(self.tasks)}: they are of {paired}")
@@ -46,6 +49,22 @@ class Plan:
     def generators(self, task: str) -> list[str]:
         """The generators that chapter 2 trains."""
         return presets.variants(self.settings, task)[1]
+
+    def teacher_seed(self, seed: int) -> int:
+        """The seed of a student's teacher: that of the first of as many seeds as the preset says share one."""
+        return seed - seed % self.settings.get("students_per_teacher", 1)
+
+    def steps_together(self, task: str) -> int:
+        """Steps of the teacher and of the main student together."""
+
+        def given(artifact: str, variant: str) -> dict[str, Any]:
+            notebook = made_by(artifact)
+            known = notebook_parameters(root() / "notebooks" / f"{notebook}.ipynb")
+            own = presets.preset_parameters(self.settings, notebook, task, variant)
+            return {name: default for name, (_, default) in known.items()} | own
+
+        student = given("student", "gcka")
+        return given("teacher", "inception")["steps"] + round(student["longer"] * student["steps"])
 
     def ablations(self, task: str) -> list[str]:
         """The students that chapter 9 compares beside them; none unless they were asked for."""
@@ -86,7 +105,7 @@ class Plan:
         found = []
         for task in self.tasks:
             models = ["data", "teacher", "teacher-discriminator", *(f"student-{arm}" for arm in self.arms(task))]
-            models += ["original"] if "resnet" in self.generators(task) else []
+            models += [GENERATORS[name] for name in self.generators(task) if name != "inception"]
             for home in self.homes(task):
                 found += [f"{home}/{name}{suffix}" for name in models for suffix in SUFFIXES]
                 found += [f"{home}/{name}.json" for name in ("plan", "eval", "scales")]

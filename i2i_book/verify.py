@@ -20,6 +20,7 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
+from i2i_book.chapters import GENERATORS
 from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
@@ -57,10 +58,9 @@ class Number:
         """The notebooks behind the data and the weights, in order."""
         if self.model in YARDSTICKS:
             return ["01-data"]
-        if self.model == "teacher":
-            return ["01-data", "02-search-space"]
-        if self.model == "original":
-            return ["01-data", "02-search-space-resnet"]
+        if self.model in GENERATORS.values():
+            generator = next(name for name, model in GENERATORS.items() if model == self.model)
+            return ["01-data", "02-search-space" if generator == "inception" else f"02-search-space-{generator}"]
         return ["01-data", "02-search-space", "03-pruning", f"04-distillation-{self.model}"]
 
     @property
@@ -68,7 +68,7 @@ class Number:
         """The artifact that holds the model."""
         if self.model in YARDSTICKS:
             return None
-        return self.model if self.model in ("teacher", "original") else f"student-{self.model}"
+        return self.model if self.model in GENERATORS.values() else f"student-{self.model}"
 
 
 def find(preset: str, name: str) -> Number:
@@ -139,7 +139,9 @@ def evaluate_again(number: Number, home: Path) -> float:
     _note_changes(made, number.task)
     device = set_up(made["threads"])
     steps = made["parameters"].get("segmenter_steps", 600)
-    evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, segmenter_steps=steps, device=device)
+    part = made["parameters"].get("part", "test")
+    options = {"seed": number.seed, "part": part, "segmenter_steps": steps, "device": device}
+    evaluator = Evaluator(load_saved_task(home / "data"), **options)
     result = evaluator.evaluate(number.model, home / number.weights if number.weights else None).result
     return float(getattr(result, number.measure))
 

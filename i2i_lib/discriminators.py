@@ -52,6 +52,15 @@ class PatchDiscriminator(nn.Module):
             )
         return self.model(image)
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The outputs of all activations, of images as in `forward`."""
+        found = []
+        for layer in self.model:
+            image = layer(image)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(image)
+        return found
+
 
 class MultiscaleDiscriminator(nn.Module):
     """SPADE's (Park et al. 2019): PatchGANs that judge the image and smaller copies of it, and show what they saw.

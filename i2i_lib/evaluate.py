@@ -8,14 +8,15 @@ print(found.result.l1, found.per_image["l1"])
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from i2i_lib.checkpoint import Generator, load_generator, load_info
+from i2i_lib.config import check_choice
 from i2i_lib.data.cityscapes import train_ids
 from i2i_lib.data.folders import maps_originals
 from i2i_lib.data.tiles import Task, encode, middle, source_pictures
@@ -54,11 +55,11 @@ class Evaluated:
 
 
 class Evaluator:
-    """The test pictures of a task, and the networks and statistics that every model is measured with.
+    """The test pictures of a task, or those of its validation part, and all that every model is measured with.
 
-    Attributes: `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, the test pictures; `blocks` [N], their
-    independent units; `protocol`, the id within which numbers compare; `labels_missing`, a sentence where labels cannot
-    be read back for want of weights.
+    Attributes: `task`, whose `test` is the measured part; `source` [N, C, H, W] and `target` [N, 3, H, W], uint8, its
+    pictures; `blocks` [N], their independent units; `protocol`, the id within which numbers compare;
+    `labels_missing`, a sentence where labels cannot be read back for want of weights.
     """
 
     def __init__(
@@ -67,20 +68,27 @@ class Evaluator:
         *,
         seed: int = 0,
         data: str | None = None,
+        part: Literal["test", "validation"] = "test",
         segmenter_steps: int = 600,
         device: str | torch.device = "cpu",
     ) -> None:
         """`seed` of the trainings and `data`, the SHA-256 of the tiles, are noted in every row of results.
 
+        The validation `part` is for the choice of settings. Raises ValueError if the task has none.
         `segmenter_steps` trains the network that reads labels back from pictures, where sources are label maps.
         """
-        test = task.test
+        check_choice("part", part, ("test", "validation"))
+        if part == "validation":
+            if task.validation is None:
+                raise ValueError(f"{task.name} has no validation part: make its data with validation=0.1")
+            task = replace(task, test=task.validation)
+        test, self.part = task.test, part
         self.task, self.seed, self.data, self.device = task, seed, data, device
         # Without pairs one domain may have more pictures than the other.
         count = min(len(test), len(test.target))
         self.source, self.target = _spread(test.source, count), _spread(test.target, count)
         self.blocks = test.block if test.paired else torch.arange(count)
-        self.split = f"{task.name} test tiles of {size_text(test.shape)} px"
+        self.split = f"{task.name} {part} tiles of {size_text(test.shape)} px"
 
         self._extract = EffNetFeatures(device)
         self._real = self._extract(self.target)
@@ -167,7 +175,7 @@ class Evaluator:
         for extractor in extractors:
             down = extractor.rounding == "down"
             pictures = {found.result.model: found.rounded_down if down else found.pictures for found in evaluated}
-            real = _authors_real(task)
+            real = _authors_real(task) if self.part == "test" else None
             distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=real)
         return distances, missing
 
@@ -213,7 +221,7 @@ def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tenso
     task, device = evaluator.task, evaluator.device
     if task.name == "cityscapes":
         network = drn_d_105(device=device)
-        scenes, path = task.info["test_scenes"], task.info["options"].get("path")
+        scenes, path = task.info[f"{evaluator.part}_scenes"], task.info["options"].get("path")
         return lambda pictures: cityscapes_confusion(network, pictures, train_ids(scenes, path))
     if task.family == "gaugan":
         segmenter = train_segmenter(task.train, steps=segmenter_steps, device=device)

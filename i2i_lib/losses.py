@@ -164,3 +164,12 @@ def sum_of_l1(x: Sequence[Tensor], y: Sequence[Tensor], weights: Sequence[float]
     """Sum of the L1 distances between feature maps, each with its weight, by default 1."""
     pairs = zip(x, y, weights or (1.0,) * len(x), strict=True)
     return torch.stack([weight * F.l1_loss(a.float(), b.float()) for a, b, weight in pairs]).sum()
+
+
+def wavelet_details(images: Tensor) -> Tensor:
+    """The three high bands of one step of the Haar wavelet transform, [N, 3 C, H / 2, W / 2] of images [N, C, H, W].
+
+    They are differences of neighbouring rows, of columns, and of both, and 0 where an image is flat. H and W are even.
+    """
+    a, b, c, d = (images[..., row::2, column::2] for row in (0, 1) for column in (0, 1))
+    return torch.cat([a + b - c - d, a - b + c - d, a - b - c + d], 1) / 2

@@ -28,6 +28,7 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = COLOURS
 # One colour and one marker a model, in every chapter; models that are not listed take what is left, in their order.
 LOOKS = {
     "teacher": (BLUE, "s"),
+    "teacher-longer": (BLUE, "D"),
     "original": (GREY, "D"),
     "gcka": (VERMILLION, "o"),
     "none": (GREEN, "^"),

@@ -18,7 +18,7 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.chapters import chapters
+from i2i_book.chapters import GENERATORS, chapters
 from i2i_lib.files import sha256
 from i2i_lib.results import collect
 
@@ -40,7 +40,7 @@ def may_hold(name: str) -> bool:
         r"results\.jsonl|headline\.md",
         rf"notebooks/({of_run})\.ipynb",
         r"[a-z0-9-]+/seed[0-9]+/(eval|plan|data|ablations)\.json",
-        r"[a-z0-9-]+/seed[0-9]+/(student-[a-z-]+|teacher|original)\.(json|safetensors)",
+        rf"[a-z0-9-]+/seed[0-9]+/(student-[a-z-]+|{'|'.join(GENERATORS.values())})\.(json|safetensors)",
         rf"[a-z0-9-]+/seed[0-9]+/notebooks/({of_seed})(-[a-z-]+)?\.ipynb",
     )
     return any(re.fullmatch(pattern, name) for pattern in patterns)

@@ -13,6 +13,7 @@ from typing import Any
 
 import nbformat
 
+from i2i_book.chapters import GENERATORS
 from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
 from i2i_lib.files import atomic_write, sha256, write_json
 
@@ -37,7 +38,7 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
         runs = {}
         for path in sorted(p for p in run.rglob("*") if p.is_file()):
             name = path.relative_to(run).as_posix()
-            if not may_hold(name) or (path.stem in ("teacher", "original") and not teachers):
+            if not may_hold(name) or (path.stem in GENERATORS.values() and not teachers):
                 continue
             if path.suffix == ".ipynb":
                 notebook: Any = nbformat.read(path, as_version=4)

@@ -1,6 +1,7 @@
 """Batches drawn from tiles: shuffled, cropped and mirrored, as a function of seed and step."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -48,6 +49,57 @@ def unpaired_batches(
         return Batch(*chosen)
 
     return lambda first_step: map(batch, count(first_step))
+
+
+def partly_labelled_batches(
+    tiles: Tiles,
+    groups: Sequence[int],
+    share: float,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    device: str | torch.device = "cpu",
+) -> Callable[[int], Iterator[Batch]]:
+    """As `paired_batches`, for a student that is told the targets of a share of the pairs alone (`labelled_pairs`).
+
+    The first half of a batch is drawn from these pairs, the second from the sources of all, whose targets are not
+    looked at: the batch has half as many targets as sources. The halves are shuffled, cropped and mirrored
+    independently of each other.
+    """
+    _check(tiles, image_size, batch_size)
+    half, odd = divmod(batch_size, 2)
+    if odd:
+        raise ValueError(f"targets are known of half of such a batch: give an even batch_size, got {batch_size}")
+    chosen = labelled_pairs(groups, share)
+    own = {name: getattr(tiles, name)[chosen] for name in ("source", "target", "block", "box", "target_box")}
+    labelled = paired_batches(replace(tiles, **own), image_size=image_size, batch_size=half, seed=seed, device=device)
+    source = tiles.source.to(device)
+
+    def batch(step: int, known: Batch) -> Batch:
+        index, crop = _draw(len(tiles), source.shape[-2:], image_size, half, (seed, 4), step)
+        return Batch(torch.cat([known.source, encode(crop(source[index]), tiles.classes)]), known.target)
+
+    return lambda first_step: map(batch, count(first_step), labelled(first_step))
+
+
+def labelled_pairs(groups: Sequence[int], share: float) -> Tensor:
+    """The pairs whose targets are known where only a share of them is: indices, int64, ascending.
+
+    `groups` numbers what belongs together, such as the variants of a drawing, from 0 on: all of a group is known or
+    none of it. Groups are taken in an order drawn once, as long as they fit, so that the choice is a function of groups
+    and share alone. Raises ValueError if none fits.
+    """
+    numbers = torch.as_tensor(groups)
+    sizes, room = numbers.bincount().tolist(), round(share * len(numbers))
+    chosen = []
+    for group in np.random.default_rng(0).permutation(len(sizes)).tolist():
+        if 0 < sizes[group] <= room:
+            room -= sizes[group]
+            chosen.append(group)
+    if not chosen:
+        raise ValueError(f"a share of {share} of {len(numbers)} pairs holds no whole group of them: raise labelled")
+    return torch.isin(numbers, torch.tensor(chosen)).nonzero().flatten()
 
 
 def _check(tiles: Tiles, image_size: int, batch_size: int) -> None:

@@ -64,23 +64,25 @@ def divide(groups: Sequence[str], test_share: float, validation: float) -> dict[
     return parts
 
 
-class HeldOut(NamedTuple):
-    """Pairs of pictures [N, 3, S, S] that are not learned from, and the group of each."""
+class Pairs(NamedTuple):
+    """Pairs of pictures [N, 3, S, S], and the group of each."""
 
     source: Tensor
     target: Tensor
     groups: Sequence[str]
 
-    def tiles(self) -> Tiles:
-        """Tiles whose `block` numbers the groups."""
+    def numbers(self) -> list[int]:
+        """The number of each pair's group, from 0 in the order of their keys."""
         numbers = {group: number for number, group in enumerate(sorted(set(self.groups)))}
-        return placeless_tiles(self.source, self.target, torch.tensor([numbers[group] for group in self.groups]))
+        return [numbers[group] for group in self.groups]
+
+    def held_out(self) -> Tiles:
+        """Tiles that are not learned from, whose `block` numbers the groups."""
+        return placeless_tiles(self.source, self.target, torch.tensor(self.numbers()))
 
 
-def emoji_task(
-    name: str, train: tuple[Tensor, Tensor], test: HeldOut, validation: HeldOut | None, info: Mapping[str, Any]
-) -> Task:
-    """A task from pairs of pictures [N, 3, S, S]."""
-    info = {**info, "renderer": RENDERER, "test_groups": len(set(test.groups))}
-    held = validation and validation.tiles()
-    return Task(name, "pix2pix", placeless_tiles(*train), test.tiles(), info, held)
+def emoji_task(name: str, train: Pairs, test: Pairs, validation: Pairs | None, info: Mapping[str, Any]) -> Task:
+    """A task from pairs; `info["train_groups"]` has the number of each training pair's group."""
+    info = {**info, "renderer": RENDERER, "test_groups": len(set(test.groups)), "train_groups": train.numbers()}
+    held = validation and validation.held_out()
+    return Task(name, "pix2pix", placeless_tiles(train.source, train.target), test.held_out(), info, held)

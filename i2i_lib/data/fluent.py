@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
+from i2i_lib.data.emoji import RENDERER, Pairs, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.pictures import THREADS, to_tensor
 from i2i_lib.data.tiles import Task
 from i2i_lib.files import data_folder, root, shorten_path, write_json
@@ -241,13 +241,11 @@ def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_
     groups = [group_key(one.code) for one in kept]
     parts = divide(groups, TEST_SHARE, validation)
 
-    def pairs(places: list[int]) -> tuple[Tensor, Tensor]:
+    def pairs(places: list[int]) -> Pairs:
         emoji = [kept[i] for i in places]
         source = _each(lambda one: render_svg(drawing(one) or "", image_size), emoji)
-        return source, _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
-
-    def held_out(places: list[int]) -> HeldOut:
-        return HeldOut(*pairs(places), [groups[i] for i in places])
+        target = _each(lambda one: on_white(read_solid(one.solid, image_size)), emoji)
+        return Pairs(source, target, [groups[i] for i in places])
 
     info = {
         "domains": [domain, "3-D picture"],
@@ -257,5 +255,5 @@ def _task(name: str, domain: str, drawing: Callable[[Emoji], str | None], image_
         "groups": len(set(groups)),
         "test": [{"code": kept[i].code, "name": kept[i].name, "group": groups[i]} for i in parts["test"]],
     }
-    held = held_out(parts["validation"]) if parts["validation"] else None
-    return emoji_task(name, pairs(parts["train"]), held_out(parts["test"]), held, info)
+    held = pairs(parts["validation"]) if parts["validation"] else None
+    return emoji_task(name, pairs(parts["train"]), pairs(parts["test"]), held, info)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2i_lib.artifacts import read_record, read_tensors, write_artifact
-from i2i_lib.data.emoji import RENDERER, HeldOut, contents_sha256, divide, emoji_task, originals, render_svg
+from i2i_lib.data.emoji import RENDERER, Pairs, contents_sha256, divide, emoji_task, originals, render_svg
 from i2i_lib.data.tiles import Task
 from i2i_lib.files import data_folder
 from i2i_lib.progress import Progress
@@ -133,8 +133,8 @@ def load_openmoji(image_size: int, validation: float = 0.0) -> Task:
     margin = max(1, image_size // _SHIFT)
     train_line, train_colour = (F.pad(x[parts["train"]], (margin,) * 4, value=255) for x in (line, colour))
 
-    def held_out(places: list[int]) -> HeldOut:
-        return HeldOut(_three(line[places]), colour[places], [keys[i] for i in places])
+    def held_out(places: list[int]) -> Pairs:
+        return Pairs(_three(line[places]), colour[places], [keys[i] for i in places])
 
     test = [{"hexcode": hexcodes[i], "name": emoji_name(hexcodes[i]), "group": keys[i]} for i in parts["test"]]
     info = {
@@ -144,8 +144,9 @@ def load_openmoji(image_size: int, validation: float = 0.0) -> Task:
         "groups": len(set(keys)),
         "test": test,
     }
+    train = Pairs(_three(train_line), train_colour, [keys[i] for i in parts["train"]])
     held = held_out(parts["validation"]) if parts["validation"] else None
-    return emoji_task("openmoji", (_three(train_line), train_colour), held_out(parts["test"]), held, info)
+    return emoji_task("openmoji", train, held_out(parts["test"]), held, info)
 
 
 def _three(pictures: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ class Batch:
     """Input of a training or evaluation step, float.
 
     `source` [N, C, H, W] holds pictures in [-1, 1] or encoded labels (see `encode`), `target` [N, 3, H, W] pictures in
-    [-1, 1]. They are registered to each other unless the tiles they were drawn from are not paired.
+    [-1, 1]. They are registered to each other unless the tiles they were drawn from are not paired; of a batch that is
+    labelled in part (see `batches.partly_labelled_batches`), the targets are those of the first sources.
     """
 
     source: Tensor

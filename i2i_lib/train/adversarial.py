@@ -41,8 +41,14 @@ class TrainConfig:
     gan_from: float = 0.0  # with pairs: share of the steps before the adversarial loss and its discriminator begin
     recon: float = 100.0  # weight of the L1 distance to the target; without pairs, to the teacher's image
     distill: float = 0.0  # weight of the distillation term, summed over the tapped layers
+    patches: int = 1  # parts of height and width that an alignment is taken of, and then the mean over them
     shard: int = 0  # samples that an alignment is taken of, and then the mean over shards; 0 for the whole batch
     imitate: float = 0.0  # with pairs: share of the L1 distance that is to the teacher's image instead
+    # With pairs, in units of `recon`: weights of the L1 distances to the teacher's image in high wavelet bands, and in
+    # features of the discriminator that the student begins with, the teacher's own (see `PairedDistiller`).
+    wavelet: float = 0.0
+    judged: float = 0.0
+    labelled: float = 1.0  # of a student with pairs: share of them whose target it learns (see `PairedDistiller`)
     average: float = 0.0  # decay of the running average of weights per step; 0 keeps no average
     # Arithmetic of the networks: see `autocast`, and for "fp16" `descend`. Losses and weights are float32 in all.
     precision: Precision = "fp32"
@@ -56,6 +62,10 @@ class TrainConfig:
         if self.gan is not None:
             check_choice("gan", self.gan, get_args(Gan))
         check_choice("precision", self.precision, get_args(Precision))
+        if not 0 < self.labelled <= 1:
+            raise ValueError(f"labelled is a share of the training pairs, above 0 and at most 1, got {self.labelled}")
+        if self.patches < 1 or (self.patches > 1 and self.shard):
+            raise ValueError(f"patches is at least 1, and 1 with shards, got {self.patches} and shard {self.shard}")
         for name in ("shard", "micro_batch"):
             if (samples := getattr(self, name)) < 0:
                 raise ValueError(f"{name} is a number of samples, or 0 for the whole batch, got {samples}")

@@ -68,12 +68,14 @@ class FeatureLoss(nn.Module):
         return {"distill": self.config.distill * distance}, named
 
     def _alignment(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """As `unchecked_alignment`: of the whole batch, or the mean over its shards."""
-        index, shard = ALIGNMENTS[self.kind], self.config.shard
-        if not shard:
+        """As `unchecked_alignment`: of the whole batch, or the mean over its shards or over patches of its maps."""
+        index, shard, patches = ALIGNMENTS[self.kind], self.config.shard, self.config.patches
+        if not shard and patches == 1:
             return unchecked_alignment(x, y, group=self.group, **index)
-        shards = zip(x.split(shard), y.split(shard), strict=True)
-        values, constant = zip(*(unchecked_alignment(a, b, group=None, **index) for a, b in shards), strict=True)
+        group = None if shard else self.group
+        parts = (m.split(shard) if shard else _patches(m, patches) for m in (x, y))
+        found = (unchecked_alignment(a, b, group=group, **index) for a, b in zip(*parts, strict=True))
+        values, constant = zip(*found, strict=True)
         return torch.stack(values).mean(), torch.stack(constant).any(0)
 
     def check(self) -> None:
@@ -91,6 +93,11 @@ class FeatureLoss(nn.Module):
                     f"the alignment of layer {layer} is undefined: the features of {whose} do not vary (or are all"
                     " zero): lower the learning rate, or widen the student"
                 )
+
+
+def _patches(maps: Tensor, count: int) -> list[Tensor]:
+    """Maps [N, C, H, W] cut into `count` parts of their height times as many of their width (Zhou et al. 2024)."""
+    return [part for row in maps.tensor_split(count, -2) for part in row.tensor_split(count, -1)]
 
 
 class Distiller(GanState):

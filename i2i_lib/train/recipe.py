@@ -7,6 +7,7 @@ However many processes share it, a training is the same up to rounding, and one 
 import json
 import os
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +26,7 @@ from i2i_lib.checkpoint import (
 )
 from i2i_lib.checkpoint import build as build_network
 from i2i_lib.config import check_choice
-from i2i_lib.data.batches import paired_batches, unpaired_batches
+from i2i_lib.data.batches import paired_batches, partly_labelled_batches, unpaired_batches
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.distributed import default_group, rank
@@ -138,6 +139,7 @@ def build(
     """
     if recipe.training.gan_from and task.family != "pix2pix":
         raise ValueError(f"gan_from is for tasks with pairs: {task.name} has no other loss to begin with, set it to 0")
+    _check_paired(recipe, task)
     module = import_module(f"i2i_lib.train.{task.family}")
     teacher_trainer, distiller = (getattr(module, name) for name in TRAINERS[task.family])
     options, inputs = {}, _inputs(recipe, folder)
@@ -155,10 +157,27 @@ def build(
         trainer = distiller(*networks, recipe.training, recipe.distillation, **options)
     else:
         trainer = teacher_trainer(*networks, recipe.training, **options)
-    draw = paired_batches if task.train.paired else unpaired_batches
+    draw: Any = paired_batches if task.train.paired else unpaired_batches
+    if (labelled := recipe.training.labelled) < 1:
+        draw = partial(partly_labelled_batches, groups=task.info["train_groups"], share=labelled)
     seed = recipe.seed + (1000 if recipe.teacher else 0)
     batches = draw(task.train, image_size=task.crop, batch_size=recipe.batch_size, seed=seed, device=device)
     return trainer, batches, TrainingRun(folder, trainer, inputs, what or folder.name, recipe.log_every)
+
+
+def _check_paired(recipe: Recipe, task: Task) -> None:
+    """Raise ValueError for settings of students of pairs where there are none, or none to tell the labelled by."""
+    for name, off in {"wavelet": 0, "judged": 0, "labelled": 1}.items():
+        if getattr(recipe.training, name) != off and not (recipe.teacher and task.family == "pix2pix"):
+            raise ValueError(
+                f"{name} is for students of tasks with pairs (pix2pix), which this training of {task.name} is not: set"
+                f" it to {off}"
+            )
+    if recipe.training.labelled < 1 and "train_groups" not in task.info:
+        raise ValueError(
+            f"labelled needs to know which training pairs belong together, and the task {task.name} has not noted it:"
+            " set it to 1 or, of a task of emoji, make the data again"
+        )
 
 
 def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from i2i_lib import files
 from i2i_lib.data import earth as earth_module
-from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.batches import labelled_pairs, paired_batches, partly_labelled_batches
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Task, Tiles, to_batch
@@ -157,6 +157,43 @@ def test_batches_refuse_what_cannot_be_cut():
         paired_batches(numbered_tiles(), image_size=32, batch_size=2, seed=0)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         paired_batches(numbered_tiles(), image_size=16, batch_size=0, seed=0)
+
+
+def drawn_tiles(images: torch.Tensor) -> list[int]:
+    """The numbers of the tiles that a batch was drawn from."""
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+def test_targets_are_known_of_whole_groups_up_to_the_share():
+    groups = [0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4]
+    for share in (0.25, 0.5, 0.75):
+        chosen = labelled_pairs(groups, share)
+        known = {groups[i] for i in chosen}
+        assert chosen.tolist() == [i for i, group in enumerate(groups) if group in known], "all of a group or none"
+        assert 0.15 < len(chosen) / len(groups) <= share
+    assert labelled_pairs(range(200), 0.1).tolist() == labelled_pairs(range(200), 0.1).tolist()
+    assert labelled_pairs(groups, 1.0).tolist() == list(range(12)) and labelled_pairs(range(200), 0.1).numel() == 20
+    with pytest.raises(ValueError, match=r"a share of 0\.1 of 8 pairs holds no whole group of them: raise labelled"):
+        labelled_pairs([0, 0, 0, 0, 1, 1, 1, 1], 0.1)
+
+
+def test_half_of_a_batch_is_labelled_and_the_other_drawn_from_all():
+    tiles, groups = numbered_tiles(8), [0, 0, 1, 1, 2, 2, 3, 3]
+    make = lambda batch_size: partly_labelled_batches(  # noqa: E731
+        tiles, groups, 0.25, image_size=16, batch_size=batch_size, seed=1
+    )
+    chosen, others = set(labelled_pairs(groups, 0.25).tolist()), set()
+    for batch in islice(make(4)(0), 30):
+        assert len(batch.source) == 4 and len(batch.target) == 2
+        assert (((batch.target - batch.source[:2]) * 127.5).round() == 100).all(), "registered"
+        assert set(drawn_tiles(batch.source[:2])) == chosen
+        others |= set(drawn_tiles(batch.source[2:]))
+        assert not torch.equal(batch.source[:2, 1:], batch.source[2:, 1:]), "the halves are cropped independently"
+    assert others == set(range(8))
+    resumed = zip(islice(make(4)(0), 5, 9), islice(make(4)(5), 4), strict=True)
+    assert all(torch.equal(a.source, b.source) and torch.equal(a.target, b.target) for a, b in resumed)
+    with pytest.raises(ValueError, match="give an even batch_size, got 3"):
+        make(3)
 
 
 def test_evaluation_batches_are_exact():

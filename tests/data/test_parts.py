@@ -116,6 +116,9 @@ def test_emoji_are_moved_from_training_to_validation(name, few_drawings):
     assert len(task.train) + len(held(task)) == len(whole.train) and task.train.size == whole.train.size
     assert held(task).shape == task.test.shape == (24, 24), "without a margin"
     assert held(task).block.unique().tolist() == list(range(int(held(task).block.max()) + 1))
+    groups = task.info["train_groups"]
+    assert len(groups) == len(task.train) and set(groups) == set(range(max(groups) + 1))
+    assert len(set(groups)) + len(held(task).block.unique()) + task.info["test_groups"] == task.info["groups"]
     margin = (whole.train.size - 24) // 2
     middle = whole.train.target[..., margin : margin + 24, margin : margin + 24]
     learnt = task.train.target[..., margin : margin + 24, margin : margin + 24]

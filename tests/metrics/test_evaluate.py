@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from toys import GENERATORS, network, task
+from toys import GENERATORS, network, task, tiles
 
 from i2i_lib.checkpoint import load_generator, save_generator
 from i2i_lib.data.tasks import load_task
@@ -44,6 +44,20 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     assert (row.macs_exact, row.macs_paper) == (generator_macs(config, 16, "exact"), generator_macs(config, 16))
     assert (row.steps, row.train_seconds) == (7, 3.5) and row.weights and row.peak_memory_mib
     assert per_image_values([found])["l1"]["gcka"] == found.per_image["l1"].tolist()
+
+
+def test_settings_are_chosen_on_the_validation_part(weights):
+    toy = task()
+    held = tiles(n=4, size=16, seed=2)
+    evaluator = Evaluator(replace(toy, validation=held), part="validation")
+    found = evaluator.evaluate("gcka", weights)
+    with torch.no_grad():
+        made = load_generator(weights)(encode(held.source))
+    assert torch.equal(found.per_image["l1"], l1(made, held.target)) and found.result.images == 4
+    assert "toy validation tiles of 16 px" in found.result.protocol
+    assert torch.equal(evaluator.task.test.source, held.source)
+    with pytest.raises(ValueError, match=r"toy has no validation part: make its data with validation=0\.1"):
+        Evaluator(toy, part="validation")
 
 
 def test_fid_is_taken_to_the_real_pictures_of_the_authors(tmp_path):

@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from toys import DISCRIMINATORS, DISTILLERS, FAMILIES, GENERATORS, TRAINERS, network, same, task
 
 from i2i_lib import checkpoint
-from i2i_lib.data.batches import paired_batches
+from i2i_lib.data.batches import labelled_pairs, paired_batches
 from i2i_lib.data.store import save_task
+from i2i_lib.data.tiles import Task
 from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
@@ -102,6 +104,69 @@ def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, f
     fresh, *_ = build(student_recipe(family, discriminator=DISCRIMINATORS[family]), files, task(family), CPU)
     assert same(fresh.discriminator, drawn(DISCRIMINATORS[family], 2003, family))
     assert all(loss.isfinite() for loss in trainer.step(next(batches(0))).values())
+
+
+def labelled_task(**changes: Any) -> Task:
+    """Eight pairs in four groups."""
+    whole = task("pix2pix")
+    return replace(whole, info=whole.info | {"train_groups": [0, 0, 1, 1, 2, 2, 3, 3]}, **changes)
+
+
+FEW = {"training": replace(TRAINING, labelled=0.25), "batch_size": 4}
+
+
+def test_a_student_of_few_labels_learns_from_no_other_target(files):
+    whole = labelled_task()
+    chosen = labelled_pairs(whole.info["train_groups"], 0.25)
+
+    def trained(targets: Tensor, **given: Any) -> Any:
+        data = replace(whole, train=replace(whole.train, target=targets))
+        trainer, batches, _ = build(student_recipe("pix2pix", **FEW | given), files, data, CPU)
+        for batch in islice(batches(0), 2):
+            trainer.step(batch)
+        return trainer.state_dict()
+
+    targets = whole.train.target
+    garbage = torch.full_like(targets, 255)
+    garbage[chosen] = targets[chosen]
+    other = targets.clone()
+    other[chosen[0]] = 255 - other[chosen[0]]
+    known = trained(targets)
+    assert same(trained(garbage), known) and not same(trained(other), known)
+    undistilled = trained(targets, distillation="none")
+    assert same(trained(garbage, distillation="none"), undistilled) and not same(undistilled, known)
+
+
+def test_students_of_few_labels_draw_the_same_pictures(files):
+    whole = labelled_task()
+    kinds: tuple[Any, ...] = ("gcka", "none")
+    made = [build(student_recipe("pix2pix", distillation=kind, **FEW), files, whole, CPU)[1] for kind in kinds]
+    for one, other in zip(*(islice(batches(0), 3) for batches in made), strict=True):
+        assert torch.equal(one.source, other.source) and torch.equal(one.target, other.target)
+        assert len(one.target) == 2 and len(one.source) == 4
+    seeds = [labelled_pairs(whole.info["train_groups"], 0.25).tolist() for _ in range(2)]
+    assert seeds[0] == seeds[1], "which pairs are known is the task's, not a seed's"
+
+
+@pytest.mark.parametrize("labelled", [0.0, -0.1, 1.5])
+def test_a_share_of_labels_is_checked(labelled):
+    with pytest.raises(ValueError, match=f"labelled is a share of the training pairs, above 0 .* got {labelled}"):
+        replace(TRAINING, labelled=labelled)
+
+
+def test_labels_are_few_for_students_with_pairs_in_groups_alone(files):
+    with pytest.raises(ValueError, match=r"labelled is for students of tasks with pairs .* training of toy is not"):
+        build(teacher_recipe("pix2pix", **FEW), files, labelled_task(), CPU)
+    with pytest.raises(ValueError, match="the task toy has not noted it: set it to 1 or, of a task of emoji"):
+        build(student_recipe("pix2pix", **FEW), files, task("pix2pix"), CPU)
+
+
+@pytest.mark.parametrize(("name", "value", "off"), [("labelled", 0.25, 1), ("wavelet", 1.0, 0), ("judged", 1.0, 0)])
+@pytest.mark.parametrize("family", ["cyclegan", "gaugan"])
+def test_settings_of_students_of_pairs_are_refused_elsewhere(family, name, value, off, files):
+    given = replace(TRAINING, **{name: value})
+    with pytest.raises(ValueError, match=rf"{name} is for students of tasks with pairs .* is not: set it to {off}"):
+        build(student_recipe(family, training=given), files, task(family), CPU)
 
 
 def test_other_starts(files):

@@ -14,7 +14,7 @@ from torchvision.models import vgg
 from toys import DISCRIMINATORS, FAMILIES, LABELS, batches, distiller, network, same, train, trainer
 
 from i2i_lib.data.tiles import Batch
-from i2i_lib.losses import kernel_alignment
+from i2i_lib.losses import hinge_d, kernel_alignment, wavelet_details
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import ImagePool, UnpairedDistiller, UnpairedTrainer
 from i2i_lib.train.distill import ALIGNMENTS, teacher_outputs
@@ -92,6 +92,53 @@ def test_distillation_moves_the_student_and_nothing_else(family, kind):
         assert adaptors == [(32, 64), (32, 64), (8, 16)]
 
 
+@pytest.mark.parametrize("imitate", [0.0, 0.25])
+def test_the_losses_of_a_student_of_few_labels_by_hand(imitate):
+    """L1 and adversarial loss of the pictures whose target is known, all else of all."""
+    t = distiller("pix2pix", TrainConfig(20, recon=10.0, imitate=imitate, distill=3.0))
+    whole = next(batches()(0))
+    with torch.no_grad():
+        fake, features = copy.deepcopy(t.generator).forward_features(whole.source)
+        image, teacher_features = t.teacher.forward_features(whole.source)
+        judge = copy.deepcopy(t.discriminator)
+        pairs = [torch.cat([whole.source[:3], pictures], 1) for pictures in (whole.target[:3], fake[:3])]
+        d = hinge_d(*map(judge, pairs))
+    losses = t.step(Batch(whole.source, whole.target[:3]))
+    aligned = [kernel_alignment(x, y) for x, y in zip(features, teacher_features, strict=True)]
+    wanted = {"d": d, "recon": 10 * (1 - imitate) * F.l1_loss(fake[:3], whole.target[:3])}
+    wanted |= {"imitate": 10 * imitate * F.l1_loss(fake, image)} if imitate else {}
+    wanted |= {"distill": 3 * sum(1 - value for value in aligned)}
+    for name, value in wanted.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_student_may_learn_of_its_teachers_image_by_hand():
+    t = distiller("pix2pix", TrainConfig(20, recon=10.0, wavelet=0.5, judged=0.25), "none")
+    judge = copy.deepcopy(t.discriminator).eval()
+    for _ in range(2):  # the student's own discriminator learns, the teacher's does not
+        batch = next(batches()(0))
+        with torch.no_grad():
+            fake, image = copy.deepcopy(t.generator)(batch.source), t.teacher(batch.source)
+            seen, wanted = (judge.features(torch.cat([batch.source, picture], 1)) for picture in (fake, image))
+        losses = t.step(batch)
+        bands = F.l1_loss(wavelet_details(fake), wavelet_details(image))
+        torch.testing.assert_close(losses["wavelet"], 10 * 0.5 * bands, rtol=1e-4, atol=1e-5)
+        distance = sum(F.l1_loss(a, b) for a, b in zip(seen, wanted, strict=True)) / len(seen)
+        torch.testing.assert_close(losses["judged"], 10 * 0.25 * distance, rtol=1e-4, atol=1e-5)
+    assert (
+        not same(t.discriminator.state_dict(), judge.state_dict())
+        and len(judge.features(torch.zeros(1, 6, 16, 16))) == 3
+    )
+
+
+def test_high_bands_are_those_of_haar():
+    images = torch.rand(2, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    haar = torch.tensor([[[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]], dtype=torch.float32) / 2
+    by_hand = torch.cat([F.conv2d(images, band.expand(3, 1, 2, 2), stride=2, groups=3) for band in haar], 1)
+    torch.testing.assert_close(wavelet_details(images), by_hand)
+    assert not wavelet_details(torch.ones(1, 3, 4, 4)).any()
+
+
 @pytest.mark.parametrize("kind", ["gcka", "none"])
 @pytest.mark.parametrize("imitate", [0.0, 0.25])
 @pytest.mark.parametrize("family", ["pix2pix", "cyclegan"])
@@ -143,6 +190,18 @@ def test_an_alignment_over_shards_is_the_mean_of_theirs():
     t.check()
     with pytest.raises(ValueError, match="fewer than 2 uncentred samples is constant, got 1"):
         t.feature_loss([x[:4]], [y[:4]])
+
+
+def test_an_alignment_of_patches_is_the_mean_of_theirs():
+    t = distiller("pix2pix", replace(DISTILL, patches=2))
+    x, y = (torch.randn(3, 6, 5, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    cuts = [(rows, columns) for rows in (slice(3), slice(3, 5)) for columns in (slice(4), slice(4, 8))]
+    wanted = sum(kernel_alignment(x[..., r, c], y[..., r, c]) for r, c in cuts) / 4
+    _, layers = t.feature_loss([x], [y])
+    torch.testing.assert_close(layers, {"layer1": wanted})
+    for wrong in ({"patches": 0}, {"patches": 2, "shard": 1}):
+        with pytest.raises(ValueError, match="patches is at least 1, and 1 with shards, got"):
+            replace(DISTILL, **wrong)
 
 
 @kinds
