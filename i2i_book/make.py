@@ -160,8 +160,8 @@ def _gpus_for(needed: int, preset: str) -> int:
     found = len(gpus.visible()) or 1  # those that cannot be told apart cannot be handed out
     if found < needed:
         raise ValueError(
-            f"a training of the preset {preset} takes {needed} GPUs, and this machine has {found}: take a copy of"
-            f" presets/{preset}.yml with gpu: {found}"
+            f"a training of the preset {preset} takes {needed} GPUs, and this machine has {found}: set"
+            f" `gpu: {found}` in a copy of the preset"
         )
     return found
 

@@ -106,4 +106,4 @@ def test_the_pipeline_gets_what_the_machine_has_if_a_job_fits_it(two, monkeypatc
         assert commands[-1][commands[-1].index("--resources") + 1] == "gpu=2"
     preset.write_text(needs.format(3))
     assert make.main(str(preset), "earth", "1") == 1 and len(commands) == 2
-    assert "takes 3 GPUs, and this machine has 2: take a copy of" in capsys.readouterr().err
+    assert "takes 3 GPUs, and this machine has 2: set `gpu: 2`" in capsys.readouterr().err
