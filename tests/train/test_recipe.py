@@ -14,12 +14,13 @@ from i2i_lib.data.batches import paired_batches
 from i2i_lib.data.store import save_task
 from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import prune
+from i2i_lib.prune import norm_scales, prune
 from i2i_lib.students import inherit
 from i2i_lib.train import gaugan
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.loop import _fingerprint, training_code
-from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
+from i2i_lib.train.recipe import Recipe, build, load_recipe, noted_step, save_recipe
+from i2i_lib.train.snapshots import read_frames
 
 CPU = torch.device("cpu")
 XAVIER = {"scheme": "xavier"}
@@ -196,3 +197,17 @@ def test_a_change_of_other_code_trains_nothing_again(trainer, code):
     files = training_code(object.__new__(trainer))
     parts = [path.relative_to(root() / "i2i_lib").with_suffix("").parts for path in files]
     assert {".".join(names) for names in parts} == code
+
+
+@families
+@pytest.mark.parametrize("make", [teacher_recipe, student_recipe])
+def test_what_is_noted_of_a_training_lies_beside_it(family, make, files):
+    """Snapshots of the generator that is kept, and a teacher's norm scales."""
+    recipe = make(family, training=replace(TRAINING, steps=1))
+    trainer, batches, _ = build(recipe, files, task(family), CPU)
+    noted_step(trainer, recipe, files, task(family), CPU)(next(batches(0)))
+    assert list(read_frames(files / "snapshots")) == [1]
+    kept = trainer.ab.generator if (family, make) == ("cyclegan", teacher_recipe) else trainer.generator
+    scales = files / "scales" / "1.json"
+    assert scales.exists() == (make is teacher_recipe)
+    assert not scales.exists() or json.loads(scales.read_text()) == norm_scales(kept)
