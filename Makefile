@@ -22,7 +22,7 @@ ifneq ($(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c
 endif
 READY := .venv/.ready node_modules/.package-lock.json
 
-.PHONY: book ablations teacher test check verify stress audit lab serve pdf clean help
+.PHONY: book ablations teacher test check verify stress audit lab serve plain pdf clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,6 +60,9 @@ lab: $(READY)  ## explore the notebooks in JupyterLab
 
 serve: $(READY)  ## serve the book on this machine only
 	@$(PY) -m i2i_book.serve "$(PORT)"
+
+plain: $(READY)  ## build those pages again by the newest Sphinx, without jupyter-book: _build/plain/html; needs the network
+	@.ci/plain
 
 pdf: $(READY)  ## print the built book by Chromium: _build/book.pdf
 	@$(PY) -m i2i_book.pdf

@@ -35,7 +35,7 @@ EVALUATIONS = PLAN.each("eval.json")
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
 # "train": no teacher is taken from a record, so that its training has no limit of time.
 TEACHER = str(config.get("teacher", ""))
-# Threads, GPUs and time of what trains. A cluster stops it a little later than its runner does, which reports why.
+# Threads, GPUs and time of a training. A cluster stops it a little later than its runner does, which reports why.
 THREADS, GPU = PLAN.settings["threads"], PLAN.settings["gpu"]
 LIMIT = 10_000 if TEACHER else PLAN.settings["minutes"]
 MINUTES = LIMIT + 5
@@ -54,6 +54,8 @@ RUNNER = (
     f"exec {PYTHON} -m i2i_book.runner --preset {literal(PRESET)} --run {literal(Path(PRESET).stem)}"
     f"{f' --minutes {LIMIT}' if TEACHER else ''} {{input.notebook:q}} {{params.fixed}} --publish {{output.notebook:q}}"
 )
+# With the GPUs of the job, and for a chapter that computes next to nothing.
+ON_GPU, ON_CPU = RUNNER + " --gpu {resources.gpu}", RUNNER + " --gpu 0"
 TRAINED = f" -p weights {TEACHER}" if TEACHER else ""
 SEEDED = "-p task {task} -p seed {seed}"
 
@@ -124,7 +126,7 @@ rule data:
         + (f" -p layout {shlex.quote(LAYOUT)}" if LAYOUT else ""),
         pictures=listing(DATA) if DATA else "",
     shell:
-        RUNNER
+        ON_CPU
 
 
 def recorded(wildcards):
@@ -171,7 +173,7 @@ rule search_space:
         gpu=GPU,
         runtime=MINUTES,
     shell:
-        RUNNER
+        ON_GPU
 
 
 # The paper's "Original": the same notebook with the ResNet-9 generator, a baseline of 05 that nothing else needs.
@@ -216,7 +218,7 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
             preset=parameters(pruning),
             fixed=SEEDED,
         shell:
-            RUNNER
+            ON_CPU
 
 
 rule distillation:
@@ -239,7 +241,7 @@ rule distillation:
         gpu=GPU,
         runtime=MINUTES,
     shell:
-        RUNNER
+        ON_GPU
 
 
 def evaluated(wildcards, arms, generators, into):
@@ -265,10 +267,10 @@ rule evaluation:
         fixed=lambda w: evaluated(w, PLAN.arms(w.task), PLAN.generators(w.task), into="eval"),
     threads: THREADS
     resources:
-        gpu=GPU,
+        gpu=min(GPU, 1),  # several share a training alone
         runtime=MINUTES,
     shell:
-        RUNNER
+        ON_GPU
 
 
 use rule evaluation as ablation with:
@@ -300,12 +302,12 @@ rule students:
         preset=parameters("04-students"),
         fixed=lambda w: f"{SEEDED.format(task=w.task, seed=w.seed)} -p arms '{json.dumps(PLAN.arms(w.task))}'",
     shell:
-        RUNNER
+        ON_CPU
 
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/export/fuse.py", "i2i_lib/metrics/pairs.py"],
+        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/fuse.py", "i2i_lib/metrics/pairs.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         compared=lambda w: expand(rules.distillation.output.student, arm=[a for a in PLAN.arms(w.task) if a in ("gcka", "none")], **w),
@@ -368,4 +370,4 @@ for name, chapter in chapters().items():
             left=PLAN.left("ablations.json", PLAN.ablated()) if "ablations" in chapter.reads else [],
             fixed=fixed,
         shell:
-            RUNNER
+            ON_CPU

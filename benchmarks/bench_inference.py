@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from i2i_book.runner.provenance import machine
 from i2i_lib.checkpoint import build, save_generator
 from i2i_lib.config import Norm, ResnetConfig, cat_teacher
-from i2i_lib.export.fuse import fuse
 from i2i_lib.export.onnx import export_onnx, session
+from i2i_lib.fuse import fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune

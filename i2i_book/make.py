@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from i2i_book import presets, runs
+from i2i_book import gpus, presets, runs
 from i2i_lib import files
 from i2i_lib.commands import one_line_errors
 from i2i_lib.cpus import usable_cpus
@@ -30,12 +30,9 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
     if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
         raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
-    gpu = settings["gpu"]
-    if gpu and not shown(Path(preset).stem) and not _gpu_here():
-        raise ValueError(
-            f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
-            f" presets/{preset}.yml with gpu: 0, which would take days"
-        )
+    found = settings["gpu"]
+    if found and not shown(Path(preset).stem):
+        found = _gpus_for(settings["gpu"], preset)
     presets.tasks(task)
     if not seeds.isdigit() or int(seeds) < 1:
         raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
@@ -59,7 +56,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         command = [sys.executable, "-m", "snakemake", "--cores", str(usable_cpus()), "--nolock"]
         command += ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
         command += ["--quiet", "host", "reason", "rules", "progress"]
-        command += ["--resources", f"gpu={gpu}", "--configfile", str(asked)]
+        command += ["--resources", f"gpu={found}", "--configfile", str(asked)]
         command += ["--", *targets] if targets else []
         for name in ("SNAKEMAKE_PROFILE", "PYTHONWARNINGS", "PYTHONINSPECT"):  # the user's settings for other work
             os.environ.pop(name, None)
@@ -151,10 +148,22 @@ def _check_same_folder(run: Path, folder: Path) -> None:
             )
 
 
-def _gpu_here() -> bool:
+def _gpus_for(needed: int, preset: str) -> int:
+    """How many GPUs this machine has, if they are enough for a job that needs so many. Raises ValueError if not."""
     import torch  # seconds, which only the presets for a GPU need
 
-    return torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"the preset {preset} is for a GPU, and PyTorch finds none here: take PRESET=cpu, or a copy of"
+            f" presets/{preset}.yml with gpu: 0, which would take days"
+        )
+    found = len(gpus.visible()) or 1  # those that cannot be told apart cannot be handed out
+    if found < needed:
+        raise ValueError(
+            f"a training of the preset {preset} takes {needed} GPUs, and this machine has {found}: set"
+            f" `gpu: {found}` in a copy of the preset"
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from i2i_book import presets
 from i2i_book.chapters import GENERATORS, Chapter, chapters, made_by
 from i2i_book.runner.notebook import imported_modules, notebook_parameters
 from i2i_lib.files import root, walk_once
-from i2i_lib.weights import DINOV2, DINOV2_CODE, DRN, INCEPTION, at_hand, find_vgg19
+from i2i_lib.weights import DINOV2, DRN, INCEPTION, at_hand, find_vgg19
 
 # The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
 DEMOS = {
@@ -134,7 +134,7 @@ class Plan:
 
     def measuring_weights(self, task: str) -> list[str]:
         """The weights at hand of the networks that measure a task's pictures: those that arrive later measure again."""
-        return at_hand(INCEPTION, DINOV2, DINOV2_CODE, *([DRN] if task == "cityscapes" else []))
+        return at_hand(INCEPTION, DINOV2, *([DRN] if task == "cityscapes" else []))
 
     def left(self, name: str, asked: list[str]) -> list[str]:
         """The files of that name of other tasks and seeds in this run, beside those that were `asked` for."""

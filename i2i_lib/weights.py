@@ -12,8 +12,7 @@ from i2i_lib.variables import variable_path
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A file or folder that a variable of the environment names, else one of some names in the checkpoints of PyTorch's
-    hub."""
+    """A file that a variable of the environment names, else one of some names in the checkpoints of PyTorch's hub."""
 
     variable: str
     names: tuple[str, ...]
@@ -32,7 +31,6 @@ INCEPTION = Weights(
     "I2I_INCEPTION", ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 )
 DINOV2 = Weights("I2I_DINOV2_WEIGHTS", ("dinov2_vitl14_pretrain.pth",))
-DINOV2_CODE = Weights("I2I_DINOV2", ("../facebookresearch_dinov2_main",))
 DRN = Weights("I2I_DRN", ("drn-d-105_ms_cityscapes.pth",))
 VGG19 = Weights("I2I_VGG19", ("vgg19-dcbb9e9d.pth",))
 
@@ -45,9 +43,8 @@ def hub_checkpoints() -> Path:
 
 
 def at_hand(*wanted: Weights) -> list[str]:
-    """The files of them that are there, for a rule that depends on them; of a folder of code, its hubconf.py."""
-    paths = [path / "hubconf.py" if path.is_dir() else path for each in wanted if (path := each.find())]
-    return [str(path) for path in paths if path.is_file()]
+    """The files of them that are there, for a rule that depends on them."""
+    return [str(path) for each in wanted if (path := each.find()) and path.is_file()]
 
 
 def find_vgg19() -> Path:

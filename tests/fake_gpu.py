@@ -23,6 +23,7 @@ def fake_gpu() -> Iterator[None]:
     """A block in which `GPU` is there and every tensor is fake; reading a value raises an error."""
     with pytest.MonkeyPatch.context() as patch, fake_tensors():
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "is_available", lambda: False)  # no second thread, where tensors would be real
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
         patch.setattr(Tensor, "backward", _zero_gradients)
         # Read for a checkpoint, as all of it is.

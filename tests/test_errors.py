@@ -285,6 +285,12 @@ def no_gpu(folder: Path) -> str:
         return said(make.main, "gpu", "earth", "1")
 
 
+def too_few_gpus(folder: Path) -> str:
+    text = "threads: 1\ngpu: 4\narms: [none]\ngenerators: [inception]\n"
+    with instead(torch.cuda, "is_available", lambda: True), instead(make.gpus, "visible", lambda: ["one", "another"]):
+        return said(make.main, preset(folder, text), "earth", "1")
+
+
 def second_make(folder: Path) -> str:
     shutil.copytree(runs.root() / "presets", folder / "presets")
     here = contextlib.chdir(folder)  # which `make` changes
@@ -392,6 +398,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         "a task that is not there": lambda here: said(make.main, "cpu", "mars", "1"),
         "a number of seeds that is none": lambda here: said(make.main, "cpu", "earth", "none"),
         "no GPU for a preset that needs one": no_gpu,
+        "fewer GPUs than a training is to take": too_few_gpus,
         "a second `make book` in the same checkout": second_make,
         "a parameter that the notebook does not have": lambda here: run(here, "-p", "stesp", "3"),
         "a parameter of the wrong type": lambda here: run(here, "-p", "steps", "many"),

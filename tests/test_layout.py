@@ -19,7 +19,7 @@ LIBRARY = ROOT / "i2i_lib"
 LAYERS = [
     "cpus files artifacts hub progress facade commands archives distributed variables weights",
     "config macs threshold",
-    "layers generators spade discriminators losses prune scales students official checkpoint",
+    "kernels layers generators spade discriminators losses prune scales students official fuse checkpoint",
     "metrics.pairs",
     "data",
     "train",
@@ -138,7 +138,6 @@ def test_only_what_was_asked_for_is_fetched_and_nothing_served():
         "i2i_lib.data.downloads": {"requests.get", "retrieve"},
         "i2i_lib.cli.data": {"download_url_to_file"},
         "i2i_lib.hub": {"snapshot_download", "upload_folder"},  # of an address that begins with hf://, and `i2i push`
-        "i2i_lib.metrics.networks.literature": {"hub.load"},  # of a copy on disk
     }
 
 

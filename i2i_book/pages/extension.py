@@ -63,7 +63,7 @@ def chains(toc: Path) -> list[list[str]]:
 
 def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Take the links to the previous and the next page from those that no chain holds, and from the ends of chains."""
-    chain = next((names for names in chains(Path(app.config.external_toc_path)) if pagename in names), [])
+    chain = next((names for names in chains(Path(app.srcdir, app.config.external_toc_path)) if pagename in names), [])
     at = chain.index(pagename) if chain else 0
     if at == 0:
         context["prev"] = None

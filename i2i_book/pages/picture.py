@@ -12,8 +12,8 @@ BOXES = {
     "i2i_lib.metrics": "metrics results evaluate",
     "i2i_lib.train": "train losses",
     "i2i_lib.data": "data",
-    "the method": "config macs threshold layers generators spade discriminators prune scales students checkpoint"
-    " official",
+    "the method": "config macs threshold kernels layers generators spade discriminators prune scales students fuse"
+    " checkpoint official",
     "files and processes": "cpus files artifacts hub progress archives commands distributed facade variables weights",
 }
 WIDTH, LINE, GAP = 720, 17, 26  # of the picture, of a line of text, between boxes

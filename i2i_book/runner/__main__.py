@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", default="lab", help="the run to read and write (default: lab, as when run by hand)")
     parser.add_argument("--log", type=Path, help="where the executed copy is kept, also if it fails (default: logs/)")
     parser.add_argument("--minutes", type=float, help="the most that it may take, in place of the preset's `minutes`")
+    parser.add_argument("--gpu", type=int, help="how many GPUs it gets for itself, in place of the preset's `gpu`")
     parser.add_argument("--publish", type=Path, help="where the executed copy goes if it succeeds")
     options = parser.parse_args(arguments)
     notebook: Path = options.notebook
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             log=log,
             publish=options.publish,
             threads=preset.get("threads"),
-            gpu=preset.get("gpu", 0),
+            gpu=preset.get("gpu", 0) if options.gpu is None else options.gpu,
             timeout=60 * minutes if minutes else None,
             preset=Path(options.preset).stem if options.preset else None,
         )

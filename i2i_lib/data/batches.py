@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from i2i_lib.data.ahead import batches_from
 from i2i_lib.data.tiles import Batch, Tiles, encode
 from i2i_lib.distributed import local_slice
 
@@ -20,7 +22,8 @@ def paired_batches(
     Every tile is used once per epoch, in a new order, as a random crop of `image_size` that is mirrored left to right
     half of the time. Of tiles that are not square, the crop is `image_size` high and keeps their proportions. The
     batch of step k depends on `seed` and k alone, so a resumed run sees what an unbroken one would have seen. Tiles are
-    augmented on `device`. Of several processes that train together, each gets its slice of the batch.
+    augmented on `device`, for a GPU a step ahead. Of several processes that train together, each gets its slice of the
+    batch.
     """
     if not tiles.paired:
         raise ValueError("these tiles are not paired: draw from them with unpaired_batches")
@@ -31,7 +34,7 @@ def paired_batches(
         index, crop = _draw(len(tiles), source.shape[-2:], image_size, batch_size, (seed,), step)
         return Batch(encode(crop(source[index]), tiles.classes), encode(crop(target[index])))
 
-    return lambda first_step: map(batch, count(first_step))
+    return partial(batches_from, batch, device=device)
 
 
 def unpaired_batches(
@@ -48,7 +51,7 @@ def unpaired_batches(
             chosen.append(encode(crop(images[index])))
         return Batch(*chosen)
 
-    return lambda first_step: map(batch, count(first_step))
+    return partial(batches_from, batch, device=device)
 
 
 def partly_labelled_batches(

@@ -27,8 +27,8 @@ from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.config import check_image_size
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import encode
-from i2i_lib.export.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.files import atomic_write
+from i2i_lib.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.translate import LEAST, at_any_size

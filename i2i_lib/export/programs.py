@@ -14,9 +14,9 @@ from torch import Tensor
 
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.config import check_image_size
-from i2i_lib.export.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.export.onnx import TOLERANCE, Exported, psnr_between
 from i2i_lib.files import atomic_write
+from i2i_lib.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.translate import LEAST
 
 SIZE = 256  # side of the pictures that an ExecuTorch program takes, unless another is asked for

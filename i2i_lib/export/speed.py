@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from i2i_lib.checkpoint import save_generator
-from i2i_lib.export.fuse import can_fuse, fuse
 from i2i_lib.export.onnx import export_onnx, session
+from i2i_lib.fuse import can_fuse, fuse
 from i2i_lib.results import FUSED, PLAIN, RUNTIME
 
 WARM_UP = 3  # passes that are not counted

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from i2i_lib.config import check_choice
 from i2i_lib.distributed import default_group, parallel
-from i2i_lib.export.fuse import can_fuse, fuse
+from i2i_lib.fuse import can_fuse, fuse
 from i2i_lib.losses import unchecked_alignment
 from i2i_lib.train.adversarial import GanState, TrainConfig, autocast, channels_last, frozen
 

@@ -1,6 +1,6 @@
 """A generator that trains in fewer and larger kernels: the same sums in another order.
 
-A CPU's kernels fill their vectors poorly with a pruned branch's few channels, or with a picture's three. `export.fuse`
+A CPU's kernels fill their vectors poorly with a pruned branch's few channels, or with a picture's three. `fuse`
 merges more, for inference: there norms have become constants.
 """
 

@@ -6,6 +6,7 @@ However many processes share it, a training is the same up to rounding, and one 
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib import import_module
@@ -32,11 +33,14 @@ from i2i_lib.data.tiles import Task
 from i2i_lib.distributed import default_group, rank
 from i2i_lib.files import sha256, write_json
 from i2i_lib.layers import init_weights
+from i2i_lib.prune import Prunable
+from i2i_lib.scales import ScaleNotes
 from i2i_lib.students import start_student
 from i2i_lib.train.adversarial import Batches, TrainConfig
 from i2i_lib.train.device import set_up
 from i2i_lib.train.distill import Distillation
 from i2i_lib.train.loop import TrainingRun, fit
+from i2i_lib.train.snapshots import Snapshots
 from i2i_lib.weights import find_vgg19
 
 Start = Literal["random", "inherited", "scales", "noisy"]
@@ -242,6 +246,17 @@ def _inputs(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return values
 
 
+def noted_step(
+    trainer: Any, recipe: Recipe, folder: Path, task: Task, device: torch.device
+) -> Callable[[Any], dict[str, Any]]:
+    """The trainer's step, and after some of them a snapshot in `folder` and, of a teacher to prune, its norm scales."""
+    generator = trainer.ab.generator if hasattr(trainer, "ab") else trainer.generator  # from sources to targets
+    step = Snapshots(folder / "snapshots", recipe.training.steps, task, device).after(trainer.step, trainer, generator)
+    if not recipe.teacher and isinstance(generator, Prunable):
+        step = ScaleNotes(folder / "scales", recipe.training.steps).after(step, trainer, generator)
+    return step
+
+
 def launch(path: Path) -> Path:
     """Train by the recipe at `path`, together with the other processes of the launch; the first writes the result.
 
@@ -256,7 +271,8 @@ def launch(path: Path) -> Path:
     device = set_up(recipe.threads)
     task = load_saved_task(folder / recipe.task)
     trainer, batches, run = build(recipe, folder, task, device)
-    rows = fit(trainer.step, batches, run, recipe.training.steps)
+    step = noted_step(trainer, recipe, folder, task, device) if rank() == 0 else trainer.step
+    rows = fit(step, batches, run, recipe.training.steps)
     generator = trainer.result(batches)  # by all: statistics may be those of every process's batches
     if rank() == 0:
         provenance = {"seconds": rows[-1]["seconds"], "task": task.name, "seed": recipe.seed}

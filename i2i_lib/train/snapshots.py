@@ -47,10 +47,6 @@ class Snapshots:
         generator.train(training)
         atomic_write(self.folder / f"{step}.webp", picture_row(made))
 
-    def frames(self) -> dict[int, bytes]:
-        """The snapshots, step -> WebP file, in their order."""
-        return read_frames(self.folder)
-
 
 def _sources(task: Task) -> Tensor:
     """The sources that are watched, encoded, evenly spaced over their part and cut to the size of a test picture."""

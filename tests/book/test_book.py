@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 
 from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
-from i2i_book.pages.extension import chains, set_type, set_type_in_html
+from i2i_book.pages.extension import _end_chain, chains, set_type, set_type_in_html
+from i2i_book.runs import root
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
@@ -233,6 +235,24 @@ def test_next_ends_with_the_last_chapter(book: Path):
     assert main[0] == "intro" and main[-1] == "your-own-images" and len(main) <= 17
     assert other == ["tasks/openmoji/01-data"]
     assert not {"status", "glossary", "reproduce"} & {*main, *other}
+
+
+def test_next_ends_wherever_sphinx_is_started(book: Path):
+    """Jupyter Book names the contents by their full path, Sphinx by one below the pages."""
+    fill(book, "cpu")
+    for toc in (str(book / "notebooks" / "_toc.yml"), "notebooks/_toc.yml"):
+        app, context = SimpleNamespace(srcdir=book, config=SimpleNamespace(external_toc_path=toc)), {}
+        _end_chain(app, "intro", "page.html", context, None)
+        assert context == {"prev": None}
+
+
+def test_the_newest_sphinx_gets_every_extension_of_the_book():
+    script = (root() / ".ci" / "plain").read_text()
+    installed = script.partition("pip install")[2].partition("\n\n")[0].split()
+    config = yaml.safe_load((root() / "_config.yml").read_text())["sphinx"]["config"]["extensions"]
+    others = {name for name in config if not name.startswith(("sphinx.ext.", "i2i_book."))} - {"jupyter_book"}
+    assert {re.sub("[_.]", "-", name) for name in others} <= set(installed)
+    assert not any("jupyter" in name for name in installed)
 
 
 def test_the_scan_names_what_is_wrong(tmp_path: Path):

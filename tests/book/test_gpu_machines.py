@@ -112,9 +112,10 @@ def asked(checkout: Path, *words: str, **settings: str) -> subprocess.CompletedP
 
 
 def test_a_run_makes_the_book_here_and_packs_it(checkout):
-    done = asked(checkout, "run", PRESET="smoke")
-    packing = "python -m i2i_book.recorded pack runs/smoke smoke.zip smoke fluent 1"
-    assert done.stdout.split("\n")[:2] == ["make book smoke fluent 1 no", packing + " "]
+    for preset in ("smoke", "presets/smoke.yml"):
+        done = asked(checkout, "run", PRESET=preset)
+        packing = f"python -m i2i_book.recorded pack runs/smoke smoke.zip {preset} fluent 1 "
+        assert done.stdout.split("\n")[:2] == [f"make book {preset} fluent 1 no", packing]
 
 
 def test_a_run_whose_time_is_up_is_interrupted_and_packs_nothing(checkout):

@@ -127,10 +127,13 @@ for name in ('out.json', 'out.safetensors', 'out-of-the-way.json'):
 def test_a_run_leaves_its_process_as_it_was(tmp_path, monkeypatch):
     """`make verify` runs several in one process: neither threads nor files nor signals of one reach the next."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(runner.gpus, "visible", lambda: ["GPU-a", "GPU-b", "GPU-c"])
     before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    path = notebook(tmp_path, "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['I2I_GPU'])")
+    path = notebook(
+        tmp_path, "import os; print(*(os.environ[n] for n in ('OMP_NUM_THREADS', 'I2I_GPU', 'CUDA_VISIBLE_DEVICES')))"
+    )
     run_notebook(path, {}, log=tmp_path / "log.ipynb", threads=1, gpu=2)
-    assert nbformat.read(tmp_path / "log.ipynb", as_version=4).cells[-1].outputs[0].text == "1 2\n"
+    assert nbformat.read(tmp_path / "log.ipynb", as_version=4).cells[-1].outputs[0].text == "1 2 GPU-a,GPU-b\n"
     with pytest.raises(NotebookError):
         run_notebook(notebook(tmp_path, "1 / 0"), {}, log=tmp_path / "log.ipynb", threads=1)
     assert dict(os.environ) == before and signal.getsignal(signal.SIGTERM) is handler

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -265,3 +267,13 @@ def test_a_file_that_changed_is_named(tmp_path):
     (tmp_path / "in" / "4.png").write_bytes(b"else")
     with pytest.raises(ValueError, match=r"4\.png has 4 bytes and had \d+ when"):
         images[:6:2]
+
+
+def test_the_sum_of_a_picture_is_checked_once(tmp_path, monkeypatch):
+    images = FileImages(tmp_path / "in", some_pictures(tmp_path / "in"), 8, halves=2)
+    whole, summed = images[:], []
+    counted = SimpleNamespace(crc32=lambda data: summed.append(len(data)) or zlib.crc32(data))
+    monkeypatch.setattr(picture_cache, "zlib", counted)
+    for _ in range(3):
+        assert torch.equal(images[:], whole) and not torch.equal(images.other_half()[:], whole)
+    assert len(summed) == 6

@@ -129,29 +129,73 @@ def test_the_inception_trunk_is_that_of_torch_fidelity(random_inception, monkeyp
     assert [e.frechet for e in literature.available_extractors()[0]] == ["FID (CAT)", "FID (clean)"]
 
 
-def test_dinov2_runs_on_a_local_copy_of_its_code(tmp_path):
-    (tmp_path / "hubconf.py").write_text(
-        "from torch import nn\ndependencies = ['torch']\n"
-        "def dinov2_vitl14(pretrained=True):\n    assert not pretrained\n"
-        "    return nn.Sequential(nn.AvgPool2d(224), nn.Flatten(), nn.Linear(3, 3))\n"
-    )
-    torch.save({"2.weight": torch.eye(3), "2.bias": torch.zeros(3)}, tmp_path / "weights.pth")
-    extract = literature.DinoV2(code=tmp_path, weights=tmp_path / "weights.pth")
-    grey = torch.full((2, 3, 50, 50), 51, dtype=torch.uint8)
-    wanted = (0.2 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(extract(grey), wanted.expand(2, 3), rtol=0, atol=2e-3)
+def dinov2(state: dict[str, torch.Tensor], x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The class token by the published definition, two heads to a block."""
+    part = lambda name: (state[f"{name}.weight"], state[f"{name}.bias"])  # noqa: E731
+    norm = lambda name, x: F.layer_norm(x, x.shape[-1:], *part(name), eps=1e-6)  # noqa: E731
+    x = F.conv2d(x, *part("patch_embed.proj"), stride=14).flatten(2).mT
+    x = torch.cat([state["cls_token"].expand(len(x), -1, -1), x], 1) + positions
+    for block in ("blocks.0", "blocks.1"):
+        q, k, v = F.linear(norm(f"{block}.norm1", x), *part(f"{block}.attn.qkv")).unflatten(-1, (3, 2, -1)).unbind(2)
+        weights = torch.einsum("nihc,njhc->nhij", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
+        attended = F.linear(torch.einsum("nhij,njhc->nihc", weights, v).flatten(2), *part(f"{block}.attn.proj"))
+        x = x + state[f"{block}.ls1.gamma"] * attended
+        hidden = F.gelu(F.linear(norm(f"{block}.norm2", x), *part(f"{block}.mlp.fc1")))
+        x = x + state[f"{block}.ls2.gamma"] * F.linear(hidden, *part(f"{block}.mlp.fc2"))
+    return norm("norm", x)[:, 0]
+
+
+def dinov2_state(width: int = 12) -> dict[str, torch.Tensor]:
+    """Random weights with the names and, but for the width, the shapes of the published file."""
+    norms = {f"{name}.{kind}": (width,) for name in ("norm1", "norm2") for kind in ("weight", "bias")}
+    shapes = norms | {"ls1.gamma": (width,), "ls2.gamma": (width,)}
+    for name, inputs, outputs in [("attn.qkv", 1, 3), ("attn.proj", 1, 1), ("mlp.fc1", 1, 4), ("mlp.fc2", 4, 1)]:
+        shapes |= {f"{name}.weight": (outputs * width, inputs * width), f"{name}.bias": (outputs * width,)}
+    shapes = {f"blocks.{i}.{name}": shape for i in range(2) for name, shape in shapes.items()}
+    shapes |= {"norm.weight": (width,), "norm.bias": (width,), "patch_embed.proj.bias": (width,)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "cls_token": (1, 1, width), "mask_token": (1, width)}
+    shapes["pos_embed"] = (1, 1 + 37 * 37, width)
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) / 4 for name, shape in shapes.items()}
+
+
+def test_dinov2_is_the_published_network(tmp_path, monkeypatch):
+    state = dinov2_state()
+    torch.save(state, tmp_path / "weights.pth")
+    monkeypatch.setattr(literature.DinoV2, "sizes", {"embed_dim": 12, "depth": 2, "num_heads": 2})
+    extract = literature.DinoV2(tmp_path / "weights.pth")
+    noise = pictures(3, 2, 224)  # at the network's own size
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    scaled = (noise / 255 - mean[:, None, None]) / deviation[:, None, None]
+    wanted = dinov2(state, scaled, literature._resampled_positions(state["pos_embed"], 16))
+    torch.testing.assert_close(extract(noise), wanted, rtol=1e-5, atol=1e-5)
     assert (extract.frechet, extract.kernel) == ("FD-DINOv2", "KD-DINOv2")
+
+    torch.save(state | {"norm.bias": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other\.pth is not dinov2_vitl14_pretrain\.pth: .*norm\.bias"):
+        literature.DinoV2(tmp_path / "other.pth")
+
+
+def test_positions_are_resampled_as_dinov2_does():
+    """A ramp nearly stays one: 16 patches lie on the 37 learnt ones as 16.1 of equal width would."""
+    rows, columns = torch.meshgrid(torch.arange(37.0), torch.arange(37.0), indexing="ij")
+    ramp = torch.stack([rows, columns], -1).flatten(0, 1)
+    made = literature._resampled_positions(torch.cat([torch.tensor([[-7.0, -9]]), ramp])[None], 16)[0]
+    assert made[0].tolist() == [-7, -9] and made.shape == (257, 2)
+    places = (torch.arange(16) + 0.5) * 37 / 16.1 - 0.5
+    torch.testing.assert_close(made[1:, 0].view(16, 16)[1:-1, 5], places[1:-1], rtol=0, atol=0.06)
+    torch.testing.assert_close(made[1:, 1].view(16, 16)[5, 1:-1], places[1:-1], rtol=0, atol=0.06)
 
 
 def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("a download"))
-    for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS"):
+    for variable in ("I2I_INCEPTION", "I2I_DINOV2_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
     found, missing = literature.available_extractors()
     assert found == [] and len(missing) == 2
     assert missing[0].startswith("FID and KID are left out: their weights were not found; `i2i data weights`")
-    assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2" in missing[1]
+    assert missing[1].startswith("FD-DINOv2 and KD-DINOv2 are left out") and "I2I_DINOV2_WEIGHTS" in missing[1]
     monkeypatch.setenv("I2I_INCEPTION", str(tmp_path / "absent.pth"))
     with pytest.raises(
         literature.WeightsMissing, match=r"absent\.pth, which should hold their weights, does not exist"
@@ -165,7 +209,7 @@ def test_without_weights_a_sentence_and_no_download(monkeypatch, tmp_path):
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_a_variable_that_is_set_and_empty_is_unset(empty, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for variable in ("I2I_INCEPTION", "I2I_DINOV2", "I2I_DINOV2_WEIGHTS", "I2I_DRN", "I2I_VGG19", "I2I_GPU"):
+    for variable in ("I2I_INCEPTION", "I2I_DINOV2_WEIGHTS", "I2I_DRN", "I2I_VGG19", "I2I_GPU"):
         monkeypatch.setenv(variable, empty)
     found, missing = literature.available_extractors()
     assert found == [] and all("were not found" in sentence for sentence in missing)

@@ -7,17 +7,19 @@ these few steps the losses agree to 1 in 10,000.
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
-import sys
-import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
 import toys
+from project import wait_for
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 from toys import FAMILIES
@@ -27,12 +29,16 @@ from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_p
 from i2i_lib.cli.__main__ import main
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.batches import paired_batches
-from i2i_lib.data.store import save_task
+from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
+from i2i_lib.train import processes
 from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.device import set_up
 from i2i_lib.train.loop import TrainingRun, fit
-from i2i_lib.train.recipe import Recipe, _sync_batch_norm, launch, load_recipe, save_recipe
+from i2i_lib.train.processes import launch_command
+from i2i_lib.train.recipe import Recipe, _sync_batch_norm, build, launch, load_recipe, save_recipe
+from i2i_lib.train.snapshots import Snapshots, read_frames
 
 STEPS, STOPPED = 6, 5
 KINDS = (*FAMILIES, "gcka", "ka", "mse")
@@ -112,30 +118,60 @@ def folder(tmp_path):
     torch.use_deterministic_algorithms(False)  # as before the training in this process
 
 
-def test_a_process_that_dies_ends_the_launch_and_one_goes_on_alone(folder):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+def built(folder: Path) -> tuple[Any, Any, TrainingRun]:
+    return build(load_recipe(folder / "config.json"), folder, load_saved_task(folder.parent / "data"), set_up(1))
+
+
+def test_a_process_that_dies_ends_all_and_one_goes_on_alone(folder):
+    """As the chapters do it: processes train, and the notebook's own `fit` finds the log and what was noted."""
     started = subprocess.Popen(
-        [*command, "-m", "i2i_lib.cli", "train", str(folder / "config.json")],
+        launch_command(folder / "config.json", 2),
         cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root())},
     )  # fmt: skip
     checkpoint, log = folder / "checkpoint.pt", folder / "losses.jsonl"
-    while not checkpoint.exists():
-        assert started.poll() is None, started.communicate()[0]
-        time.sleep(0.05)
-    processes = psutil.Process(started.pid).children(recursive=True)
-    second = next(p for p in processes if p.environ().get("RANK") == "1")
+    lines = lambda: log.read_text().splitlines() if log.exists() else []  # noqa: E731
+    wait_for(lambda: len(lines()) > 2 or started.poll() is not None, 200)
+    assert started.poll() is None, started.communicate()[0]
+    below = psutil.Process(started.pid).children(recursive=True)
+    second = next(p for p in below if p.environ().get("RANK") == "1")
     second.send_signal(signal.SIGKILL)
     said = started.communicate(timeout=200)[0]
     assert started.returncode != 0 and "SIGKILL" in said, said
-    assert not psutil.wait_procs(processes, timeout=10)[1], "nothing is left running"
+    assert not psutil.wait_procs(below, timeout=10)[1], "nothing is left running"
     assert not (folder / "generator.json").exists()
+    together = lines()
 
     assert torch.load(checkpoint, weights_only=True)["step"] < 80
     launch(folder / "config.json")
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(2, 81, 2))
+    trainer, batches, run = built(folder)
+    rows = fit(trainer.step, lambda step: iter(()), run, 80)  # without a batch
+    assert [row["step"] for row in rows] == list(range(2, 81, 2))
     assert load_generator(folder / "generator").config == load_plan(folder / "plan").config
+    assert list(read_frames(folder / "snapshots")) == Snapshots(folder, 80, toys.task()).due
+
+    shutil.copytree(folder, folder.parent / "alone", ignore=shutil.ignore_patterns("*.pt", "*.jsonl"))
+    trainer, batches, run = built(folder.parent / "alone")
+    with pytest.raises(ValueError, match="ended after step 4"):
+        fit(trainer.step, lambda step: islice(batches(step), 4), run, 80)
+    alone = (run.folder / "losses.jsonl").read_text().splitlines()
+    check([json.loads(line) for line in together[:2]], [json.loads(line) for line in alone])
+
+
+@pytest.mark.parametrize(("gpus", "asked"), [("", []), ("1", []), ("3", [3])])
+def test_a_job_with_several_gpus_trains_on_all(gpus, asked, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setenv("I2I_GPU", gpus)
+    monkeypatch.setattr(processes, "train_together", lambda recipe, count: started.append(count))
+    processes.train_on_all_gpus(tmp_path / "config.json")
+    assert started == asked
+
+
+def test_processes_that_fail_give_their_reason(tmp_path, monkeypatch):
+    says = "echo Traceback; echo 'error: batch_size 5 cannot be shared'; echo and more; exit 1"
+    monkeypatch.setattr(processes, "launch_command", lambda recipe, count: ["sh", "-c", says])
+    with pytest.raises(RuntimeError, match="training by 2 processes failed: batch_size 5 cannot be shared"):
+        processes.train_together(tmp_path, 2)
 
 
 @pytest.mark.parametrize("error", [MemoryError, PermissionError, RuntimeError, FloatingPointError])

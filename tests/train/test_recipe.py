@@ -16,12 +16,14 @@ from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
-from i2i_lib.prune import prune
+from i2i_lib.prune import norm_scales, prune
 from i2i_lib.students import inherit
 from i2i_lib.train import gaugan
-from i2i_lib.train.adversarial import TrainConfig
+from i2i_lib.train.adversarial import TrainConfig, frozen
+from i2i_lib.train.distill import quick
 from i2i_lib.train.loop import _fingerprint, training_code
-from i2i_lib.train.recipe import Recipe, build, load_recipe, save_recipe
+from i2i_lib.train.recipe import Recipe, build, load_recipe, noted_step, save_recipe
+from i2i_lib.train.snapshots import read_frames
 
 CPU = torch.device("cpu")
 XAVIER = {"scheme": "xavier"}
@@ -96,7 +98,7 @@ def test_a_student_starts_from_its_plan_and_its_teachers_discriminator(family, f
     assert type(trainer) is DISTILLERS[family]
     assert same(trainer.generator, drawn(checkpoint.load_plan(files / "plan").config, 1003, family))
     assert same(trainer.discriminator, checkpoint.load_discriminator(files / "discriminator"))
-    assert same(trainer.teacher, checkpoint.load_generator(files / "teacher"))
+    assert same(trainer.teacher, quick(frozen(checkpoint.load_generator(files / "teacher"))))
     assert trainer.feature_loss.kind == "mse"
     if family == "pix2pix":
         expected = paired_batches(task(family).train, image_size=16, batch_size=2, seed=1003)
@@ -243,9 +245,9 @@ def test_a_perceptual_loss_is_asked_for_and_tells_trainings_apart(family, files,
 
 
 COMMON = {
-    "config", "data.batches", "data.tiles", "discriminators", "distributed", "generators", "layers", "losses",
-    "students", "train.adversarial", "train.average", "train.distill", "train.loop", "train.parts", "train.pix2pix",
-    "train.recipe",
+    "config", "data.batches", "data.tiles", "discriminators", "distributed", "fuse", "generators", "kernels",
+    "layers", "losses", "students", "train.adversarial", "train.average", "train.distill", "train.loop", "train.packed",
+    "train.parts", "train.pix2pix", "train.recipe",
 }  # fmt: skip
 
 
@@ -261,3 +263,17 @@ def test_a_change_of_other_code_trains_nothing_again(trainer, code):
     files = training_code(object.__new__(trainer))
     parts = [path.relative_to(root() / "i2i_lib").with_suffix("").parts for path in files]
     assert {".".join(names) for names in parts} == code
+
+
+@families
+@pytest.mark.parametrize("make", [teacher_recipe, student_recipe])
+def test_what_is_noted_of_a_training_lies_beside_it(family, make, files):
+    """Snapshots of the generator that is kept, and a teacher's norm scales."""
+    recipe = make(family, training=replace(TRAINING, steps=1))
+    trainer, batches, _ = build(recipe, files, task(family), CPU)
+    noted_step(trainer, recipe, files, task(family), CPU)(next(batches(0)))
+    assert list(read_frames(files / "snapshots")) == [1]
+    kept = trainer.ab.generator if (family, make) == ("cyclegan", teacher_recipe) else trainer.generator
+    scales = files / "scales" / "1.json"
+    assert scales.exists() == (make is teacher_recipe)
+    assert not scales.exists() or json.loads(scales.read_text()) == norm_scales(kept)

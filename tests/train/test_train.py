@@ -20,7 +20,7 @@ from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
-from i2i_lib.train.snapshots import WIDTH, Snapshots
+from i2i_lib.train.snapshots import WIDTH, Snapshots, read_frames
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
 
@@ -255,7 +255,7 @@ def test_snapshots_show_the_validation_part_and_change_nothing(tmp_path):
         plain.step(batch)
         step(batch)
     assert same(plain.state_dict(), watched.state_dict())
-    frames = snapshots.frames()
+    frames = read_frames(tmp_path)
     assert list(frames) == snapshots.due and snapshots.due[0] == 1 and snapshots.due[-1] == 9
     with Image.open(BytesIO(frames[9])) as row:
         assert row.size == (WIDTH * height, height)

