@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Of the library's reference, one module stands for all.
 MADE = {"_static", "_modules", "reference"}
