@@ -68,7 +68,7 @@ epub: $(READY)  ## the built book for e-readers, by Chromium: _build/book.epub
 	@$(PY) -m i2i_book.epub
 
 clean:  ## delete what was built, not the environment
-	rm -rf _build book/notebooks book/tasks runs .snakemake
+	rm -rf _build book/notebooks book/reference book/tasks runs .snakemake
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -38,7 +38,9 @@ def build(top: Path) -> Path:
     """
     _scripts(top)
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
-    shutil.rmtree(work, ignore_errors=True)
+    # Nor the reference's sources of a build that was killed: Sphinx would take them for pages that are not to be read.
+    for folder in (work, top / "book" / "reference"):
+        shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book"]
     command += ["--config", "_config.yml", "--toc", str(top / "book" / "notebooks" / "_toc.yml")]
     command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]

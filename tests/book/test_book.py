@@ -278,6 +278,8 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     (top / "i2i_lib").mkdir()
     (top / "i2i_lib/__init__.py").touch()
     (top / "i2i_lib/counts.py").write_text(COUNTS)
+    (book / "reference/i2i_lib/counts").mkdir(parents=True)
+    (book / "reference/i2i_lib/counts/index.md").write_text("# Of a build that was killed")
     (top / "i2i_book").symlink_to(ROOT / "i2i_book")  # the pages' templates
     demo = top / "runs/cpu/fluent/seed0/demo"
     demo.mkdir(parents=True)
