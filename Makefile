@@ -22,7 +22,7 @@ ifneq ($(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c
 endif
 READY := .venv/.ready node_modules/.package-lock.json
 
-.PHONY: book ablations teacher test check verify stress audit lab serve plain pdf clean help
+.PHONY: book ablations teacher test check verify stress audit lab serve plain pdf epub clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -67,8 +67,11 @@ plain: $(READY)  ## build those pages again by the newest Sphinx, without jupyte
 pdf: $(READY)  ## print the built book by Chromium: _build/book.pdf
 	@$(PY) -m i2i_book.pdf
 
+epub: $(READY)  ## the built book for e-readers, by Chromium: _build/book.epub
+	@$(PY) -m i2i_book.epub
+
 clean:  ## delete what was built, not the environment
-	rm -rf _build book/notebooks book/tasks runs .snakemake
+	rm -rf _build book/notebooks book/reference book/tasks runs .snakemake
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

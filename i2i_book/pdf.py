@@ -4,9 +4,11 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 import yaml
@@ -28,14 +30,23 @@ FOOT = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span
 def main() -> int:
     """Print `_build/html` into `_build/book.pdf`; returns the exit status."""
     made = root() / "_build" / "book.pdf"
-    if not (root() / "_build" / "html" / "index.html").is_file():
-        raise FileNotFoundError("no book has been built yet: `make book` makes it")
-    pages = chains(root() / "book" / "notebooks" / "_toc.yml")[0]
-    title = yaml.safe_load((root() / "_config.yml").read_text())["title"]
-    version = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["version"]
-    print_book(root() / "_build" / "html", pages, title, f"Version {version}", made)
+    book = read_book()
+    print_book(root() / "_build" / "html", book["pages"], book["title"], book["version"], made)
     print(f"the book: {shorten_path(made)}")
     return 0
+
+
+def read_book() -> dict[str, Any]:
+    """The `pages` of the built book up to its last chapter, its `title`, `author` and `version`.
+
+    Raises FileNotFoundError where no book has been built.
+    """
+    if not (root() / "_build" / "html" / "index.html").is_file():
+        raise FileNotFoundError("no book has been built yet: `make book` makes it")
+    config = yaml.safe_load((root() / "_config.yml").read_text())
+    version = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["version"]
+    pages = chains(root() / "book" / "notebooks" / "_toc.yml")[0]
+    return {"pages": pages, "title": config["title"], "author": config["author"], "version": f"Version {version}"}
 
 
 def print_book(html: Path, pages: list[str], title: str, version: str, made: Path) -> None:
@@ -43,9 +54,29 @@ def print_book(html: Path, pages: list[str], title: str, version: str, made: Pat
 
     Raises RuntimeError where there is no Chromium.
     """
+    with opened(html, pages, title, version) as page:
+        page.pdf(
+            path=made,
+            format="A4",
+            margin={"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
+            scale=0.8,  # the page's column in the paper's
+            outline=True,
+            tagged=True,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOT,
+        )
+
+
+@contextmanager
+def opened(html: Path, pages: list[str], title: str, version: str) -> Iterator[Any]:
+    """Chromium's page of the whole book, its formulas set.
+
+    Raises RuntimeError where there is no Chromium.
+    """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise RuntimeError("a PDF is printed by Chromium, and none is on the PATH (on Debian: apt install chromium)")
+        raise RuntimeError("this takes Chromium, and none is on the PATH (on Debian: apt install chromium)")
     from playwright.sync_api import sync_playwright
 
     whole = html / "_whole.html"  # beside the files that it shows
@@ -56,17 +87,7 @@ def print_book(html: Path, pages: list[str], title: str, version: str, made: Pat
             page = chromium.new_page()
             page.goto(whole.as_uri())
             page.evaluate("window.MathJax?.startup?.promise")
-            page.pdf(
-                path=made,
-                format="A4",
-                margin={"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
-                scale=0.8,  # the page's column in the paper's
-                outline=True,
-                tagged=True,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=FOOT,
-            )
+            yield page
             chromium.close()
     finally:
         whole.unlink()
@@ -143,7 +164,8 @@ def _lead(link: Tag, page: str, names: Collection[str]) -> None:
         link["href"] = f"#{target}:{anchor}" if anchor else f"#{target}"
     else:
         link.name = "span"
-        del link["href"]
+        for attribute in ("href", "download"):
+            link.attrs.pop(attribute, None)
 
 
 def _from_top(url: str, page: str) -> str:

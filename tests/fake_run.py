@@ -114,6 +114,7 @@ def checkout(folder: Path) -> Path:
         "models",
         "onnxruntime",
         "pyodide",
+        "reference",
         "searched",
         "recorded",
     )

@@ -19,7 +19,7 @@ PRESETS = {"micro": "tests/golden/micro.yml", "other": "tests/golden/other.yml"}
 
 def left_out(folder: str, names: list[str]) -> list[str]:
     """What a run makes, and recordings: every book that is made checks all of their files."""
-    made = {"__pycache__", "notebooks", "mathjax", "models", "onnxruntime", "pyodide", "searched"}
+    made = {"__pycache__", "notebooks", "mathjax", "models", "onnxruntime", "pyodide", "reference", "searched"}
     return [name for name in names if name in made or Path(folder, name, "manifest.json").exists()]
 
 

@@ -33,7 +33,6 @@ from toys import GENERATORS, batches, network, trainer
 
 from i2i_book import make, runs, verify
 from i2i_book.pages import __main__ as pages_command
-from i2i_book.pages import assemble as pages
 from i2i_book.recorded import __main__ as recorded_command
 from i2i_book.runner import __main__ as runner_command
 from i2i_lib import data, files, translate
@@ -210,7 +209,7 @@ def unfinished_page(folder: Path) -> str:
     home.mkdir(parents=True)
     nbformat.write(new_notebook(), home / "01-data.ipynb")
     checkout(folder)
-    with instead(pages, "root", lambda: folder):
+    with instead(pages_command, "root", lambda: folder):
         return said(pages_command.main, "assemble", "--preset", "cpu", "--runs", folder / "runs")
 
 

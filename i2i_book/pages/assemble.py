@@ -10,7 +10,6 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.api import reference
 from i2i_book.claims import markdown
 from i2i_book.pages import search
 from i2i_book.pages.contents import Page, contents, page_of, parts_of, stub, toc_entries, variants_of
@@ -18,6 +17,7 @@ from i2i_book.pages.demo import demo_parts
 from i2i_book.pages.dress import dress, fix_links, link_variants
 from i2i_book.pages.front import front_page
 from i2i_book.pages.picture import packages_picture
+from i2i_book.pages.reference import modules
 from i2i_book.pages.status import (
     Digest,
     Shown,
@@ -65,7 +65,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         **front_page(of_run / "results.jsonl", book / "static" / "models"),
         "questions": markdown(questions_table(), "no.") + "\n",
         "pilot": _pilot(kept / pilot() / "results.jsonl"),
-        "api": reference(root() / "i2i_lib"),
+        "modules": modules(book.parent / "i2i_lib"),
         "stress": _stress(book / "stress.json"),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
     }

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from i2i_book.pages.previews import keep_previews
 from i2i_lib.demo.page import RUNTIME, place_packed, place_scripts
 
 # Jupyter Book's own has no icon, so that browsers ask for one that is not there.
@@ -37,7 +38,9 @@ def build(top: Path) -> Path:
     """
     _scripts(top)
     work = top / "_build" / "work"  # always from nothing, so that no page of another preset survives
-    shutil.rmtree(work, ignore_errors=True)
+    # Nor the reference's sources of a build that was killed: Sphinx would take them for pages that are not to be read.
+    for folder in (work, top / "book" / "reference"):
+        shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book"]
     command += ["--config", "_config.yml", "--toc", str(top / "book" / "notebooks" / "_toc.yml")]
     command += ["--path-output", str(work), "-W", "-n", "--keep-going", "--quiet"]
@@ -46,6 +49,7 @@ def build(top: Path) -> Path:
         raise RuntimeError("jupyter-book found the problems above; the book was not replaced")
     new = work / "_build" / "html"
     (new / "index.html").write_text(INDEX)
+    keep_previews(new)
     if found := faults(new):
         raise RuntimeError("the book was not replaced:\n" + "\n".join(found))
     for path in new.rglob("*.map"):  # source maps of the theme, which no page loads: 3.5 MB

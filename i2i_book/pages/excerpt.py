@@ -10,7 +10,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from i2i_book.api import anchor, offered
+from i2i_book.pages.reference import address, file_of
 from i2i_lib.files import root
 
 MOST_LINES = 25  # of an excerpt: what a reader takes in at once
@@ -24,9 +24,9 @@ class Part:
     """Lines of one function or class, without its docstring."""
 
     name: str  # such as `i2i_lib.train.pix2pix.PairedTrainer.step`
-    anchor: str | None  # in the reference, of the function or class that it is of; None for a private one
+    owner: str  # the function or class of a module that it is of, such as `i2i_lib.train.pix2pix.PairedTrainer`
     code: str
-    links: dict[str, str]  # names in it that the reference explains -> their anchors there
+    names: dict[str, str]  # names of the library in it -> qualified ones
 
 
 def excerpt(wanted: str) -> list[Part]:
@@ -44,23 +44,14 @@ def excerpt(wanted: str) -> list[Part]:
 
 
 def _part(name: str, first: str | None, last: str | None) -> Part:
-    path, inside = _file_of(name)
+    path, inside = file_of(name, root())
     text = path.read_text()
     module = ast.parse(text)
     node = _find(module, inside, name)
     lines = _without_docstring(node, text.splitlines())
     start, end = _line(lines, first, 0, name), _line(lines, last, len(lines) - 1, name)
-    links = _links(module, path)
-    return Part(name, links.get(inside[0]), dedent("\n".join(lines[start : end + 1])), links)
-
-
-def _file_of(name: str) -> tuple[Path, list[str]]:
-    """The file of a qualified name, and what remains of it inside the file."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        if (path := root().joinpath(*parts[:length]).with_suffix(".py")).exists():
-            return path, parts[length:]
-    raise ValueError(f"{name} is in no module of the library")
+    names = _names(module, path)
+    return Part(name, names[inside[0]], dedent("\n".join(lines[start : end + 1])), names)
 
 
 def _find(module: ast.Module, inside: list[str], name: str) -> Definition:
@@ -92,16 +83,14 @@ def _line(lines: list[str], beginning: str | None, default: int, name: str) -> i
     return numbers[0]
 
 
-def _links(module: ast.Module, path: Path) -> dict[str, str]:
-    """Names that a module defines or imports, and that the reference explains."""
+def _names(module: ast.Module, path: Path) -> dict[str, str]:
+    """Names that a module defines, or imports from the library -> qualified ones."""
     inside = ".".join(path.relative_to(root()).with_suffix("").parts)
-    names = {node.name: f"{inside}.{node.name}" for node in offered(module.body)}
+    names = {node.name: f"{inside}.{node.name}" for node in module.body if isinstance(node, Definition)}
     for node in module.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("i2i_lib."):
-            source = ast.parse(root().joinpath(*(node.module or "").split(".")).with_suffix(".py").read_text())
-            explained = {found.name for found in offered(source.body)}
-            names |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names if alias.name in explained}
-    return {name: anchor(qualified) for name, qualified in names.items()}
+            names |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 class excerpt_code(nodes.General, nodes.Element):
@@ -151,14 +140,12 @@ def visit(translator: Any, node: excerpt_code) -> None:
     """Write the HTML of an `excerpt_code`."""
     part: Part = node["part"]
     builder = translator.builder
-    reference = builder.get_relative_uri(builder.current_docname, "api")
+    links = {name: address(builder, builder.current_docname, full) for name, full in part.names.items()}
     html = translator.highlighter.highlight_block(part.code, "python")
 
     def linked(match: re.Match[str]) -> str:
-        name = match[2]
-        if name not in part.links:
-            return match[0]
-        return f'{match[1]}<a href="{reference}#{part.links[name]}">{name}</a>{match[3]}'
+        link = links.get(match[2])
+        return f'{match[1]}<a href="{link}">{match[2]}</a>{match[3]}' if link else match[0]
 
     html = re.sub(r'(<span class="n[fc]?">)(\w+)(</span>)', linked, html)
     before, lines, after = re.split(r"(?<=<pre>)(?:<span></span>)?|(?=</pre>)", html)
@@ -167,8 +154,8 @@ def visit(translator: Any, node: excerpt_code) -> None:
         notes = " ".join(map(str, node["marks"].get(number, [])))
         marked.append((f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else "") + line)
     title = f"<code>{part.name}</code>"
-    if part.anchor:
-        title = f'<a href="{reference}#{part.anchor}">{title}</a>'
+    if link := address(builder, builder.current_docname, part.owner):
+        title = f'<a href="{link}">{title}</a>'
     translator.body.append(f'<div class="excerpt-code"><p class="excerpt-name">{title}</p>{before}')
     translator.body.append("\n".join(marked) + f"\n{after}</div>")
     raise nodes.SkipNode

@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 from docutils import nodes
+from sphinx.domains import ObjType
+from sphinx.domains.python import PythonDomain
 
-from i2i_book.pages import alike, excerpt, method, search
+from i2i_book.pages import alike, excerpt, method, reference, search
 
 PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
@@ -81,6 +83,10 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_node(search.search, html=(search.visit, None))
     app.add_directive("look-inside", alike.LookInside)
     app.add_node(alike.look_inside, html=(alike.visit, None))
+    PythonDomain.object_types["data"] = ObjType("data", "data", "class", "obj")  # a name of a type stands for a class
+    app.connect("builder-inited", reference.read_library_alone, priority=400)  # before autoapi reads
+    app.connect("autoapi-skip-member", reference.choose)
+    app.connect("doctree-resolved", reference.link_names)
     app.connect("doctree-resolved", _set_page)
     app.connect("html-page-context", _end_chain)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -249,7 +249,7 @@ def whole(links: dict[str, str]) -> str:
             f'<li class="method-{name}"><p class="method-title"><b>{number}</b> {title}</p>'
             f'<div class="method-drawn">{drawn}</div><p>{step.text}</p></li>'
         )
-    return f'<div class="method">{TIP}<ol>{"".join(panels)}</ol></div>'
+    return f'<div class="method-whole">{TIP}<ol>{"".join(panels)}</ol></div>'
 
 
 def strip(here: set[str], links: dict[str, str]) -> str:

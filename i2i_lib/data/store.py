@@ -21,7 +21,7 @@ def save_task(task: Task, path: str | Path) -> None:
     """Write the artifact `path`: tiles as tensors, all else in its record.
 
     Pictures that are still in their files stay there: the record lists them, with their sizes, and what is decoded of
-    them later is kept in `path`.<key>.tiles.
+    them later is kept in `path.<key>.tiles`.
     """
     record = artifact_file(path, "json")
     for stale in record.parent.glob(f"{glob.escape(record.stem)}.*.tiles"):

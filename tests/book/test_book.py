@@ -16,7 +16,6 @@ from fake_run import CHAPTERS, checkout, facts, fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from i2i_book.api import reference
 from i2i_book.pages.build import SCRIPTS, build, faults
 from i2i_book.pages.extension import _end_chain, chains, set_type, set_type_in_html
 from i2i_book.runs import root
@@ -25,6 +24,24 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"name": "python", "pygments_lexer": "ipython3"}
 WASM = "onnxruntime/ort-wasm-simd-threaded.asyncify.wasm.gzip"
 PACKED = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm"
+
+
+# A library of which the reference shows all that is public and documented, and nothing else.
+COUNTS = '''"""Counts of things. Nothing else."""
+from typing import Literal
+from torch import nn
+Kind = Literal["few", "many"]  # how many there are
+class Basket(nn.Module):
+    """Things in a basket."""
+    size: int = 2  # of the things
+    _kept: int = 0
+    def requires_grad_(self): ...  # without a docstring, though PyTorch has one
+def count(kind: Kind) -> int:
+    """Number of things, as `Basket` holds them."""
+def undocumented(): ...
+def _secret():
+    """Nothing."""
+'''
 
 
 def picture(name: str):
@@ -270,14 +287,6 @@ def test_the_scan_names_what_is_wrong(tmp_path: Path):
     assert len(faults(tmp_path)) == 7
 
 
-def test_the_reference_holds_heads_comments_and_docstrings():
-    text = reference(ROOT / "i2i_lib")
-    for module in ("config", "prune", "data.earth", "metrics.networks.effnet", "train.loop"):
-        assert f"## {module}\n" in text
-    assert "def prune(\n    teacher" in text and "### ChannelPlan" in text and "# [N, 3, H, W] pictures" in text
-    assert "def _" not in text.replace("def __init__", "")
-
-
 def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     top = book.parent
     shutil.copy(ROOT / "package.json", top)
@@ -286,6 +295,12 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
         for path in ("package.json", *files):
             (top / "node_modules" / name / path).parent.mkdir(parents=True, exist_ok=True)
             (top / "node_modules" / name / path).write_text(json.dumps({"version": wanted[name]}))
+    (top / "i2i_lib").mkdir()
+    (top / "i2i_lib/__init__.py").touch()
+    (top / "i2i_lib/counts.py").write_text(COUNTS)
+    (book / "reference/i2i_lib/counts").mkdir(parents=True)
+    (book / "reference/i2i_lib/counts/index.md").write_text("# Of a build that was killed")
+    (top / "i2i_book").symlink_to(ROOT / "i2i_book")  # the pages' templates
     demo = top / "runs/cpu/fluent/seed0/demo"
     demo.mkdir(parents=True)
     network = {"name": "student-gcka", "label": "Student", "macs": {"8": 1}, "parameters": 1, "bytes": 1}
@@ -298,8 +313,22 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path):
     for name in ("01-data", "04-distillation-gcka", "04-distillation-none"):
         run(book, name)
     run(book, "03-pruning", seed=2)
+    notebook = nbformat.read(path := run(book, "02-search-space"), as_version=4)
+    notebook.cells.append(new_markdown_cell("Counted by `counts.count()`."))
+    nbformat.write(notebook, path)
     fill(book, "cpu")
     html = build(top)
+    assert (
+        'href="../reference/i2i_lib/counts/index.html#i2i_lib.counts.count"'
+        in (html / "notebooks/02-search-space.html").read_text()
+    )
+    reference = (html / "reference/i2i_lib/counts/index.html").read_text()
+    links = {'"#i2i_lib.counts.Kind"', '"#i2i_lib.counts.Basket"', '_modules/i2i_lib/counts.html#count"'}
+    for shown in {"of the things", "how many there are", "torch.nn.Module", *links}:
+        assert shown in reference, shown
+    for gone in ("_secret", "_kept", "undocumented", "requires_grad_", 'rel="next"'):
+        assert gone not in reference, gone
+    assert "counts</span></code></a>: Counts of things.</p>" in (html / "api.html").read_text()
     assert html == top / "_build/html" and "run-line" in (html / "notebooks/01-data.html").read_text()
     assert 'alt="A square of noise"' in (html / "notebooks/01-data.html").read_text()
     assert 'data-models="_static/models/fluent/"' in (html / "demo.html").read_text()

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from i2i_book.api import anchor, reference
 from i2i_book.chapters import chapters
 from i2i_book.pages import method
 from i2i_book.pages.excerpt import excerpt
@@ -31,7 +30,7 @@ def test_the_drawing_leads_to_the_chapters_and_the_strip_marks_where_one_is():
 
 def test_text_of_the_drawing_is_read_on_a_phone():
     """A panel is 220 units wide where it is shown at 190 px or more, which makes 13 units at least 11 px."""
-    size = re.search(r"\.method svg text \{[^}]*font: (\d+)px", (ROOT / "book/static/custom.css").read_text())
+    size = re.search(r"\.method-whole svg text \{[^}]*font: (\d+)px", (ROOT / "book/static/custom.css").read_text())
     assert size and int(size[1]) * 190 / 220 >= 11
 
 
@@ -69,8 +68,7 @@ def test_an_excerpt_that_is_gone_or_too_long_is_refused(asked, said):
         excerpt(asked)
 
 
-def test_an_excerpt_is_the_source_without_its_docstring_and_knows_the_reference():
+def test_an_excerpt_is_the_source_without_its_docstring_and_knows_the_names_in_it():
     (part,) = excerpt("i2i_lib.losses.hinge_d")
     assert part.code.startswith("def hinge_d(") and '"""' not in part.code and "return 0.5 * (" in part.code
-    assert f"({part.name})=" in reference(ROOT / "i2i_lib") and part.anchor == anchor(part.name)
-    assert part.links["check_choice"] == "i2i-lib-config-check-choice" and "_reduce" not in part.links
+    assert part.owner == part.name and part.names["check_choice"] == "i2i_lib.config.check_choice"

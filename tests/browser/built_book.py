@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PAGES = [str(path.relative_to(HTML)) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts]
+# Of the library's reference, one module stands for all.
+MADE = {"_static", "_modules", "reference"}
+PAGES = [str(path.relative_to(HTML)) for path in sorted(HTML.rglob("*.html")) if not MADE & set(path.parts)]
+PAGES += [name for name in ("reference/i2i_lib/losses/index.html", "_modules/i2i_lib/losses.html") if PAGES]
 # Where these tests must run, a missing browser or book is a failure.
 REQUIRED = os.environ.get("I2I_BROWSER_TESTS") == "required"
 NEEDED = pytest.mark.skipif(
