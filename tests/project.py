@@ -45,7 +45,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "PYTHONPATH": "."}  # the copy's own library, not the installed one
-        for name in ("i2i_lib", "i2i_book", "notebooks", "tests/golden", "book"):
+        for name in ("i2i_lib", "i2i_book", "notebooks", "presets", "tests/golden", "book"):
             shutil.copytree(root() / name, folder / name, ignore=left_out)
         for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
             shutil.copy(root() / name, folder)

@@ -20,7 +20,7 @@ from i2i_lib.data.tiles import Batch
 from i2i_lib.distributed import parallel
 from i2i_lib.losses import hinge_d, hinge_g, lsgan
 from i2i_lib.train.average import RunningAverage
-from i2i_lib.train.packed import packed
+from i2i_lib.train.packed import on_cpu, packed
 from i2i_lib.train.parts import InParts
 
 Batches = Callable[[int], Iterator[Batch]]
@@ -102,7 +102,7 @@ class GanState:
         self.average = RunningAverage(self.generator) if config.average else None
 
         # Wrapped (packing, compile, parts, DDP) for passes that need gradients; bare everywhere else.
-        drawing: Any = packed(self.generator) if device == "cpu" else self.generator
+        drawing: Any = packed(self.generator) if on_cpu(generator) else self.generator
         judging: Any = self.discriminator
         if config.compiled:
             drawing, judging = torch.compile(drawing), torch.compile(judging)

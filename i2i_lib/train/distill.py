@@ -12,6 +12,7 @@ from i2i_lib.distributed import default_group, parallel
 from i2i_lib.fuse import can_fuse, fuse
 from i2i_lib.losses import unchecked_alignment
 from i2i_lib.train.adversarial import GanState, TrainConfig, autocast, channels_last, frozen
+from i2i_lib.train.packed import on_cpu
 
 Distillation = Literal["gcka", "gka", "cka", "ka", "mse", "none"]
 # Kernel alignments by what they compare and whether they centre it. G, "global": every pixel is a row, not every
@@ -117,8 +118,7 @@ class Distiller(GanState):
 
 def quick(teacher: Any) -> Any:
     """The frozen teacher; on a CPU in its fused form, which computes the same up to rounding in less time."""
-    on_cpu = next(teacher.parameters()).device.type == "cpu"
-    return channels_last(fuse(teacher)) if on_cpu and can_fuse(teacher) else teacher
+    return channels_last(fuse(teacher)) if on_cpu(teacher) and can_fuse(teacher) else teacher
 
 
 def teacher_outputs(teacher: Any, source: Tensor, *, image: bool, features: bool) -> tuple[Tensor, tuple[Tensor, ...]]:

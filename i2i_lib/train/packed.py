@@ -9,11 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from i2i_lib.generators import InceptionBlock, InceptionGenerator, ResizeConv, ResnetGenerator
 from i2i_lib.kernels import doubling, four_at_once, side_by_side
 from i2i_lib.layers import ReflectConv, pad
+
+
+def on_cpu(network: nn.Module) -> bool:
+    """Whether a CPU computes the network. Tensors without numbers stand for a GPU's (see `memory`)."""
+    first = next(network.parameters())
+    return first.device.type == "cpu" and not isinstance(first, FakeTensor)
 
 
 def packed(generator: nn.Module) -> nn.Module:
