@@ -2,8 +2,9 @@
 
 The baseline is a loop that a competent user would write: float32, channels first, PyTorch's default Adam, a DataLoader
 that decodes files, every loss read at every step; the teacher frozen and under `no_grad`. Each line changes one thing
-in it; the last is this library's trainer, which makes all the choices. Networks, batches and losses are those that a
-preset sets for the teacher and the student (by GCKA) of `earth`.
+in it; the last two are this library's trainer, which makes all the choices, in this processor's faster arithmetic and
+in float32. Networks, batches and losses are those that a preset sets for the teacher and the student (by GCKA) of
+`earth`.
 
 Every number of a table is from one run. The loops take turns, so that whatever else the machine does hits all, and on
 a CPU what is measured is the thread's own time, without its waiting for a core; on a GPU, that of the clock. A ratio is
@@ -41,7 +42,7 @@ from i2i_book.runner.notebook import notebook_parameters
 from i2i_book.runner.provenance import machine
 from i2i_book.runs import root
 from i2i_lib.checkpoint import build as build_network
-from i2i_lib.checkpoint import save_generator, save_plan
+from i2i_lib.checkpoint import load_generator, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tasks import load_task
@@ -52,12 +53,14 @@ from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune, random_scales
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.device import set_up
+from i2i_lib.train.precision import settle
 from i2i_lib.train.recipe import Recipe, build
 
 GOAL = 1.5  # times the baseline's images per second, on a CPU
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 BASELINE, LIBRARY = "baseline", "this library"
+LIBRARY_FLOAT32 = "this library, float32"  # as it trains where bfloat16 costs more than it gains
 DETERMINISTIC = "deterministic, memory not filled"
 # What sets a loop apart from the baseline; "and" joins two choices.
 CHOICES = (
@@ -83,6 +86,10 @@ class Setting:
     def build(self, seed: int) -> tuple[Any, Any]:
         """The library's trainer and batches."""
         return build(replace(self.recipe, seed=seed), self.folder, self.task, DEVICE)[:2]
+
+    def in_float32(self) -> "Setting":
+        training = replace(self.recipe.training, precision="fp32")
+        return replace(self, recipe=replace(self.recipe, training=training))
 
 
 def settings(preset: str, folder: Path) -> dict[str, Setting]:
@@ -113,7 +120,8 @@ def settings(preset: str, folder: Path) -> dict[str, Setting]:
 
     def setting(given: dict[str, Any], generator: Any, teacher: str | None) -> Setting:
         chosen: dict[str, Any] = {field.name: given[field.name] for field in fields(TrainConfig) if field.name in given}
-        training = TrainConfig(**{**chosen, "decay_from": 1.0})
+        precision = settle(given["precision"], folder / "recipe.json", folder / "precision.json", DEVICE)
+        training = TrainConfig(**{**chosen, "decay_from": 1.0, "precision": precision})
         recipe = Recipe("data", generator, discriminator, training, given["batch_size"], teacher=teacher)
         return Setting(task, folder, recipe)
 
@@ -155,7 +163,8 @@ class UsualLoop:
         self.choices, self.training = choices.split(" and "), setting.recipe.training
         trainer, batches = setting.build(seed)
         self.generator, self.discriminator = trainer.generator, trainer.discriminator
-        self.teacher = getattr(trainer, "teacher", None)
+        home = setting.recipe.teacher
+        self.teacher: Any = load_generator(setting.folder / home).to(DEVICE).eval() if home else None
         layout = torch.channels_last if "channels last" in self.choices else torch.contiguous_format
         for net in filter(None, (self.generator, self.discriminator, self.teacher)):
             net.to(memory_format=layout)
@@ -238,7 +247,7 @@ class LibraryLoop:
 
 def be_deterministic(name: str) -> None:
     """As `set_up` leaves it for the library's loop, or as the loop's choice is."""
-    torch.use_deterministic_algorithms(name == DETERMINISTIC or (name == LIBRARY and not CUDA))
+    torch.use_deterministic_algorithms(name == DETERMINISTIC or (name in (LIBRARY, LIBRARY_FLOAT32) and not CUDA))
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -260,6 +269,7 @@ def measure(what: str, setting: Setting, rounds: int) -> None:
     names = [BASELINE, *CHOICES, *([TEACHER_GRAPH] if setting.recipe.teacher else [])]
     loops: dict[str, Any] = {name: UsualLoop(setting, name) for name in names}
     loops[LIBRARY] = LibraryLoop(setting)
+    loops[LIBRARY_FLOAT32] = LibraryLoop(setting.in_float32())
     times: dict[str, list[float]] = {name: [] for name in loops}
     steps = 20 if CUDA else 1
     for i in range(rounds + 1):  # the first warms up
