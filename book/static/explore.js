@@ -125,7 +125,17 @@ function studentBars(head, widths, whole) {
     bar.title = `${width} of ${whole[branch]}`;
     return bar;
   }));
-  return [element("div", { textContent: head }), bars];
+  const row = [element("div", { textContent: head }), bars];
+  return head === "block 1" && widths.length === 6 ? [element("div", {}), branchNames(), ...row] : row;
+}
+
+// What the six columns of the blocks are.
+function branchNames() {
+  const names = element("div", { className: "budget-names" });
+  for (const kind of ["plain", "depth\u00adwise"]) {
+    for (const side of [1, 3, 5]) names.append(element("span", { textContent: `${kind} ${side}\u00a0×\u00a0${side}` }));
+  }
+  return names;
 }
 
 function element(tag, properties) {
