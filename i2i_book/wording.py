@@ -1,4 +1,6 @@
-"""Numbers as a reader takes them in: few digits, a unit with a meaning."""
+"""Numbers and names as a reader takes them in: few digits, a unit with a meaning."""
+
+from i2i_lib.config import GeneratorConfig, SpadeConfig
 
 LEVELS = 127.5  # grey levels of 255 in one unit of L1, whose scale runs from -1 to 1
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -13,6 +15,15 @@ def short_count(number: float) -> str:
             digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
             return f"{value:.{digits}f} {unit}"
     return f"{number:.0f}"
+
+
+def tap_names(config: GeneratorConfig | SpadeConfig) -> list[str]:
+    """The layers that distillation taps in a generator, near the input first: "after block 2"."""
+    if isinstance(config, SpadeConfig):
+        names = ["head_0", "G_middle_1", "up_1"]  # as SPADE's blocks are called
+    else:
+        names = ["stem", *(f"block {i}" for i in config.taps)]
+    return [f"after {name}" for name in names]
 
 
 def grey_levels(distance: float) -> str:

@@ -1,7 +1,7 @@
-// What makes three kinds of output explorable. All are complete without this script: pictures one below the other, and a
+// What makes three kinds of output explorable. All are complete without this script: images one below the other, and a
 // table. And what scrolls can be reached without a pointer.
 
-// Pictures of the same places, as mosaics: one place at a time, in two of the pictures, and a divider that says where one
+// The same images by several models, as mosaics: one image at a time, by two of the models, and a divider that says where one
 // ends and the other begins. The last two come first.
 for (const box of document.querySelectorAll(".compare")) {
   const images = [...box.querySelectorAll("img")];
@@ -10,17 +10,17 @@ for (const box of document.querySelectorAll(".compare")) {
   const frame = element("div", { className: "compare-frame" });
   frame.style.setProperty("--columns", columns);
   const divider = element("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
-  divider.setAttribute("aria-label", "Divider between the two pictures, in percent from the left");
+  divider.setAttribute("aria-label", "Divider between the two images, in percent from the left");
   const [left, right] = [names.length - 2, names.length - 1].map((chosen, side) => {
     const select = element("select", {});
     select.append(...names.map((name, i) => new Option(name, i, false, i === chosen)));
-    select.setAttribute("aria-label", side ? "Picture on the right" : "Picture on the left");
+    select.setAttribute("aria-label", side ? "Image on the right" : "Image on the left");
     select.addEventListener("change", show);
     return select;
   });
   const place = element("output", {});
   let at = 0;
-  const [before, after] = [[-1, "‹", "Place before"], [1, "›", "Next place"]].map(([step, sign, label]) => {
+  const [before, after] = [[-1, "‹", "Image before"], [1, "›", "Next image"]].map(([step, sign, label]) => {
     const button = element("button", { type: "button", textContent: sign });
     button.setAttribute("aria-label", label);
     button.addEventListener("click", () => {
@@ -37,7 +37,7 @@ for (const box of document.querySelectorAll(".compare")) {
       pane.append(images[select.value].cloneNode());
       return pane;
     }), divider);
-    place.textContent = `place ${at + 1} of ${count}`;
+    place.textContent = `image ${at + 1} of ${count}`;
   }
   divider.addEventListener("input", () => frame.style.setProperty("--at", `${divider.value}%`));
   const choice = element("div", { className: "compare-choice" });
@@ -125,7 +125,17 @@ function studentBars(head, widths, whole) {
     bar.title = `${width} of ${whole[branch]}`;
     return bar;
   }));
-  return [element("div", { textContent: head }), bars];
+  const row = [element("div", { textContent: head }), bars];
+  return head === "block 1" && widths.length === 6 ? [element("div", {}), branchNames(), ...row] : row;
+}
+
+// What the six columns of the blocks are.
+function branchNames() {
+  const names = element("div", { className: "budget-names" });
+  for (const kind of ["plain", "depth\u00adwise"]) {
+    for (const side of [1, 3, 5]) names.append(element("span", { textContent: `${kind} ${side}\u00a0×\u00a0${side}` }));
+  }
+  return names;
 }
 
 function element(tag, properties) {

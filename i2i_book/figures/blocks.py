@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 
 from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from i2i_book.wording import short_count
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeBlockWidths
 from i2i_lib.macs import Convention, layer_macs, layers
 
@@ -173,7 +174,7 @@ def stacked_bars(
                 text = f"{value:.0f} %" if share else f"{value:.1f}"
                 axis.text(left + value / 2, y, text, _SMALL, color="white" if dark else "black")
             left += value
-        axis.text(left, y, f"  {total / scale:.{1 if total >= scale else 3}f} {unit}", va="center", fontsize=9.5)
+        axis.text(left, y, f"  {short_count(total)}", va="center", fontsize=9.5)
     axis.set_yticks(range(len(bars)), list(bars))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

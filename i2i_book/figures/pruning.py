@@ -59,7 +59,7 @@ def threshold_facts(channels: pd.DataFrame, threshold: float | None) -> dict[str
     return {
         "Threshold": f"{threshold:.5f}",
         "Channels kept": f"{channels.kept.sum():,} of {len(channels):,} ({100 * channels.kept.mean():.0f} %)",
-        "Kept although under it": f"{(channels.kept & ~above).sum()}",
+        "Kept although below it": f"{(channels.kept & ~above).sum()}",
         "Removed although above it": f"{(~channels.kept & above).sum()}",
         "Scales within 0.001 of it": f"{100 * near.mean():.0f} %",
     }

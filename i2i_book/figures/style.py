@@ -126,12 +126,12 @@ def on_white(figure: Figure) -> Image:
 
 
 def divider(layers: Mapping[str, Tensor]) -> HTML:
-    """Pictures of the same places, as one mosaic for each name; in the book a divider moves over one place of any two.
+    """The same images by several models, a mosaic for each name; in the book a divider moves over one image of any two.
 
     `layers`: name -> images [N, 3, H, W], uint8 or float in [-1, 1]. Elsewhere they stand one below the other.
     """
     columns, count = 4, max(map(len, layers.values()))
-    shown = [_mosaic(images, columns, f"{len(images)} places: {name}", name) for name, images in layers.items()]
+    shown = [_mosaic(images, columns, f"{len(images)} images: {name}", name) for name, images in layers.items()]
     tiles = f'data-count="{count}" data-columns="{columns}"'
     return HTML(f'<div class="compare" {tiles}>{"".join(shown)}</div>')
 

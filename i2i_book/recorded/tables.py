@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from i2i_book.claims import answers, answers_table, markdown, quality_table
+from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
 from i2i_book.questions import pilot, planned_answers, verdicts_table
 from i2i_book.recorded.check import MANIFEST
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
@@ -28,12 +28,15 @@ def tables(folder: Path) -> str:
         parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]
-        parts.append(f"**{task}**, mean ± standard deviation over n seeds")
+        parts.append(f"### {task}")
+        if {"gcka", "teacher"} <= set(rows.model[rows.macs_exact.notna()]):
+            parts.append(headline(found, rows))
+        parts.append("Mean ± standard deviation over n seeds")
         parts.append(markdown(quality_table(rows), "model"))
         if len(found) >= SEEDS_OF_A_CLAIM:
             parts.append(
-                "What each ingredient did: the difference, its 95 % interval over seeds and places and, in bold, the"
-                " model that it speaks for. These intervals describe and are not corrected for their number: of twenty"
+                "What each ingredient did: the difference, its 95 % interval over seeds and images and, in bold, the"
+                " model that it favours. These intervals describe and are not corrected for their number: of twenty"
                 " one excludes 0 by chance."
             )
             parts.append(markdown(answers_table(answers(found)), "question"))

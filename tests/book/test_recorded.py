@@ -295,7 +295,6 @@ def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
 
 def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
     project = Project(tmp_path)
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
     import_recording(packed, tmp_path / "book" / "recorded").rename(tmp_path / "book" / "recorded" / "smoke")
     smoke = ["preset=smoke", "task=fluent", "seeds=1"]
     shown = dry_run(project.folder, *smoke)

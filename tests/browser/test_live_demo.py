@@ -338,14 +338,14 @@ def test_the_divider_moves_by_keyboard_and_pictures_can_be_chosen(browser):
     right = page.locator(".compare-frame > div").nth(1)
     assert right.evaluate("pane => getComputedStyle(pane).clipPath") == "inset(0px 0px 0px 100%)"
     before = right.locator("img").get_attribute("src")
-    page.get_by_label("Picture on the right").select_option(label="teacher")
+    page.get_by_label("Image on the right").select_option(label="teacher")
     assert right.locator("img").get_attribute("src") != before
-    # One place at a time: the pane is square, and the next place is the mosaic moved by a pane.
-    assert re.fullmatch(r"place 1 of \d+", page.locator(".compare output").inner_text())
+    # One image at a time: the pane is square, and the next one is the mosaic moved by a pane.
+    assert re.fullmatch(r"image 1 of \d+", page.locator(".compare output").inner_text())
     box, image = right.bounding_box(), right.locator("img").bounding_box()
     assert abs(box["width"] - box["height"]) < 1 and image["x"] == pytest.approx(box["x"], abs=1)
-    page.get_by_role("button", name="Next place").press("Enter")
-    assert page.locator(".compare output").inner_text().startswith("place 2 of ")
+    page.get_by_role("button", name="Next image").press("Enter")
+    assert page.locator(".compare output").inner_text().startswith("image 2 of ")
     box, image = right.bounding_box(), right.locator("img").bounding_box()
     assert image["x"] == pytest.approx(box["x"] - box["width"], abs=1)
     page.close()
