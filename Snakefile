@@ -99,7 +99,7 @@ rule book:
         results=[] if SHOWN else f"{RUN}/results.jsonl",
         demos=[] if SHOWN else PLAN.demos(),
         recorded=glob("book/recorded/**/*.*"),
-        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/demo/*.*", "book/static/search/*.*", "book/static/alike/*.*") if Path(path).name not in ASSEMBLED],
+        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/search/*.*", "book/static/alike/*.*", "i2i_lib/demo/static/*.*") if Path(path).name not in ASSEMBLED],
         config=["_config.yml", "package.json", "package-lock.json", "notebooks/chapters.yml", "notebooks/questions.yml"],
         book=glob("i2i_book/**/*.py", "i2i_book/pages/autoapi/**/*.rst"),
         library=glob("i2i_lib/**/*.py"),  # for its reference

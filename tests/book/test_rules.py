@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,11 @@ def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
             assert given.get("gpu") == (str(preset["gpu"]) if trains else None), rule
             assert given["runtime"] == str(preset["minutes"] + 5 if trains else 30), rule
             assert given["mem_mb"] == ("24000" if trains else "8000"), rule
+
+
+def test_no_input_of_the_book_is_made_by_building_it():
+    """Else `make book` would build it once more before it says that there is nothing to do."""
+    rule = (root() / "Snakefile").read_text().partition("\nrule book:")[2].partition("output:")[0]
+    inputs = [pattern.replace("**/", "").replace("*", "x") for pattern in re.findall(r'"([^"]*\*[^"]*)"', rule)]
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", *inputs], cwd=root(), capture_output=True, text=True)
+    assert len(inputs) >= 8 and (ignored.returncode, ignored.stdout) == (1, "")
