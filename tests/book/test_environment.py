@@ -280,6 +280,11 @@ def words_of(processes: list[psutil.Process]) -> Iterator[str]:
             yield from process.cmdline()
 
 
+def in_a_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which those who test in the background ignore
+
+
 def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
     """Ctrl-C, a terminal that was closed, and a kill of the process that the lock names; each begins again."""
     project = Project(tmp_path)
@@ -295,7 +300,7 @@ def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
             stdout=inside,
             stderr=inside,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=in_a_terminal,
         )
         os.close(inside)
         wait_for(lambda: any("ipykernel_launcher" in word for word in words_of(project.processes())), 120)

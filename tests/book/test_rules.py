@@ -200,7 +200,6 @@ def test_a_failing_notebook_stops_the_book(quick):
 def test_the_slurm_profile_gives_every_job_what_it_needs(tmp_path):
     """As a plan, and without the plugin: its name is left out of a copy of the profile."""
     project = Project(tmp_path)
-    shutil.copytree(root() / "presets", tmp_path / "presets")
     profile = yaml.safe_load((root() / "profiles" / "slurm" / "config.yaml").read_text())
     assert profile.pop("executor") == "slurm"
     (tmp_path / "profile").mkdir()
