@@ -274,5 +274,5 @@ def _upsample(layer: Any) -> _Layer:
     weights = _read(layer.conv, layer.norm)
     if isinstance(layer.conv, nn.ConvTranspose2d):
         return _Layer(weights, stride=2, padding=1, transposed=True)
-    weights = weights._replace(weight=doubling(weights.weight).transpose(0, 1))
+    weights = weights._replace(weight=doubling(weights.weight))
     return _Layer(weights, border=1, mode="replicate", stride=2, padding=3, transposed=True)

@@ -19,12 +19,12 @@ def side_by_side(weights: Sequence[Tensor]) -> Tensor:
 def doubling(weight: Tensor) -> Tensor:
     """The transposed convolution that doubles the grid as repeating its pixels and then convolving 3 x 3 does.
 
-    [outputs, inputs, 3, 3] to [inputs, outputs, 4, 4], for stride 2, padding 3 and a replicated border of 1: every new
+    [outputs, inputs, 3, 3] to [outputs, inputs, 4, 4], for stride 2, padding 3 and a replicated border of 1: every new
     pixel sees 2 x 2 old ones, which takes 16 / 36 of the products, and the reflected border of the large map is the
     replicated one of the small.
     """
     spread = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return (spread @ weight @ spread.mT).transpose(0, 1)
+    return spread @ weight @ spread.mT
 
 
 def four_at_once(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

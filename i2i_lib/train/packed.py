@@ -54,8 +54,8 @@ class Doubling(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, outputs, 2 H, 2 W]
-        x = pad(x, 1, "replicate")
-        return F.conv_transpose2d(x, doubling(self.conv.weight), self.conv.bias, stride=2, padding=3)
+        weight = doubling(self.conv.weight).transpose(0, 1)  # a transposed convolution has its inputs first
+        return F.conv_transpose2d(pad(x, 1, "replicate"), weight, self.conv.bias, stride=2, padding=3)
 
 
 class FourAtOnce(nn.Module):
