@@ -18,6 +18,15 @@ REQUIRED = os.environ.get("I2I_BROWSER_TESTS") == "required"
 NEEDED = pytest.mark.skipif(
     not (CHROMIUM and PAGES) and not REQUIRED, reason="needs Chromium (Debian: apt install chromium) and `make book`"
 )
+AXE_NEEDED = pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+
+
+def obstacles(page, part=None):
+    """What axe-core calls serious or critical in a part of the page, by default all of it: rules, and first places."""
+    page.add_script_tag(path=AXE)
+    made = page.evaluate("part => axe.run(part ?? document, { resultTypes: ['violations'] })", part)
+    serious = [v for v in made["violations"] if v["impact"] in ("serious", "critical")]
+    return [(v["id"], [node["target"] for node in v["nodes"]][:5]) for v in serious]
 
 
 def watch(page, base, trouble):

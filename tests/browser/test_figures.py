@@ -3,11 +3,10 @@
 import re
 
 import pytest
-from built_book import HTML, NEEDED, REQUIRED, watch
+from built_book import AXE_NEEDED, HTML, NEEDED, obstacles, watch
 
 pytestmark = NEEDED
 PRUNING, TEACHER = "notebooks/03-pruning.html", "notebooks/02-search-space.html"
-AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
 SHOWN = """images => images.map(image => ({
     file: image.getAttribute("src"), width: image.clientWidth, filter: getComputedStyle(image).filter,
@@ -98,17 +97,15 @@ def test_a_tap_opens_images_large_too_and_the_button_closes_them(phone):
     assert not dialog.is_visible() and trouble == []
 
 
-@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@AXE_NEEDED
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_open_is_no_obstacle(browser, scheme):
     page = browser.new_page(viewport=PHONE, color_scheme=scheme)
     page.goto((HTML / PRUNING).as_uri())
     page.get_by_role("button", name=re.compile(r"^Enlarge Fig\. ")).first.click()
-    page.add_script_tag(path=AXE)
-    made = page.evaluate("axe.run('dialog', { resultTypes: ['violations'] })")
+    found = obstacles(page, "dialog")
     page.close()
-    serious = [v["id"] for v in made["violations"] if v["impact"] in ("serious", "critical")]
-    assert serious == []
+    assert found == []
 
 
 def test_the_table_behind_the_slider_scrolls_within_itself(browser):

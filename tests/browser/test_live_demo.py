@@ -5,14 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from built_book import HTML, NEEDED, REQUIRED, watch
+from built_book import AXE_NEEDED, HTML, NEEDED, REQUIRED, obstacles, watch
 from PIL import Image
 
 MODELS = HTML / "_static" / "models"
 SHOWN = sorted(path.parent.name for path in MODELS.glob("*/demo.json"))
 DRAWN = next((task for task in ("fluent", "openmoji") if task in SHOWN), "fluent")  # the first on the page
 PRUNING, EVALUATION = (HTML / "notebooks" / name for name in ("03-pruning.html", "05-evaluation.html"))
-AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 HEADER = 56  # of the theme, in pixels
 pytestmark = NEEDED
@@ -252,16 +251,12 @@ def test_drawing_tools_pictures_and_costs_share_a_desktops_screen(drawing):
 
 
 @drawn
-@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@AXE_NEEDED
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_live_demo_puts_no_serious_obstacle_before_anyone(drawing, scheme):
     page = drawing[0]
     page.emulate_media(color_scheme=scheme)
-    page.add_script_tag(path=AXE)
-    part_of_page = {"include": [".demo-live"]}
-    made = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part_of_page)
-    serious = [v for v in made["violations"] if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], [node["target"] for node in v["nodes"]][:5]) for v in serious] == []
+    assert obstacles(page, {"include": [".demo-live"]}) == []
 
 
 # --- a place ---

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from built_book import CHROMIUM, REQUIRED, watch
+from built_book import AXE_NEEDED, CHROMIUM, REQUIRED, obstacles, watch
 from conftest import Quiet
 from PIL import Image
 from toys import tiles, trained
@@ -25,7 +25,6 @@ from i2i_lib.files import root
 from i2i_lib.translate import translate
 
 PACKAGE = root() / "node_modules" / "onnxruntime-web"
-AXE = root() / "node_modules" / "axe-core" / "axe.min.js"
 HERE = CHROMIUM and all((PACKAGE / name).exists() for name in RUNTIME)
 pytestmark = pytest.mark.skipif(not HERE and not REQUIRED, reason="needs Chromium and onnxruntime-web (npm ci)")
 STUDENT = trained(cat_teacher(4, 3), 1)
@@ -114,15 +113,12 @@ def test_it_fits_a_phone(live):
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
-@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@AXE_NEEDED
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_puts_no_serious_obstacle_before_anyone(live, scheme):
     page, _ = live
     page.emulate_media(color_scheme=scheme)
-    page.add_script_tag(path=AXE)
-    made = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    serious = [v for v in made["violations"] if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], [node["target"] for node in v["nodes"]][:5]) for v in serious] == []
+    assert obstacles(page) == []
 
 
 def test_from_a_folder_it_shows_finished_examples_and_says_how_to_go_on(browser, page_folder):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from built_book import AXE, CHROMIUM, HTML, NEEDED, PAGES, REQUIRED, watch
+from built_book import AXE_NEEDED, CHROMIUM, HTML, NEEDED, PAGES, obstacles, watch
 
 pytestmark = NEEDED
 
@@ -125,7 +125,7 @@ JUDGED = ["intro.html", "demo.html", "five-minutes.html", "notebooks/02-search-s
 JUDGED += ["notebooks/03-pruning.html", "notebooks/05-evaluation.html", "reference/i2i_lib/losses/index.html"]
 
 
-@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@AXE_NEEDED
 @pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 390)])
 def test_no_serious_obstacle_for_anyone(browser, scheme, width):
     """What axe-core calls serious or critical in what is ours: the theme's frame and its folded code cells are not."""
@@ -133,12 +133,6 @@ def test_no_serious_obstacle_for_anyone(browser, scheme, width):
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
     for name in JUDGED:
         page.goto((HTML / name).as_uri())
-        page.add_script_tag(path=AXE)
-        part = {"include": ["article"], "exclude": ["details.hide > summary"]}
-        made = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
-        for violation in made["violations"]:
-            if violation["impact"] in ("serious", "critical"):
-                places = [node["target"] for node in violation["nodes"]][:5]
-                found.setdefault(name, []).append(f"{violation['id']}: {places}")
+        found[name] = obstacles(page, {"include": ["article"], "exclude": ["details.hide > summary"]})
     page.close()
-    assert found == {}
+    assert {name: those for name, those in found.items() if those} == {}

@@ -1,7 +1,7 @@
 """What a link within the book leads to is shown beside it, to pointer and keyboard, without loading anything."""
 
 import pytest
-from built_book import AXE, HTML, NEEDED, watch
+from built_book import HTML, NEEDED, obstacles, watch
 
 pytestmark = NEEDED
 
@@ -31,9 +31,7 @@ def test_a_link_shows_what_it_leads_to(browser, kind):
     assert link.get_attribute("aria-describedby") == box.get_attribute("id")
     assert box.locator("[id]:not(svg *), a, button").count() == 0, "what it holds is for reading"
     assert trouble == []
-    page.add_script_tag(path=AXE)
-    found = page.evaluate("() => axe.run('#preview', { resultTypes: ['violations'] })")["violations"]
-    assert [violation["id"] for violation in found if violation["impact"] in ("serious", "critical")] == []
+    assert obstacles(page, "#preview") == []
     box.hover()  # it stays while the pointer is on it
     page.wait_for_timeout(400)
     assert box.is_visible()

@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from built_book import HTML, NEEDED, REQUIRED, watch
+from built_book import AXE_NEEDED, HTML, NEEDED, REQUIRED, obstacles, watch
 
 from i2i_book.wording import short_count
 
 PRUNING, DISTILLATION = "notebooks/03-pruning.html", "notebooks/04-distillation.html"
-AXE = HTML.parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
 pytestmark = NEEDED
 
@@ -170,12 +169,9 @@ def test_the_figure_fits_a_phone_and_another_student_another_alignment(alike):
 
 @searches
 @compares
-@pytest.mark.skipif(not AXE.exists() and not REQUIRED, reason="no axe-core in node_modules (npm ci)")
+@AXE_NEEDED
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_can_be_touched_puts_no_serious_obstacle_before_anyone(search, alike, scheme):
     for page, part in ((search[0], "section.search"), (alike[0], "section.alike")):
         page.emulate_media(color_scheme=scheme)
-        page.add_script_tag(path=AXE)
-        made = page.evaluate("part => axe.run({ include: [part] }, { resultTypes: ['violations'] })", part)
-        serious = [v for v in made["violations"] if v["impact"] in ("serious", "critical")]
-        assert [(v["id"], [node["target"] for node in v["nodes"]][:5]) for v in serious] == []
+        assert obstacles(page, {"include": [part]}) == []
