@@ -4,9 +4,11 @@ import hashlib
 import os
 import re
 import runpy
+import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,25 +18,32 @@ import yaml
 from i2i_lib.cli import data
 from i2i_lib.files import root
 
+Preflight = Callable[..., tuple[int, dict[str, str]]]
 H200 = "NVIDIA H200, 580.159.03, 9.0, 143000, 143771"
 
 
-def preflight(tmp_path: Path, answer: str, status: int = 0, **settings: str) -> tuple[int, dict[str, str]]:
+@pytest.fixture
+def preflight(tmp_path, monkeypatch, capsys) -> Preflight:
     """The status and, by their first word, the lines of a machine whose `nvidia-smi` gives an answer."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit {status}\n")
-    tool.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable} | settings
-    command = [root() / ".ci" / "gpu", "preflight"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert not done.stderr
-    return done.returncode, {line.split()[0]: line for line in done.stdout.splitlines()}
+
+    def asked(answer: str, status: int = 0, free: float = 100, **settings: str) -> tuple[int, dict[str, str]]:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit {status}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free * 2**30))
+        done = runpy.run_path(str(root() / ".ci" / "preflight.py"))["main"]()
+        return done, {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+
+    return asked
 
 
-def test_a_machine_that_fits_is_described_in_a_line_each(tmp_path):
-    status, said = preflight(tmp_path, H200, PRESET="paper")
+def test_a_machine_that_fits_is_described_in_a_line_each(preflight):
+    status, said = preflight(H200, PRESET="paper")
     assert status == 0
-    assert list(said) == ["python", "driver", "capability", "memory", "precision", "disk"]
+    assert list(said) == ["driver", "capability", "memory", "precision", "disk"]
     assert "580.159.03 of NVIDIA H200" in said["driver"] and "139.6 of 140.4 GiB" in said["memory"]
     assert said["precision"].endswith("bf16 in hardware")
     assert all(line.split()[1] == "ok" for line in said.values())
@@ -49,25 +58,30 @@ def test_a_machine_that_fits_is_described_in_a_line_each(tmp_path):
         ("No devices were found", "GPU", "names no GPU but says: No devices were found"),
     ],
 )  # fmt: skip
-def test_a_machine_that_does_not_fit_is_refused_with_the_way_out(tmp_path, answer, what, words):
-    status, said = preflight(tmp_path, answer, PRESET="gpu")
+def test_a_machine_that_does_not_fit_is_refused_with_the_way_out(preflight, answer, what, words):
+    status, said = preflight(answer, PRESET="gpu")
     assert status == 1 and words in said[what]
     assert [name for name, line in said.items() if line.split()[1] == "NO"] == [what]
 
 
-def test_a_driver_that_fails_is_no_gpu(tmp_path):
-    status, said = preflight(tmp_path, "NVIDIA-SMI has failed", status=9)
+def test_a_driver_that_fails_is_no_gpu(preflight):
+    status, said = preflight("NVIDIA-SMI has failed", status=9)
     assert status == 1 and "install the driver anew" in said["GPU"]
 
 
-def test_a_card_without_bf16_and_a_newer_one_of_a_known_kind_fit(tmp_path):
-    status, said = preflight(tmp_path, "Tesla T4, 580.65.06, 7.5, 15000, 15360")
+def test_a_card_without_bf16_and_a_newer_one_of_a_known_kind_fit(preflight):
+    status, said = preflight("Tesla T4, 580.65.06, 7.5, 15000, 15360")
     assert status == 0 and "fp16 or fp32" in said["precision"]
-    assert preflight(tmp_path, "NVIDIA L4, 590.1, 8.9, 22000, 23034")[0] == 0
+    assert preflight("NVIDIA L4, 590.1, 8.9, 22000, 23034")[0] == 0
 
 
-def test_hidden_gpus_are_not_asked_for(tmp_path):
-    status, said = preflight(tmp_path, H200, CUDA_VISIBLE_DEVICES="")
+def test_a_full_disk_is_said_before_anything_is_installed(preflight):
+    status, said = preflight(H200, free=4)
+    assert status == 1 and said["disk"].endswith("are needed: make room, or put the checkout on another disk")
+
+
+def test_hidden_gpus_are_not_asked_for(preflight):
+    status, said = preflight(H200, CUDA_VISIBLE_DEVICES="")
     assert status == 1 and said["GPU"].endswith("CUDA_VISIBLE_DEVICES hides every GPU: unset it")
 
 
