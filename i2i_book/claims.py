@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from i2i_book.speed import has_speed, speed_sentence
-from i2i_book.wording import grey_levels, in_percent, share_of, short_count
+from i2i_book.wording import grey_levels, in_percent, share_of
+from i2i_lib.counts import short_count
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, compare_sets, over_seeds
 from i2i_lib.results import MEASURES, PAIRED, PRICES, QUALITY
 

@@ -3,18 +3,7 @@
 from i2i_lib.config import GeneratorConfig, SpadeConfig
 
 LEVELS = 127.5  # grey levels of 255 in one unit of L1, whose scale runs from -1 to 1
-UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 FEWER = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth"}
-
-
-def short_count(number: float) -> str:
-    """A count with three digits and a unit: "142 M", "17.6 M", "43.5 G", "960"."""
-    for size, unit in UNITS:
-        if number >= 0.9995 * size:
-            value = number / size
-            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-            return f"{value:.{digits}f} {unit}"
-    return f"{number:.0f}"
 
 
 def tap_names(config: GeneratorConfig | SpadeConfig) -> list[str]:

@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 
 from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
-from i2i_book.wording import short_count
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig, SpadeBlockWidths
+from i2i_lib.counts import short_count
 from i2i_lib.macs import Convention, layer_macs, layers
 
 _SMALL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION, WIDTH
-from i2i_book.wording import short_count, span_of
+from i2i_book.wording import span_of
 from i2i_lib.config import BlockWidths, PrunableConfig
+from i2i_lib.counts import short_count
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.prune import Prunable, prune, random_scales, uniform_scales
 from i2i_lib.threshold import ChannelPlan, Scales

@@ -14,7 +14,8 @@ from i2i_book.arms import arms, students
 from i2i_book.claims import details
 from i2i_book.presets import MAIN_TASK
 from i2i_book.speed import has_speed, speed_sentence
-from i2i_book.wording import LEVELS, grey_levels, in_percent, short_count, span_of
+from i2i_book.wording import LEVELS, grey_levels, in_percent, span_of
+from i2i_lib.counts import short_count
 from i2i_lib.files import read_json
 from i2i_lib.results import load_evaluations, load_table
 

@@ -12,6 +12,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader
 
 from i2i_lib.artifacts import artifact_file
+from i2i_lib.counts import short_count
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.demo.files import SAMPLED, chosen_examples, palette, write_networks
 from i2i_lib.files import atomic_write, place_folder, read_json, root, write_json
@@ -49,6 +50,7 @@ def demo_part(about: Mapping[str, Any], title: str, *, models: str, serve: str, 
     colours = [i for i, brush in brushes if brush.get("colour") != WHITE]
     precision = "fp16" if any(network["precision"] == "fp16" for network in networks) else "fp32"
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short_count"] = short_count
     return environment.get_template("site.html" if site else "demo.html").render(
         about=about,
         title=title,

@@ -10,7 +10,8 @@ import pytest
 
 from i2i_book.ablations import load_ablations, student_table
 from i2i_book.claims import GREY, answers, distance_tables, headline, in_levels, quality_table, sentence
-from i2i_book.wording import grey_levels, in_percent, share_of, short_count, span_of
+from i2i_book.wording import grey_levels, in_percent, share_of, span_of
+from i2i_lib.counts import short_count
 from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
 from i2i_lib.results import PAIRED, collect, load_evaluations, load_table, save_evaluation
 

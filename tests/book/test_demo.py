@@ -14,6 +14,7 @@ from toys import GENERATORS, tiles, trained
 from i2i_book.demo import make
 from i2i_lib.checkpoint import load_generator, load_info, save_generator
 from i2i_lib.config import cat_teacher
+from i2i_lib.counts import short_count
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
 from i2i_lib.demo.files import EXAMPLES, palette
@@ -110,7 +111,7 @@ def test_the_page_holds_every_finished_picture_and_price_without_a_script(about)
     for name in ("sources", "truths", "narrow", "student-gcka", "teacher"):
         assert any(f"_static/models/openmoji/{name}.webp" in tag for tag in shown)
     for network in about["networks"]:
-        cost = f"{network['macs']['16'] / 1e6:.1f} M MACs"
+        cost = f"{short_count(network['macs']['16'])} MACs"
         assert cost in page and f"{network['bytes'] / 1e3:,.0f} kB" in page and network["label"] in page
     assert f"--example: {about['first']}" in page and "A &lt;title&gt;" in page and "its maker" in page
     assert re.search(r"<button[^>]*data-part=\"load\"[^>]* hidden", page)  # it needs the script

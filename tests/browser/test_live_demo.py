@@ -8,6 +8,8 @@ import pytest
 from built_book import AXE_NEEDED, HTML, NEEDED, REQUIRED, obstacles, watch
 from PIL import Image
 
+from i2i_lib.counts import short_count
+
 MODELS = HTML / "_static" / "models"
 SHOWN = sorted(path.parent.name for path in MODELS.glob("*/demo.json"))
 DRAWN = next((task for task in ("fluent", "openmoji") if task in SHOWN), "fluent")  # the first on the page
@@ -222,7 +224,7 @@ def test_each_network_has_its_costs_beside_its_picture(drawing):
     assert len(cards) == len(about["networks"])
     for card, network in zip(cards, about["networks"], strict=True):
         card = card.replace("\N{NO-BREAK SPACE}", " ")
-        assert f"{network['macs'][str(about['size'])] / 1e6:.1f} M MACs" in card
+        assert f"{short_count(network['macs'][str(about['size'])])} MACs" in card
         assert card.strip().startswith(network["label"].removesuffix(" of the MACs"))
         assert f"{network['bytes'] / 1e3:,.0f} kB" in card
 
@@ -295,7 +297,7 @@ def test_a_larger_frame_has_its_own_costs(places):
     cards = part(page, ".demo-card:has([data-network])", "earth").all_inner_texts()
     for card, network in zip(cards, about["networks"], strict=True):
         card = card.replace("\N{NO-BREAK SPACE}", " ")
-        assert f"{network['macs'][str(size)] / 1e6:.1f} M MACs" in card
+        assert f"{short_count(network['macs'][str(size)])} MACs" in card
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from built_book import AXE_NEEDED, HTML, NEEDED, REQUIRED, obstacles, watch
 
-from i2i_book.wording import short_count
+from i2i_lib.counts import short_count
 
 PRUNING, DISTILLATION = "notebooks/03-pruning.html", "notebooks/04-distillation.html"
 PHONE = {"width": 390, "height": 844}

@@ -95,7 +95,7 @@ export async function open(section) {
       canvas.getContext("2d").drawImage(image, -about.size * about.first, 0);
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", label);
-      const said = file === nearest.name ? `${label}: ${(nearest.macs[about.size] / 1e6).toFixed(1)} M MACs` : label;
+      const said = file === nearest.name ? `${label}: ${nearest.macs[about.size].toLocaleString("en")} MACs` : label;
       pictures.append(make("figure", {}, canvas, make("figcaption", { textContent: said })));
     }
   }

@@ -180,7 +180,7 @@ export async function open(demo) {
     state.size = Number(target.value);
     part("pixels").textContent = `${state.size} × ${state.size}`;
     for (const place of section.querySelectorAll("[data-time]")) place.textContent = "";
-    for (const place of section.querySelectorAll("[data-macs]")) place.textContent = millions(place.dataset.macs, about, state.size);
+    for (const place of section.querySelectorAll("[data-macs]")) place.textContent = cost(place.dataset.macs, about, state.size);
     await beginAt(row - state.size / 2, column - state.size / 2);
     await measure();
   });
@@ -248,7 +248,12 @@ function fill(pen, style) {
   pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
 }
 
-const millions = (name, about, size) =>
-  `${(about.networks.find((network) => network.name === name).macs[size] / 1e6).toFixed(1)} M MACs`;
+const cost = (name, about, size) => `${shortCount(about.networks.find((network) => network.name === name).macs[size])} MACs`;
+
+/** A count with three digits and a unit, as `i2i_lib.counts` writes it. */
+function shortCount(number) {
+  const [size, unit] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([size]) => number >= 0.9995 * size) ?? [1, ""];
+  return `${(number / size).toPrecision(3)} ${unit}`;
+}
 
 const milliseconds = (ms) => `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
