@@ -103,7 +103,8 @@ def one_page(html: Path, pages: list[str], title: str, version: str) -> str:
     styles = _styles(soups[pages[0]], pages[0])
     articles = "".join(_article(name, soup, soups.keys()) for name, soup in soups.items())
     listed = "".join(f'<li><a href="#{name}">{escape(_title(soup))}</a></li>' for name, soup in soups.items())
-    front = f'<h1>{escape(title)}</h1><p>{escape(version)}</p><ol class="pages">{listed}</ol>'
+    mark = '<img class="mark" src="_static/favicon.svg" alt="">'
+    front = f'{mark}<h1>{escape(title)}</h1><p>{escape(version)}</p><ol class="pages">{listed}</ol>'
     return (
         f'<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>{escape(title)}</title>'
         f"{styles}{formulas}"
