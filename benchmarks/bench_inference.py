@@ -11,11 +11,9 @@ otherwise every network spends a tenth of its time on pages that it gave back a 
 """
 
 import argparse
-import ctypes
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -38,6 +36,7 @@ from i2i_lib.fuse import fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
+from i2i_lib.train.device import set_up
 
 BUDGET = 2_600_000_000  # of Horse to Zebra, by the paper's count
 SIZE = 256
@@ -130,10 +129,7 @@ def main() -> None:
     parser.add_argument("--norm", nargs="+", choices=["instance", "batch"], default=["instance"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            ctypes.CDLL(None).mallopt(option, 2**30)
+    set_up(1)
     print(
         f"{date.today()}, {machine()['cpu']}, {SIZE} x {SIZE}, one thread, float32, torch {torch.__version__},"
         f" thread time, load {os.getloadavg()[0]:.1f}"

@@ -13,12 +13,11 @@ process, as a process with one loop in it does by itself; among many, some would
 """
 
 import argparse
-import ctypes
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
@@ -337,9 +336,6 @@ def main() -> None:
     parser.add_argument("--memory", type=int, metavar="STEPS", help="instead: does the process grow?")
     given = parser.parse_args()
     set_up(1)
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        for option in (-1, -3):  # when to give memory back: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            ctypes.CDLL(None).mallopt(option, 2**30)
     where = torch.cuda.get_device_name() if CUDA else f"one thread of {machine()['cpu']}"
     clock = "the clock's" if CUDA else "the thread's own"
     print(f"{date.today()}, {where}, torch {torch.__version__}, preset {given.preset}, {clock} time,", end=" ")

@@ -1,5 +1,8 @@
 """The device and its threads."""
 
+import ctypes
+from contextlib import suppress
+
 import torch
 
 from i2i_lib.variables import variable
@@ -29,4 +32,12 @@ def set_up(threads: int) -> torch.device:
     torch.use_deterministic_algorithms(True)
     # PyTorch would also fill every allocation: 14 % of a step, for memory that is never read uninitialised.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    _keep_memory()
     return torch.device("cpu")
+
+
+def _keep_memory() -> None:
+    """Have the C library keep freed memory for the next step: the kernel would fill its pages with zeros again."""
+    with suppress(OSError, AttributeError):  # another library than glibc
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            ctypes.CDLL(None).mallopt(option, 2**30)

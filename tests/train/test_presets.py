@@ -17,7 +17,6 @@ from i2i_lib.data.tiles import Task
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune
 from i2i_lib.train.adversarial import TrainConfig
-from i2i_lib.train.device import set_up
 from i2i_lib.train.recipe import Recipe, build
 
 
@@ -101,27 +100,3 @@ def test_the_paper_preset_is_what_was_published_for_each_task(name):
     assert (found["base"], found["blocks"] if not gaugan else 9) == (64, 9)
     assert parameters(preset, "01-data", task)["image_size"] == parameters(preset, pruning, task)["image_size"] == 256
     assert parameters(preset, pruning, task)["paper_budget"] == budget
-
-
-def test_a_gpu_preset_needs_a_gpu(monkeypatch):
-    monkeypatch.setenv("I2I_GPU", "1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"this preset needs 1 GPU, and PyTorch .* sees none: choose PRESET=cpu"):
-        set_up(0)
-
-
-@pytest.fixture
-def backends():
-    """PyTorch's two backends with TF32 allowed, as they were when the test is over."""
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = True
-    yield matmul, cudnn
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def test_float32_keeps_its_digits_on_a_gpu(backends, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert set_up(0).type == "cuda"
-    assert not any(backend.allow_tf32 for backend in backends)

@@ -1,0 +1,45 @@
+"""The device: what `set_up` settles before anything is computed."""
+
+import resource
+from typing import Any
+
+import pytest
+import torch
+
+from i2i_lib.train.device import set_up
+
+
+def test_a_gpu_preset_needs_a_gpu(monkeypatch):
+    monkeypatch.setenv("I2I_GPU", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"this preset needs 1 GPU, and PyTorch .* sees none: choose PRESET=cpu"):
+        set_up(0)
+
+
+@pytest.fixture
+def backends():
+    """PyTorch's two backends with TF32 allowed, as they were when the test is over."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    yield matmul, cudnn
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def test_float32_keeps_its_digits_on_a_gpu(backends, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert set_up(0).type == "cuda"
+    assert not any(backend.allow_tf32 for backend in backends)
+
+
+def test_on_a_cpu_a_step_uses_the_memory_of_the_last_one_again(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    set_up(0)
+    faults = []
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # Taken from the kernel each time, they are 16,384 small pages each, or 32 large ones.
+    assert sum(faults[-5:]) < 100
