@@ -23,8 +23,9 @@ def doubling(weight: Tensor) -> Tensor:
     pixel sees 2 x 2 old ones, which takes 16 / 36 of the products, and the reflected border of the large map is the
     replicated one of the small.
     """
-    spread = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return spread @ weight @ spread.mT
+    turned = weight.flip(-1, -2)  # as a transposed convolution reads it
+    wide = F.pad(turned, (0, 1)) + F.pad(turned, (1, 0))
+    return F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))  # no product, which autocast would round
 
 
 def four_at_once(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
