@@ -38,6 +38,8 @@ from i2i_lib.metrics.networks.segmenter import segmenter_confusion, train_segmen
 from i2i_lib.metrics.pairs import feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance_interval
 from i2i_lib.results import PAIRED, EvalResult, size_text
+from i2i_lib.train.adversarial import channels_last
+from i2i_lib.train.packed import on_cpu, packed
 
 YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
 LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
@@ -113,13 +115,15 @@ class Evaluator:
         if weights is None:
             raise ValueError(f"{name!r} is not one of {', '.join(YARDSTICKS)}: pass the path of its weights")
         model = load_generator(weights).to(self.device)
-        return self.measure(name, self.generate(model), **_price(model, Path(weights), self.task))
+        price = _price(model, Path(weights), self.task)
+        return self.measure(name, self.generate(model), **price)
 
     def generate(self, model: Generator) -> Tensor:
-        """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU."""
+        """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU. Changes the layout of the weights."""
+        network: Any = packed(channels_last(model)) if on_cpu(model) else model
         with torch.no_grad():
             parts = (encode(part, self.task.test.classes).to(self.device) for part in self.source.split(32))
-            return torch.cat([model(part).cpu() for part in parts])
+            return torch.cat([network(part).cpu() for part in parts])
 
     def measure(self, name: str, pictures: Tensor, *, registered: bool = True, **price: Any) -> Evaluated:
         """Measure pictures [N, 3, H, W], float in [-1, 1] or uint8, against the targets.

@@ -33,8 +33,10 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     row = found.result
     with torch.no_grad():
         made = load_generator(weights)(encode(toy.test.source))
-    assert torch.equal(found.pictures, quantise(made)) and torch.equal(found.rounded_down, quantise(made, "down"))
-    assert torch.equal(found.per_image["l1"], l1(made, toy.test.target))
+    # One level is what the last bits of another order of summation may turn.
+    assert (found.pictures.int() - quantise(made).int()).abs().max() <= 1
+    assert (found.rounded_down.int() - quantise(made, "down").int()).abs().max() <= 1
+    assert torch.equal(found.per_image["l1"], l1(found.pictures, toy.test.target))
     assert row.l1 == found.per_image["l1"].mean().item() and row.ssim == found.per_image["ssim"].mean().item()
     assert (row.task, row.seed, row.model, row.data, row.images, row.blocks) == ("toy", 3, "gcka", "d", 6, 3)
     assert "toy test tiles of 16 px" in row.protocol and row.miou is None and found.miou is None
@@ -53,7 +55,8 @@ def test_settings_are_chosen_on_the_validation_part(weights):
     found = evaluator.evaluate("gcka", weights)
     with torch.no_grad():
         made = load_generator(weights)(encode(held.source))
-    assert torch.equal(found.per_image["l1"], l1(made, held.target)) and found.result.images == 4
+    assert (found.pictures.int() - quantise(made).int()).abs().max() <= 1 and found.result.images == 4
+    assert torch.equal(found.per_image["l1"], l1(found.pictures, held.target))
     assert "toy validation tiles of 16 px" in found.result.protocol
     assert torch.equal(evaluator.task.test.source, held.source)
     with pytest.raises(ValueError, match=r"toy has no validation part: make its data with validation=0\.1"):
