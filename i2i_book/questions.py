@@ -1,8 +1,9 @@
 """Questions asked before the recordings, as `notebooks/questions.yml` lists them, and their answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from i2i_lib.metrics.intervals import (
     power,
     two_one_sided,
 )
-from i2i_lib.results import MEASURES
+from i2i_lib.results import MEASURES, load_evaluations
 
 FORETOLD = (3, 5, 9, 12, 20)  # trainings for which the power is foretold
 
@@ -36,6 +37,7 @@ class Question:
     worse: str
     margin: float | None  # share of the teacher's mean; None: is it better?
     matters: float  # the least difference worth finding, a share of the teacher's mean
+    recording: str  # that answers it
 
     @property
     def text(self) -> str:
@@ -128,7 +130,8 @@ def questions() -> list[Question]:
                 models = (asked["as good"], asked["as"]) if good else (asked["better"], asked["worse"])
                 margin = listed["margin"] if good else None
                 matters = asked.get("matters", listed["margin"])
-                found.append(Question(claim, task, listed["measures"][task], *models, margin, matters))
+                measure, recording = listed["measures"][task], of_claim["recording"]
+                found.append(Question(claim, task, measure, *models, margin, matters, recording))
     return found
 
 
@@ -140,8 +143,21 @@ def planned_answers(
     p-values are adjusted as if every other question of the family had been asked in vain, so that recordings to come
     take no claim back. Raises ValueError as `compare_models` does.
     """
-    family = questions() if family is None else family
-    asked = [(q, found) for q in family if (found := _with_models(evaluations.get(q.task, ()), q))]
+    return _answers(questions() if family is None else family, lambda question: evaluations.get(question.task, ()))
+
+
+def recorded_answers(kept: Path) -> list[Answer]:
+    """Answers by the recordings in the folder `kept`, each to the questions that it was made for, as `planned_answers`.
+
+    Questions whose recording is not there have none.
+    """
+    tables = {q.recording: kept / q.recording / "results.jsonl" for q in questions()}
+    evaluations = {name: load_evaluations(table) for name, table in tables.items() if table.exists()}
+    return _answers(questions(), lambda question: evaluations.get(question.recording, {}).get(question.task, ()))
+
+
+def _answers(family: Sequence[Question], evaluations_for: Callable[[Question], Sequence[Any]]) -> list[Answer]:
+    asked = [(q, found) for q in family if (found := _with_models(evaluations_for(q), q))]
     compared = [compare_models(found, q.measure, q.better, q.worse) for q, found in asked]
     tests = [_p_value(q, c, found) for (q, found), c in zip(asked, compared, strict=True)]
     return [

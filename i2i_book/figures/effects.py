@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from i2i_book.figures.style import BLUE, GREY, VERMILLION, WIDTH
+from i2i_book.questions import Answer
 from i2i_lib.metrics.intervals import Comparison
 from i2i_lib.results import MEASURES, PAIRED
 
@@ -47,4 +48,25 @@ def draw_effects(
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)
         line[0].set_ylabel(task)
+    return figure
+
+
+def draw_answers(answers: Sequence[Answer]) -> Figure:
+    """The answers to planned questions as dots with their intervals, in percent of the teacher's mean.
+
+    Colours follow the verdicts. A tick marks the margin of "as good as".
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.34 * len(answers) + 1))
+    for row, answer in enumerate(answers):
+        c, scale, margin = answer.comparison, 100 / abs(answer.teacher), answer.question.margin
+        worse = answer.verdict == "worse"
+        colour = (VERMILLION if worse else BLUE) if answer.shown else GREY
+        axis.plot([c.low * scale, c.high * scale], [row, row], color=colour)
+        axis.plot(c.difference * scale, row, "o", color=colour, markersize=5)
+        if margin:
+            axis.plot(100 * margin, row, "|", color="black", markersize=12)
+    axis.axvline(0, color="black", linewidth=0.8)
+    labels = [f"{a.question.task}: {a.question.text.replace('`', '')}" for a in answers]
+    axis.set(yticks=range(len(answers)), yticklabels=labels, xlabel="difference, % of the teacher's")
+    axis.set_ylim(len(answers) - 0.5, -0.5)
     return figure

@@ -14,7 +14,8 @@ BOXES = {
     "i2i_lib.data": "data",
     "the method": "config macs threshold kernels layers generators spade discriminators prune scales students fuse"
     " checkpoint official",
-    "files and processes": "cpus files artifacts hub progress archives commands distributed facade variables weights",
+    "files and processes": "files artifacts hub progress archives commands distributed facade variables weights cpus"
+    " counts",
 }
 WIDTH, LINE, GAP = 720, 17, 26  # of the picture, of a line of text, between boxes
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
-from i2i_book.questions import pilot, planned_answers, verdicts_table
+from i2i_book.questions import recorded_answers, verdicts_table
 from i2i_book.recorded.check import MANIFEST
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
@@ -18,12 +18,12 @@ def recordings(recorded: Path) -> list[Path]:
 def tables(folder: Path) -> str:
     """Results of a recording in Markdown: answers to planned questions, and per task its models and their differences.
 
-    Answers and differences are those of three seeds or more; the recording that the plan was made from answers nothing.
+    Differences are those of three seeds or more.
     """
     table, evaluations = load_table(folder / "results.jsonl"), load_evaluations(folder / "results.jsonl")
     parts = []
-    planned = [] if folder.name == pilot() else planned_answers(evaluations)
-    if planned := [answer for answer in planned if answer.comparison.seeds >= SEEDS_OF_A_CLAIM]:
+    planned = [answer for answer in recorded_answers(folder.parent) if answer.question.recording == folder.name]
+    if planned:
         parts.append("**Answers to the questions of {doc}`/plan`**, corrected for the number of all of them")
         parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):

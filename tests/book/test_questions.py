@@ -1,7 +1,10 @@
 """Planned questions: the plan's page and its statistics read one list, and the family makes few false claims."""
 
+import json
 import os
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import fake_run
@@ -11,6 +14,9 @@ from fake_run import checkout, fill
 
 from i2i_book.arms import students
 from i2i_book.claims import YARDSTICKS
+from i2i_book.evidence import efforts, evidence
+from i2i_book.figures.effects import draw_answers
+from i2i_book.figures.style import BLUE
 from i2i_book.learning import steps_table
 from i2i_book.presets import FAMILIES
 from i2i_book.questions import (
@@ -21,6 +27,7 @@ from i2i_book.questions import (
     power_table,
     questions,
     questions_table,
+    recorded_answers,
     to_come,
     verdicts_table,
 )
@@ -96,7 +103,7 @@ def test_questions_name_what_can_be_trained():
 
 
 def family(*of: tuple[str, str, float | None]) -> list[Question]:
-    return [Question("a claim", "openmoji", "l1", better, worse, margin, 0.05) for better, worse, margin in of]
+    return [Question("a claim", "openmoji", "l1", a, b, margin, 0.05, "ranking") for a, b, margin in of]
 
 
 def test_verdicts_follow_the_corrected_answers():
@@ -162,16 +169,47 @@ def test_the_pilot_foretells_power_and_answers_nothing():
     assert pilot_text({}) == ""
 
 
-def test_a_recording_answers_the_planned_questions(tmp_path):
-    means = {"teacher": 1.0, "gcka": 1.0, "uniform": 1.5}
-    paths = []
-    for seed, e in enumerate(drawn(np.random.default_rng(0), "openmoji", means)):
-        paths.append(tmp_path / "openmoji" / f"seed{seed}" / "eval.json")
-        save_evaluation(paths[-1], e["results"], e["per_image"], blocks=e["blocks"])
-    (tmp_path / "results.jsonl").write_text(collect(paths))
-    assert "| openmoji: `gcka` better than `uniform` | L1 | -0.49" in tables(tmp_path)
-    (tmp_path / "results.jsonl").write_text(collect(paths[:2]))
-    assert "`gcka` better than `uniform`" not in tables(tmp_path)
+@pytest.fixture
+def recording(tmp_path) -> Path:
+    """A recording of four trainings that question A was asked of, and one of another name."""
+    means = {"teacher": 1.0, "gcka": 1.0, "uniform": 1.5, "none": 1.5}
+    for folder in (tmp_path / "ranking", tmp_path / "other"):
+        paths = []
+        for seed, e in enumerate(drawn(np.random.default_rng(0), "openmoji", means)[:4]):
+            paths.append(folder / "openmoji" / f"seed{seed}" / "eval.json")
+            save_evaluation(paths[-1], e["results"], e["per_image"], blocks=e["blocks"])
+        (folder / "results.jsonl").write_text(collect(paths))
+    machine = {"gpu": None, "cores": 2, "cpu": "a processor"}
+    run = {"status": "ok", "seconds": 5400, "started": "2026-01-02T03:04:05+00:00", "machine": machine}
+    manifest = {"format": 2, "preset": "ranking", "packed": run["started"], "runs": {"05": run, "06": run}, "files": {}}
+    (tmp_path / "ranking" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
+    [answer] = recorded_answers(recording)
+    assert answer.question.text == "`gcka` better than `uniform`" and answer.verdict == "better"
+    assert answer.adjusted == pytest.approx(len(questions()) * answer.p), "all others count as asked in vain"
+    assert "| openmoji: `gcka` better than `uniform` | L1 | -0.49" in tables(recording / "ranking")
+    assert "Answers to the questions" not in tables(recording / "other"), "`none` is question C's, of another recording"
+
+
+def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
+    answers = recorded_answers(recording)
+    said = evidence(answers).splitlines()
+    assert said[0] == "**One threshold picks better channels than uniform narrowing?**"
+    assert re.fullmatch(
+        r"- `openmoji`, 4 seeds: \*\*better\*\* \(corrected p .*\)\. `gcka` is 6\d\.\d grey levels closer to the truth"
+        r" than `uniform` \(.* to .*\)\.",
+        said[2],
+    )
+    assert said[3] == "- `openmoji`: `eight` better than `uniform-eight` has not been recorded yet."
+    assert said[-1].startswith("Not recorded yet: without pairs, ")
+    assert efforts(recording, answers) == (
+        "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
+    )
+    figure = draw_answers(answers)
+    assert [line.get_color() for line in figure.axes[0].lines[:2]] == [BLUE, BLUE]
 
 
 def test_steps_to_a_level_are_read_off_the_curve():

@@ -1,0 +1,51 @@
+"""What the recordings answered, in words: the first part of chapter 6."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from i2i_book.claims import in_levels, sentence
+from i2i_book.pages.status import date_of, device_of
+from i2i_book.questions import Answer, Question, p_text, questions
+from i2i_book.recorded.check import read_manifest
+
+
+def evidence(answers: Sequence[Answer]) -> str:
+    """Each claim of the plan with its answers, and those that nothing was recorded for, in Markdown."""
+    answered = {answer.question: answer for answer in answers}
+    parts, open_ones = [], []
+    for claim, asked in groupby(questions(), lambda question: question.claim):
+        lines = [(q, answered.get(q)) for q in asked]
+        title = claim.partition(": ")[2]
+        if any(answer for _, answer in lines):
+            parts.append(f"**{title[0].upper()}{title[1:]}?**\n")
+            parts += [f"- {_line(question, answer)}" for question, answer in lines]
+            parts.append("")
+        else:
+            open_ones.append(title)
+    if open_ones:
+        parts.append(f"Not recorded yet: {'; '.join(open_ones)}.")
+    return "\n".join(parts)
+
+
+def _line(question: Question, answer: Answer | None) -> str:
+    if answer is None:
+        return f"`{question.task}`: {question.text} has not been recorded yet."
+    c = answer.comparison
+    measured = in_levels(c) if c.measure == "l1" else sentence(c)
+    verdict = f"**{answer.verdict}**" if answer.shown else answer.verdict
+    chance = f"corrected p {p_text(answer.adjusted)}" if answer.shown else question.text
+    return f"`{question.task}`, {c.seeds} seeds: {verdict} ({chance}). {measured[0].upper()}{measured[1:]}."
+
+
+def efforts(kept: Path, answers: Sequence[Answer]) -> str:
+    """What the recordings in the folder `kept` that gave the answers took, and where they were made, in Markdown."""
+    lines = []
+    for name in dict.fromkeys(answer.question.recording for answer in answers):
+        runs = list(read_manifest(kept / name)["runs"].values())
+        hours = sum(run["seconds"] for run in runs) / 3600
+        dates = sorted(date_of(run)[:10] for run in runs)
+        devices = " and ".join(sorted({device_of(run) for run in runs}))
+        when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+        lines.append(f"- `{name}`: {hours:.1f} hours of notebooks, two at a time, on {devices}, {when}")
+    return "\n".join(lines)
