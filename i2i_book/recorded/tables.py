@@ -1,11 +1,14 @@
 """Tables of recorded runs for the book."""
 
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
 from i2i_book.questions import recorded_answers, verdicts_table
 from i2i_book.recorded.check import MANIFEST
+from i2i_lib.checkpoint import load_generator
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
 
@@ -40,5 +43,36 @@ def tables(folder: Path) -> str:
                 " one excludes 0 by chance."
             )
             parts.append(markdown(answers_table(answers(found)), "question"))
-        parts.append(rows.protocol.iloc[0])
-    return "\n\n".join(parts)
+        parts += [_agreement(sorted((folder / task).glob("seed*"))), rows.protocol.iloc[0]]
+    return "\n\n".join(filter(None, parts))
+
+
+def _agreement(seeds: Sequence[Path]) -> str:
+    """How alike the widths are that the scales of several teachers leave; empty without students of random channels.
+
+    `seeds` are the folders of trainings with a teacher each.
+    """
+    widths = {"gcka": [], "random": []}
+    for arm, found in widths.items():
+        paths = [seed / f"student-{arm}" for seed in seeds]
+        kept = [path for path in paths if path.with_suffix(".json").exists()]
+        found += [[*load_generator(path).config.ranked_widths.values()] for path in kept]
+    alike = [_shared(a, b) for a, b in combinations(widths["gcka"], 2)]
+    chance = [_shared(a, b) for a, b in product(widths["gcka"], widths["random"])]
+    if not alike or not chance:
+        return ""
+    return (
+        "**Do two teachers rank alike?** Channels of two teachers have no name in common, but layers do. Of the widths"
+        f" of two students `gcka` of two teachers, {_spread(alike)} are shared; of one's and those of a student"
+        f" of random channels, {_spread(chance)}."
+    )
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> float:
+    """The share of the channels that two lists of widths have in common, layer by layer."""
+    return sum(map(min, a, b)) / sum(map(max, a, b))
+
+
+def _spread(shares: Sequence[float]) -> str:
+    least, most = 100 * min(shares), 100 * max(shares)
+    return f"{100 * sum(shares) / len(shares):.0f} % ({least:.0f} to {most:.0f} %, {len(shares)} pairs)"

@@ -33,6 +33,8 @@ from i2i_book.questions import (
 )
 from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
+from i2i_lib.checkpoint import build, save_generator
+from i2i_lib.config import cat_teacher
 from i2i_lib.files import write_json
 from i2i_lib.metrics.curves import steps_to_reach
 from i2i_lib.results import PAIRED, collect, load_evaluations, save_evaluation
@@ -178,6 +180,8 @@ def recording(tmp_path) -> Path:
         for seed, e in enumerate(drawn(np.random.default_rng(0), "openmoji", means)[:4]):
             paths.append(folder / "openmoji" / f"seed{seed}" / "eval.json")
             save_evaluation(paths[-1], e["results"], e["per_image"], blocks=e["blocks"])
+            for arm, base in {"gcka": 8, "random": 4}.items():
+                save_generator(build(cat_teacher(base, 3)), paths[-1].parent / f"student-{arm}")
         (folder / "results.jsonl").write_text(collect(paths))
     machine = {"gpu": None, "cores": 2, "cpu": "a processor"}
     run = {"status": "ok", "seconds": 5400, "started": "2026-01-02T03:04:05+00:00", "machine": machine}
@@ -192,6 +196,11 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
     assert answer.adjusted == pytest.approx(len(questions()) * answer.p), "all others count as asked in vain"
     assert "| openmoji: `gcka` better than `uniform` | L1 | -0.49" in tables(recording / "ranking")
     assert "Answers to the questions" not in tables(recording / "other"), "`none` is question C's, of another recording"
+    large, small = (sum(cat_teacher(base, 3).ranked_widths.values()) for base in (8, 4))
+    assert (
+        "`gcka` of two teachers, 100 % (100 to 100 %, 6 pairs) are shared; of one's and those of a student of random"
+        f" channels, {100 * small / large:.0f} % ("
+    ) in tables(recording / "ranking")
 
 
 def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
