@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from i2i_book.claims import numbers, sentence
+from i2i_book.questions import questions
 from i2i_lib.files import record_file
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
 from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations
@@ -64,6 +65,17 @@ def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Abla
                 left_out.append(f"`{path.name}` of {task} is of another teacher: run `make ablations`.")
         found[task] = Ablations(task, joined)
     return found, left_out
+
+
+def recorded_ablations(kept: Path, students: Sequence[str]) -> dict[str, Ablations]:
+    """Ablations by the recordings in the folder `kept` that planned questions were asked of, by task and recording."""
+    found: dict[str, Ablations] = {}
+    for name in dict.fromkeys(question.recording for question in questions()):
+        table = kept / name / "results.jsonl"
+        if table.exists():
+            of_tasks = load_ablations(table, students)[0]
+            found |= {f"{task}, recorded as {name}": ablations for task, ablations in of_tasks.items()}
+    return found
 
 
 def _teacher(evaluation: Mapping[str, Any]) -> tuple[str | None, str | None]:

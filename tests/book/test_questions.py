@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fake_run import checkout, fill
 
+from i2i_book.ablations import recorded_ablations
 from i2i_book.arms import students
 from i2i_book.claims import YARDSTICKS
 from i2i_book.evidence import efforts, evidence
@@ -201,6 +202,14 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
         "`gcka` of two teachers, 100 % (100 to 100 %, 6 pairs) are shared; of one's and those of a student of random"
         f" channels, {100 * small / large:.0f} % ("
     ) in tables(recording / "ranking")
+
+
+def test_chapter_9_has_the_recordings_that_were_planned_beside_the_run(recording):
+    found = recorded_ablations(recording, ["gcka", "uniform"])
+    assert list(found) == ["openmoji, recorded as ranking"]
+    [ablations] = found.values()
+    compared = ablations.compare("l1", "uniform")
+    assert compared and (compared.seeds, compared.verdict) == (4, "worse")
 
 
 def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
