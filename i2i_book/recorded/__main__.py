@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
     packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
     packing.add_argument("--no-pages", action="store_true", help="leave out what the notebooks showed: numbers only")
+    packing.add_argument("--first-weights", action="store_true", help="keep no weights but those of seed 0's students")
     training = steps.add_parser("teacher", help="train the teacher of a task, however long it takes, and keep it")
     training.add_argument("preset", help="whose settings it has")
     training.add_argument("task")
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     importing.add_argument("--replace", action="store_true", help="in place of the recording of the same name")
     options = parser.parse_args(arguments)
     if options.step == "pack":
-        out = pack(options.run, options.out, teachers=options.teachers, pages=not options.no_pages)
+        kept = {"pages": not options.no_pages, "weights": not options.first_weights}
+        out = pack(options.run, options.out, teachers=options.teachers, **kept)
         size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
         print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
     elif options.step in ("teacher", "models"):

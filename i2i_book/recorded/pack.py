@@ -18,13 +18,15 @@ from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_bel
 from i2i_lib.files import atomic_write, sha256, write_json
 
 LINE = 4000  # characters of JSON that stand on one line
+LATER = re.compile("seed[1-9][0-9]*")  # folders of all seeds but the first
 
 
-def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) -> Path:
+def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True, weights: bool = True) -> Path:
     """Pack the finished run `run` (runs/<preset>) into `out`, a .zip file or a folder, which must not exist yet.
 
     The pages of seed 0 are packed unless `pages` is false; of all others only what they noted when they ran.
-    `teachers` adds the teachers' weights, many times larger than the students'.
+    `teachers` adds the teachers' weights, many times larger than the students'. Without `weights`, only the students of
+    seed 0 keep theirs: the numbers of others are verified by training again.
 
     Raises ValueError naming what is missing or does not fit.
     """
@@ -43,9 +45,9 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
             if path.suffix == ".ipynb":
                 notebook: Any = nbformat.read(path, as_version=4)
                 runs[run_name(run, path)] = dict(notebook.metadata["i2i"])
-                if not pages or re.fullmatch("seed[1-9][0-9]*", path.parent.parent.name):
+                if not pages or LATER.fullmatch(path.parent.parent.name):
                     continue
-            _pack_file(path, folder / name)
+            _pack_file(path, folder / name, bare=not weights and bool(LATER.fullmatch(path.parent.name)))
         files = {
             name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
             for name in names_below(folder)
@@ -65,13 +67,15 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True) ->
     return out
 
 
-def _pack_file(path: Path, target: Path) -> None:
+def _pack_file(path: Path, target: Path, *, bare: bool) -> None:
+    """Pack a file; weights with the JSON beside them, or if they are to be `bare`, that JSON alone."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
-        pack_weights(path, target)
+        if not bare:
+            pack_weights(path, target)
     elif path.suffix != ".json":
         shutil.copyfile(path, target)
-    elif not path.with_suffix(".safetensors").exists() or path.name == "data.json":  # that of weights comes with them
+    elif bare or not path.with_suffix(".safetensors").exists() or path.name == "data.json":
         atomic_write(target, compact_json(json.loads(path.read_text())))
 
 

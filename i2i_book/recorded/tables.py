@@ -8,7 +8,8 @@ from typing import Any
 from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
 from i2i_book.questions import recorded_answers, verdicts_table
 from i2i_book.recorded.check import MANIFEST
-from i2i_lib.checkpoint import load_generator
+from i2i_lib.checkpoint import load_info
+from i2i_lib.config import GeneratorConfig
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
 
@@ -56,7 +57,8 @@ def _agreement(seeds: Sequence[Path]) -> str:
     for arm, found in widths.items():
         paths = [seed / f"student-{arm}" for seed in seeds]
         kept = [path for path in paths if path.with_suffix(".json").exists()]
-        found += [[*load_generator(path).config.ranked_widths.values()] for path in kept]
+        configs = [GeneratorConfig(**load_info(path)["config"]) for path in kept]
+        found += [[*config.ranked_widths.values()] for config in configs]
     alike = [_shared(a, b) for a, b in combinations(widths["gcka"], 2)]
     chance = [_shared(a, b) for a, b in product(widths["gcka"], widths["random"])]
     if not alike or not chance:

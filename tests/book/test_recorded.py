@@ -125,6 +125,13 @@ def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
     assert (tmp_path / "numbers/results.jsonl").read_text() == (packed / "results.jsonl").read_text()
 
 
+def test_weights_of_the_first_seed_alone_are_packed_if_asked_for(packed: Path, tmp_path):
+    assert main(["pack", str(packed.parent / "runs/gpu"), str(tmp_path / "small"), "--first-weights"]) == 0
+    files = set(check(tmp_path / "small")["files"])
+    assert {name for name in files if name.endswith(".safetensors")} == {"fluent/seed0/student-gcka.safetensors"}
+    assert {"fluent/seed1/student-gcka.json", "fluent/seed1/eval.json"} <= files
+
+
 def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
     folder = packed.parent / "runs" / "gpu"
     assert (pack(folder, tmp_path / "a") / "fluent/seed0/teacher.json").exists() is False
