@@ -56,6 +56,7 @@ class Answer:
     level: float
     teacher: float  # its mean in the measure
     family: int
+    by_training: tuple[float, ...]  # the mean difference in each training
 
     @property
     def shown(self) -> bool:
@@ -161,9 +162,14 @@ def _answers(family: Sequence[Question], evaluations_for: Callable[[Question], S
     compared = [compare_models(found, q.measure, q.better, q.worse) for q, found in asked]
     tests = [_p_value(q, c, found) for (q, found), c in zip(asked, compared, strict=True)]
     return [
-        Answer(q, c, p, adjusted, level(), _mean_of_teacher(found, q.measure), len(family))
+        Answer(q, c, p, adjusted, level(), _mean_of_teacher(found, q.measure), len(family), _by_training(q, found))
         for (q, found), c, p, adjusted in zip(asked, compared, tests, holm(tests, len(family)), strict=True)
     ]
+
+
+def _by_training(question: Question, evaluations: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    asked = (question.measure, question.better, question.worse)
+    return tuple(compare_models([evaluation], *asked).difference for evaluation in evaluations)
 
 
 def _with_models(evaluations: Sequence[Mapping[str, Any]], question: Question) -> list[Mapping[str, Any]]:
@@ -216,6 +222,7 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
             "measure": MEASURES[c.measure].label,
             "difference": f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f})",
             "of the teacher's": f"{100 * c.difference / abs(a.teacher):+.1f} %",
+            "by training": ", ".join(f"{difference:+.{digits}f}" for difference in a.by_training),
             "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
             "p": p_text(a.p),
             "p, Holm": p_text(a.adjusted),

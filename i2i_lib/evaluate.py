@@ -119,7 +119,7 @@ class Evaluator:
         return self.measure(name, self.generate(model), **price)
 
     def generate(self, model: Generator) -> Tensor:
-        """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU. Changes the layout of the weights."""
+        """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU. Lays out the weights anew."""
         network: Any = packed(channels_last(model)) if on_cpu(model) else model
         with torch.no_grad():
             parts = (encode(part, self.task.test.classes).to(self.device) for part in self.source.split(32))

@@ -54,15 +54,17 @@ def draw_effects(
 def draw_answers(answers: Sequence[Answer]) -> Figure:
     """The answers to planned questions as dots with their intervals, in percent of the teacher's mean.
 
-    Colours follow the verdicts. A tick marks the margin of "as good as".
+    Colours follow the verdicts. Small dots are the single trainings, a tick the margin of "as good as".
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.34 * len(answers) + 1))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.4 * len(answers) + 1))
     for row, answer in enumerate(answers):
         c, scale, margin = answer.comparison, 100 / abs(answer.teacher), answer.question.margin
         worse = answer.verdict == "worse"
         colour = (VERMILLION if worse else BLUE) if answer.shown else GREY
         axis.plot([c.low * scale, c.high * scale], [row, row], color=colour)
         axis.plot(c.difference * scale, row, "o", color=colour, markersize=5)
+        each = [difference * scale for difference in answer.by_training]
+        axis.plot(each, [row + 0.25] * len(each), ".", color=colour, markersize=4, alpha=0.6)
         if margin:
             axis.plot(100 * margin, row, "|", color="black", markersize=12)
     axis.axvline(0, color="black", linewidth=0.8)

@@ -5,6 +5,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import fake_run
@@ -195,6 +196,7 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
     [answer] = recorded_answers(recording)
     assert answer.question.text == "`gcka` better than `uniform`" and answer.verdict == "better"
     assert answer.adjusted == pytest.approx(len(questions()) * answer.p), "all others count as asked in vain"
+    assert len(answer.by_training) == 4 and fmean(answer.by_training) == pytest.approx(answer.comparison.difference)
     assert "| openmoji: `gcka` better than `uniform` | L1 | -0.49" in tables(recording / "ranking")
     assert "Answers to the questions" not in tables(recording / "other"), "`none` is question C's, of another recording"
     large, small = (sum(cat_teacher(base, 3).ranked_widths.values()) for base in (8, 4))
