@@ -33,9 +33,11 @@ def _line(question: Question, answer: Answer | None) -> str:
         return f"`{question.task}`: {question.text} has not been recorded yet."
     c = answer.comparison
     measured = in_levels(c) if c.measure == "l1" else sentence(c)
-    verdict = f"**{answer.verdict}**" if answer.shown else answer.verdict
-    chance = f"corrected p {p_text(answer.adjusted)}" if answer.shown else question.text
-    return f"`{question.task}`, {c.seeds} seeds: {verdict} ({chance}). {measured[0].upper()}{measured[1:]}."
+    if answer.shown:
+        said = f"**{answer.verdict}** (corrected p {p_text(answer.adjusted)})"
+    else:
+        said = f"{question.text} is {answer.verdict}"
+    return f"`{question.task}`, {c.seeds} seeds: {said}. {measured[0].upper()}{measured[1:]}."
 
 
 def efforts(kept: Path, answers: Sequence[Answer]) -> str:

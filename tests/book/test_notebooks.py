@@ -191,3 +191,9 @@ def test_the_environment_has_one_set_of_pins():
     # conda installs through pip with the very same constraints, so that there is no second list to drift.
     assert conda[-1]["pip"] == ["--constraint constraints.txt", "--editable .[dev]"]
     assert not re.search(r"://", (ROOT / "constraints.txt").read_text() + Path(ROOT / "package-lock.json").read_text())
+
+
+def test_chapter_9_has_a_section_for_every_question_of_the_students():
+    text = (ROOT / "notebooks" / "09-ablations.ipynb").read_text()
+    for question in arms():
+        assert f'"{question}"'.replace('"', r"\"") in text or "for the live demo" in question, question
