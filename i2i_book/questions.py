@@ -218,14 +218,13 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
     rows = {}
     for a in answers:
         c, digits = a.comparison, MEASURES[a.question.measure].digits + 1
+        share = f"{100 * c.difference / abs(a.teacher):+.1f} % of the teacher's"
         rows[f"{a.question.task}: {a.question.text}"] = {
-            "measure": MEASURES[c.measure].label,
-            "difference": f"{c.difference:+.{digits}f} ({c.low:+.{digits}f} to {c.high:+.{digits}f})",
-            "of the teacher's": f"{100 * c.difference / abs(a.teacher):+.1f} %",
+            "difference": f"{MEASURES[c.measure].label} {c.difference:+.{digits}f}"
+            f" ({c.low:+.{digits}f} to {c.high:+.{digits}f}; {share})",
             "by training": ", ".join(f"{difference:+.{digits}f}" for difference in a.by_training),
             "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
-            "p": p_text(a.p),
-            "p, Holm": p_text(a.adjusted),
+            "p (by Holm)": f"{p_text(a.p)} ({p_text(a.adjusted)})",
             "verdict": f"**{a.verdict}**" if a.shown else a.verdict,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
