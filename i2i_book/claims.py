@@ -72,15 +72,18 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     if c.favours is None:
         verdict = f"no significant difference between {c.model} and {c.against}"
     else:
-        verdict = f"{c.model} is {c.verdict} than {c.against}"
+        verdict = f"the interval favours {c.favours} over {c.against if c.favours == c.model else c.model}"
     return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
 
 
 def in_levels(c: Comparison) -> str:
     """A difference in L1 as a sentence, in grey levels of 255."""
     if c.favours is None:
-        span = f"between {grey_levels(c.low)} and {grey_levels(c.high)} grey levels"
-        return f"no significant difference between `{c.model}` and `{c.against}` ({span})"
+        mean, low, high = (
+            f"{grey_levels(abs(x))} {'closer' if x < 0 else 'farther'}" for x in (c.difference, c.low, c.high)
+        )
+        span = f"{mean} on average, with an interval from {low} to {high}"
+        return f"no significant difference between `{c.model}` and `{c.against}` (in grey levels, {span})"
     low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
     side = "closer to" if c.difference < 0 else "farther from"
     size = f"{grey_levels(abs(c.difference))} grey levels {side} the truth than `{c.against}`"
@@ -206,7 +209,20 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     text += (
         f" On average, a pixel is {levels['gcka']} grey levels of 255 off; with the large network, {levels['teacher']}"
     )
-    return text + (f"; and without any network {levels['look-up']}." if "look-up" in levels else ".")
+    if "look-up" not in levels:
+        return f"{text}."
+    text += f"; with looked-up colours, {levels['look-up']}."
+    nearer = [m for m in ("ssim", "feature_distance") if _better(m, mean[m]["look-up"], mean[m]["gcka"])]
+    if nearer:
+        text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."
+    student, teacher = mean.steps["gcka"], mean.steps["teacher"]
+    if student < teacher:
+        text += f" The small network trained for {student:,.0f} steps, the large one for {teacher:,.0f}."
+    return text
+
+
+def _better(measure: str, a: float, b: float) -> bool:
+    return a < b if MEASURES[measure].better == "less" else a > b
 
 
 def details(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> list[str]:

@@ -184,7 +184,7 @@ STEPS = {
     "threshold": Step(
         "Threshold",
         "One threshold for one budget",
-        "Bisection finds the threshold whose student just fits: milliseconds, no search.",
+        "Bisection finds the threshold whose student just fits: milliseconds; no candidate is trained.",
         (_threshold(),),
         (
             "The same bars sorted, with one line across: those above it stay. An arrow in both directions leads to a"

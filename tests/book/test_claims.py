@@ -89,8 +89,8 @@ def test_the_words_follow_the_data():
         d, block = world(noise(1), seeds, 20, training=0.1, place=0.1, both=0.1, mean=mean)
         return compare(d, block, measure=measure, model="a", against="b")
 
-    assert said(-1).verdict == "better" and "a is better than b" in sentence(said(-1))
-    assert said(1).verdict == "worse" and "a is worse than b" in sentence(said(1))
+    assert said(-1).verdict == "better" and "the interval favours a over b" in sentence(said(-1))
+    assert said(1).verdict == "worse" and "the interval favours b over a" in sentence(said(1))
     assert said(1, measure="ssim").verdict == "better"
     assert said(0).verdict == "no significant difference" and "no significant difference between a and b" in sentence(
         said(0)
@@ -219,6 +219,12 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     without_truth = [evaluation(0) | {"per_image": {}}]
     said = headline(without_truth, table)
     assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
+    look_up = replace(row, model="look-up", l1=0.4, ssim=row.ssim + 0.1, macs_exact=None, steps=None)
+    rows = [replace(row, steps=100), replace(row, model="teacher", macs_exact=40, steps=1600), look_up]
+    assert headline([evaluation(0)], pd.DataFrame(rows)).endswith(
+        "with looked-up colours, 51.0. Looked-up colours are better in SSIM."
+        " The small network trained for 100 steps, the large one for 1,600."
+    )
 
 
 def test_distances_of_two_protocols_never_share_a_table():
@@ -277,4 +283,4 @@ def test_a_difference_is_said_in_grey_levels():
         r"`a` is 2\.[56] grey levels farther from the truth than `b` \(2\.5 to 2\.6\)", in_levels(found)
     )
     unsure = compare(noise().standard_normal((1, 40)), np.arange(40), model="a", against="b")
-    assert in_levels(unsure).startswith("no significant difference between `a` and `b` (between -")
+    assert in_levels(unsure).startswith("no significant difference between `a` and `b` (in grey levels, 7.7 closer on")
