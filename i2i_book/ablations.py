@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from i2i_book.claims import numbers, sentence
-from i2i_book.questions import questions
+from i2i_book.questions import planned_recordings
 from i2i_lib.files import record_file
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
 from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations
@@ -52,10 +52,11 @@ def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Abla
     found: dict[str, Ablations] = {}
     left_out = []
     for task, evaluations in load_evaluations(table).items():
-        if MAIN not in evaluations[0]["per_image"].get("l1", {}):
+        with_main = [e for e in evaluations if MAIN in e["per_image"].get("l1", {})]
+        if not with_main:
             continue
         joined = []
-        for evaluation in evaluations:
+        for evaluation in with_main:
             path = table.parent / task / f"seed{evaluation['results'][0].seed}" / "ablations.json"
             more = load_evaluation(record_file("read", path)) if path.exists() else evaluation
             if _teacher(more) == _teacher(evaluation):
@@ -70,11 +71,9 @@ def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Abla
 def recorded_ablations(kept: Path, students: Sequence[str]) -> dict[str, Ablations]:
     """Ablations by the recordings in the folder `kept` that planned questions were asked of, by task and recording."""
     found: dict[str, Ablations] = {}
-    for name in dict.fromkeys(question.recording for question in questions()):
-        table = kept / name / "results.jsonl"
-        if table.exists():
-            of_tasks = load_ablations(table, students)[0]
-            found |= {f"{task}, recorded as {name}": ablations for task, ablations in of_tasks.items()}
+    for name, folder in planned_recordings(kept).items():
+        of_tasks = load_ablations(folder / "results.jsonl", students)[0]
+        found |= {f"{task}, recorded as {name}": ablations for task, ablations in of_tasks.items()}
     return found
 
 

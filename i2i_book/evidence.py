@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from i2i_book.claims import in_levels, sentence
+from i2i_book.claims import counted, in_levels, sentence
 from i2i_book.pages.status import date_of, device_of
 from i2i_book.questions import Answer, Question, p_text, questions
 from i2i_book.recorded.check import read_manifest
@@ -32,12 +32,12 @@ def _line(question: Question, answer: Answer | None) -> str:
     if answer is None:
         return f"`{question.task}`: {question.text} has not been recorded yet."
     c = answer.comparison
-    measured = in_levels(c) if c.measure == "l1" else sentence(c)
+    measured = in_levels(c) if c.measure == "l1" else sentence(c).removesuffix(".")
     if answer.shown:
         said = f"**{answer.verdict}** (corrected p {p_text(answer.adjusted)})"
     else:
         said = f"{question.text} is {answer.verdict}"
-    return f"`{question.task}`, {c.seeds} seeds: {said}. {measured[0].upper()}{measured[1:]}."
+    return f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
 
 
 def efforts(kept: Path, answers: Sequence[Answer]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from i2i_book.claims import counted, markdown
+from i2i_book.recorded.check import read_manifest, recordings
 from i2i_lib.files import root
 from i2i_lib.metrics.intervals import (
     SEEDS_OF_A_CLAIM,
@@ -147,13 +148,23 @@ def planned_answers(
     return _answers(questions() if family is None else family, lambda question: evaluations.get(question.task, ()))
 
 
+def planned_recordings(kept: Path) -> dict[str, Path]:
+    """The recordings in the folder `kept` that questions were asked of, by name, which is that of their preset.
+
+    Raises ValueError naming a manifest that is damaged.
+    """
+    found = {folder.name: folder for folder in recordings(kept)}
+    asked = dict.fromkeys(question.recording for question in questions())
+    return {name: found[name] for name in asked if name in found and read_manifest(found[name])["preset"] == name}
+
+
 def recorded_answers(kept: Path) -> list[Answer]:
     """Answers by the recordings in the folder `kept`, each to the questions that it was made for, as `planned_answers`.
 
     Questions whose recording is not there have none.
     """
-    tables = {q.recording: kept / q.recording / "results.jsonl" for q in questions()}
-    evaluations = {name: load_evaluations(table) for name, table in tables.items() if table.exists()}
+    folders = planned_recordings(kept)
+    evaluations = {name: load_evaluations(folder / "results.jsonl") for name, folder in folders.items()}
     return _answers(questions(), lambda question: evaluations.get(question.recording, {}).get(question.task, ()))
 
 

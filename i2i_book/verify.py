@@ -180,10 +180,19 @@ def _execute(number: Number, page: str) -> None:
 
 def _note_changes(made: dict[str, Any], task: str) -> Path:
     """The notebook that `made` is the manifest of; prints a note if its code has changed since."""
-    notebook = runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
-    if code_digest(notebook, task) != (made["source_sha256"], made["modules_sha256"]):
+    notebook = _notebook(made)
+    if _changed(made, task):
         print(f"note: {notebook.name} or the library has changed since the number was made")
     return notebook
+
+
+def _notebook(made: dict[str, Any]) -> Path:
+    return runs.root() / "notebooks" / f"{made['notebook']}.ipynb"
+
+
+def _changed(made: dict[str, Any], task: str) -> bool:
+    """Whether the notebook that `made` is the manifest of, or a module that it imports, is another than then."""
+    return code_digest(_notebook(made), task) != (made["source_sha256"], made["modules_sha256"])
 
 
 def tolerance(number: Number, start: str) -> tuple[float, str]:
@@ -197,6 +206,8 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
     last = number.pages[number.chain[-1]]
     here = {name: last["machine"][name] == machine()[name] for name in ("cpu", "gpu")}
     if all(here.values()) and not machine()["gpu"]:
+        if any(_changed(number.pages[page], number.task) for page in number.chain if page in number.pages):
+            return RETRAINED, "trained by other code since: another order of summation, and trainings part ways"
         return SAME, "trained on the same kind of processor"
     return RETRAINED, "trained on another kind of machine, or on a GPU, where trainings part ways"
 

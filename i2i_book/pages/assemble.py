@@ -31,8 +31,8 @@ from i2i_book.pages.status import (
     status_page,
 )
 from i2i_book.questions import pilot, pilot_text, questions_table
-from i2i_book.recorded.check import check, read_manifest
-from i2i_book.recorded.tables import recordings, tables
+from i2i_book.recorded.check import check, read_manifest, recordings
+from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
 from i2i_lib.results import load_evaluations
 

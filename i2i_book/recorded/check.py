@@ -69,6 +69,11 @@ def check(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def recordings(recorded: Path) -> list[Path]:
+    """The folders of `recorded` that hold a recording."""
+    return sorted(path.parent for path in recorded.glob(f"*/{MANIFEST}"))
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a recording. Raises ValueError naming it if it is none, or lists what no recording holds."""
     where = folder / MANIFEST

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from i2i_book.questions import questions
 from i2i_book.recorded import check as checks
 from i2i_book.recorded.check import PRESET, check, names_below
 from i2i_lib.archives import unpack
@@ -33,6 +34,8 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
         except ValueError as error:
             raise ValueError(str(error).replace(str(new), str(source))) from error
         target = recorded / (name or manifest["preset"])
+        if name != manifest["preset"] and name in {question.recording for question in questions()}:
+            raise ValueError(f"{name} is a recording that the plan asks for, and this one is of {manifest['preset']}")
         if target.exists() and not replace:
             raise ValueError(f"{target} exists already: pass --replace to put this recording in its place")
         place_folder(new, target)

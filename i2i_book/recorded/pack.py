@@ -15,7 +15,7 @@ import nbformat
 
 from i2i_book.chapters import GENERATORS
 from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
-from i2i_lib.files import atomic_write, sha256, write_json
+from i2i_lib.files import atomic_write, sha256
 
 LINE = 4000  # characters of JSON that stand on one line
 LATER = re.compile("seed[1-9][0-9]*")  # folders of all seeds but the first
@@ -110,4 +110,4 @@ def pack_weights(path: Path, target: Path) -> None:
     described = json.loads(path.with_suffix(".json").read_text())
     described |= {"sha256": hashlib.sha256(small).hexdigest(), "packed_from": hashlib.sha256(data).hexdigest()}
     atomic_write(target, small)
-    write_json(target.with_suffix(".json"), described)
+    atomic_write(target.with_suffix(".json"), compact_json(described))

@@ -1,22 +1,16 @@
 """Tables of recorded runs for the book."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
 from i2i_book.questions import recorded_answers, verdicts_table
-from i2i_book.recorded.check import MANIFEST
 from i2i_lib.checkpoint import load_info
 from i2i_lib.config import GeneratorConfig
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
-
-
-def recordings(recorded: Path) -> list[Path]:
-    """The folders of `recorded` that hold a recording."""
-    return sorted(path.parent for path in recorded.glob(f"*/{MANIFEST}"))
 
 
 def tables(folder: Path) -> str:
@@ -44,20 +38,21 @@ def tables(folder: Path) -> str:
                 " one excludes 0 by chance."
             )
             parts.append(markdown(answers_table(answers(found)), "question"))
-        parts += [_agreement(sorted((folder / task).glob("seed*"))), rows.protocol.iloc[0]]
+        parts += [_agreement(folder / task, found), rows.protocol.iloc[0]]
     return "\n\n".join(filter(None, parts))
 
 
-def _agreement(seeds: Sequence[Path]) -> str:
+def _agreement(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> str:
     """How alike the widths are that the scales of several teachers leave; empty without students of random channels.
 
-    `seeds` are the folders of trainings with a teacher each.
+    `folder` is that of the task, with those of its seeds. Inception students are compared, of each teacher one.
     """
+    seeds = {_teacher(evaluation): evaluation["results"][0].seed for evaluation in evaluations}
     widths = {"gcka": [], "random": []}
     for arm, found in widths.items():
-        paths = [seed / f"student-{arm}" for seed in seeds]
-        kept = [path for path in paths if path.with_suffix(".json").exists()]
-        configs = [GeneratorConfig(**load_info(path)["config"]) for path in kept]
+        paths = [folder / f"seed{seed}" / f"student-{arm}" for seed in seeds.values()]
+        records = [load_info(path) for path in paths if path.with_suffix(".json").exists()]
+        configs = [GeneratorConfig(**record["config"]) for record in records if record["kind"] == "inception"]
         found += [[*config.ranked_widths.values()] for config in configs]
     alike = [_shared(a, b) for a, b in combinations(widths["gcka"], 2)]
     chance = [_shared(a, b) for a, b in product(widths["gcka"], widths["random"])]
@@ -68,6 +63,10 @@ def _agreement(seeds: Sequence[Path]) -> str:
         f" of two students `gcka` of two teachers, {_spread(alike)} are shared; of one's and those of a student"
         f" of random channels, {_spread(chance)}."
     )
+
+
+def _teacher(evaluation: Mapping[str, Any]) -> str | None:
+    return next((row.weights for row in evaluation["results"] if row.model == "teacher"), None)
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> float:

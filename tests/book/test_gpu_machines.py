@@ -31,6 +31,8 @@ def preflight(tmp_path, monkeypatch, capsys) -> Preflight:
         tool.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit {status}\n")
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        for name in ("CUDA_VISIBLE_DEVICES", "PRESET"):
+            monkeypatch.delenv(name, raising=False)
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free * 2**30))
@@ -121,7 +123,8 @@ def checkout(tmp_path) -> Path:
 
 
 def asked(checkout: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}"} | settings
+    outside = {name: value for name, value in os.environ.items() if name not in ("PRESET", "TASK", "SEEDS", "RECORDED")}
+    environment = outside | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}"} | settings
     return subprocess.run(["bash", ".ci/gpu", *words], cwd=checkout, env=environment, capture_output=True, text=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import fake_run
 import numpy as np
 import pytest
-from fake_run import checkout, fill
+from fake_run import checkout, fill, finished_run
 
 from i2i_book.ablations import recorded_ablations
 from i2i_book.arms import students
@@ -33,6 +33,8 @@ from i2i_book.questions import (
     to_come,
     verdicts_table,
 )
+from i2i_book.recorded.importing import import_recording
+from i2i_book.recorded.pack import pack
 from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
 from i2i_lib.checkpoint import build, save_generator
@@ -204,6 +206,17 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
         "`gcka` of two teachers, 100 % (100 to 100 %, 6 pairs) are shared; of one's and those of a student of random"
         f" channels, {100 * small / large:.0f} % ("
     ) in tables(recording / "ranking")
+
+
+def test_only_a_recording_of_its_own_preset_answers(recording):
+    manifest = recording / "ranking" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"preset": "ranking"', '"preset": "smoke"'))
+    assert recorded_answers(recording) == [] and recorded_ablations(recording, ["gcka", "uniform"]) == {}
+    with pytest.raises(ValueError, match="ranking is a recording that the plan asks for, and this one is of gpu"):
+        import_recording(pack(finished_run(recording / "run"), recording / "gpu"), recording, name="ranking")
+    manifest.write_text("{")
+    with pytest.raises(ValueError, match="is not the manifest of a recording"):
+        recorded_answers(recording)
 
 
 def test_chapter_9_has_the_recordings_that_were_planned_beside_the_run(recording):

@@ -138,6 +138,15 @@ def test_changed_code_is_said(home: Path, ran, capsys):
     assert "note: 05-evaluation.ipynb or the library has changed since" in capsys.readouterr().out
 
 
+def test_trainings_by_changed_code_may_part_ways(home: Path):
+    number = verify.find("micro", "earth/0/gcka/l1")
+    if not machine()["gpu"]:
+        assert verify.tolerance(number, "data") == (verify.SAME, "trained on the same kind of processor")
+    source = runs.root() / "notebooks" / "04-distillation.ipynb"
+    source.write_text(source.read_text().replace("pass", "print()"))
+    assert verify.tolerance(number, "data")[0] == verify.RETRAINED
+
+
 @pytest.mark.parametrize(
     ("number", "says"),
     [
