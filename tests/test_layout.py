@@ -17,7 +17,7 @@ LIBRARY = ROOT / "i2i_lib"
 # A layer imports only from those before it, a module of a layer also from its own. Every module of the library belongs
 # to exactly one: by its own name, or by its package's.
 LAYERS = [
-    "cpus files artifacts hub progress facade commands archives distributed variables weights",
+    "cpus counts files artifacts hub progress facade commands archives distributed variables weights",
     "config macs threshold",
     "kernels layers generators spade discriminators losses prune scales students official fuse checkpoint",
     "metrics.pairs",
