@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from i2i_book.claims import counted, in_levels, sentence
-from i2i_book.pages.status import date_of, device_of
+from i2i_book.pages.status import origin_of
 from i2i_book.questions import Answer, Question, p_text, questions
 from i2i_book.recorded.check import read_manifest
 
@@ -46,8 +46,5 @@ def efforts(kept: Path, answers: Sequence[Answer]) -> str:
     for name in dict.fromkeys(answer.question.recording for answer in answers):
         runs = list(read_manifest(kept / name)["runs"].values())
         hours = sum(run["seconds"] for run in runs) / 3600
-        dates = sorted(date_of(run)[:10] for run in runs)
-        devices = " and ".join(sorted({device_of(run) for run in runs}))
-        when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
-        lines.append(f"- `{name}`: {hours:.1f} hours of notebooks, two at a time, on {devices}, {when}")
+        lines.append(f"- `{name}`: {hours:.1f} hours of notebooks, two at a time, on {origin_of(runs)}")
     return "\n".join(lines)

@@ -26,11 +26,12 @@ from i2i_book.pages.status import (
     device_of,
     duration,
     markdown_table,
+    origin_of,
     smoke_label,
     status_of,
     status_page,
 )
-from i2i_book.questions import pilot, pilot_text, questions_table
+from i2i_book.questions import pilot, pilot_text, questions_table, recorded_answers
 from i2i_book.recorded.check import check, read_manifest, recordings
 from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
@@ -146,7 +147,7 @@ def _in_bfloat16(half: Any) -> str:
 
 def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
     """Results of other machines, each run under its hardware and date: included by the page on recorded results."""
-    parts = []
+    parts, answers = [], recorded_answers(kept)
     for folder in recordings(kept):
         made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]
         rows = []
@@ -156,13 +157,11 @@ def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str
             rows.append(
                 [*which, status, date_of(run), duration(run["seconds"]), device_of(run), as_code(run["git"] or "none")]
             )
-        devices = " and ".join(sorted({device_of(run) for _, run in made}))
-        dates = sorted({date_of(run)[:10] for _, run in made})
         parts += [
-            f"## {folder.name}: recorded on {devices}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
+            f"## {folder.name}: recorded on {origin_of(run for _, run in made)}",
             smoke_label("This recording was") if folder.name == "smoke" else "",
             f"Made with the preset {' and '.join(sorted({as_code(run['preset']) for _, run in made}))}.",
-            tables(folder),
+            tables(folder, answers),
             ":::{dropdown} Each notebook: when it ran, how long, and where\n"
             + markdown_table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
             + "\n:::",

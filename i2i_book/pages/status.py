@@ -85,6 +85,14 @@ def device_of(run: Any) -> str:
     return machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
 
 
+def origin_of(runs: Iterable[Any]) -> str:
+    """The devices of runs and their first and last day: "2 cores of a processor, 2026-01-02 to 2026-01-03"."""
+    made = list(runs)
+    days = sorted(date_of(run)[:10] for run in made)
+    devices = " and ".join(sorted({device_of(run) for run in made}))
+    return f"{devices}, {' to '.join(dict.fromkeys([days[0], days[-1]]))}"
+
+
 def run_summary(run: Any) -> str:
     facts = [f"{key} {run[key]}" for key in ("preset", "task", "seed", "arm", "generator") if run.get(key) is not None]
     return " · ".join(

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
-from i2i_book.questions import recorded_answers, verdicts_table
+from i2i_book.questions import Answer, verdicts_table
 from i2i_lib.checkpoint import load_info
 from i2i_lib.config import GeneratorConfig
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
 from i2i_lib.results import load_evaluations, load_table
 
 
-def tables(folder: Path) -> str:
+def tables(folder: Path, recorded: Sequence[Answer] = ()) -> str:
     """Results of a recording in Markdown: answers to planned questions, and per task its models and their differences.
 
-    Differences are those of three seeds or more.
+    `recorded` are the answers by all recordings. Differences are those of three seeds or more.
     """
     table, evaluations = load_table(folder / "results.jsonl"), load_evaluations(folder / "results.jsonl")
     parts = []
-    planned = [answer for answer in recorded_answers(folder.parent) if answer.question.recording == folder.name]
+    planned = [answer for answer in recorded if answer.question.recording == folder.name]
     if planned:
         parts.append("**Answers to the questions of {doc}`/plan`**, corrected for the number of all of them")
         parts.append(markdown(verdicts_table(planned), "question"))

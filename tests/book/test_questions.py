@@ -171,7 +171,7 @@ def test_the_pilot_foretells_power_and_answers_nothing():
     folder = root() / "book" / "recorded" / "three-seeds"
     said = pilot_text(load_evaluations(folder / "results.jsonl"))
     assert "`gcka` better than `none`" in said and "20 seeds" in said
-    assert "Answers to the questions" not in tables(folder)
+    assert "Answers to the questions" not in tables(folder, recorded_answers(folder.parent))
     assert pilot_text({}) == ""
 
 
@@ -199,13 +199,15 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
     assert answer.question.text == "`gcka` better than `uniform`" and answer.verdict == "better"
     assert answer.adjusted == pytest.approx(len(questions()) * answer.p), "all others count as asked in vain"
     assert len(answer.by_training) == 4 and fmean(answer.by_training) == pytest.approx(answer.comparison.difference)
-    assert "| openmoji: `gcka` better than `uniform` | L1 -0.49" in tables(recording / "ranking")
-    assert "Answers to the questions" not in tables(recording / "other"), "`none` is question C's, of another recording"
+    assert "| openmoji: `gcka` better than `uniform` | L1 -0.49" in tables(recording / "ranking", [answer])
+    assert "Answers to the questions" not in tables(recording / "other", [answer]), (
+        "`none` is question C's, of another recording"
+    )
     large, small = (sum(cat_teacher(base, 3).ranked_widths.values()) for base in (8, 4))
     assert (
         "`gcka` of two teachers, 100 % (100 to 100 %, 6 pairs) are shared; of one's and those of a student of random"
         f" channels, {100 * small / large:.0f} % ("
-    ) in tables(recording / "ranking")
+    ) in tables(recording / "ranking", [answer])
 
 
 def test_only_a_recording_of_its_own_preset_answers(recording):
