@@ -136,30 +136,12 @@ def recorded(wildcards):
     return glob(f"book/recorded/{wildcards.task}/*", f"book/recorded/{wildcards.task}/snapshots/**/*.webp")
 
 
-def taught(model):
-    """What chapter 2 reads to train a model.
-
-    Where students share a teacher, also the model of the seed before: two at once cannot go on with one training.
-    """
-
-    def before(wildcards):
-        seed = int(wildcards.seed)
-        return f"{RUN}/{wildcards.task}/seed{seed - 1}/{model}.json" if PLAN.teacher_seed(seed) != seed else []
-
-    weights = lambda wildcards: PLAN.training_weights(wildcards.task)
-    data = rules.data.output.data
-    return {**source("02-search-space"), "data": data, "recorded": recorded, "weights": weights, "before": before}
-
-
-def trained(wildcards, more=""):
-    """The parameters of chapter 2."""
-    seed, of = int(wildcards.seed), PLAN.teacher_seed(int(wildcards.seed))
-    return f"{SEEDED.format(task=wildcards.task, seed=seed)}{more}{f' -p teacher_seed {of}' if of != seed else ''}"
-
-
 rule search_space:
     input:
-        **taught("teacher"),
+        **source("02-search-space"),
+        data=rules.data.output.data,
+        recorded=recorded,
+        weights=lambda w: PLAN.training_weights(w.task),
     output:
         notebook=HOME + "/notebooks/02-search-space.ipynb",
         teacher=multiext(HOME + "/teacher", ".safetensors", ".json"),
@@ -167,7 +149,7 @@ rule search_space:
         scales=HOME + "/scales.json",
     params:
         preset=parameters("02-search-space", "inception"),
-        fixed=lambda w: trained(w, TRAINED),
+        fixed=SEEDED + TRAINED,
     threads: THREADS
     resources:
         gpu=GPU,
@@ -178,26 +160,23 @@ rule search_space:
 
 # The paper's "Original": the same notebook with the ResNet-9 generator, a baseline of 05 that nothing else needs.
 use rule search_space as original with:
-    input:
-        **taught("original"),
     output:
         notebook=HOME + "/notebooks/02-search-space-resnet.ipynb",
         teacher=multiext(HOME + "/original", ".safetensors", ".json"),
     params:
         preset=parameters("02-search-space", "resnet"),
-        fixed=lambda w: trained(w, f"{TRAINED} -p generator resnet"),
+        fixed=f"{SEEDED}{TRAINED} -p generator resnet",
 
 
 # A teacher for as many steps as teacher and student together, another baseline of 05.
 use rule search_space as longer with:
-    input:
-        **taught("teacher-longer"),
     output:
         notebook=HOME + "/notebooks/02-search-space-longer.ipynb",
         teacher=multiext(HOME + "/teacher-longer", ".safetensors", ".json"),
     params:
         preset=parameters("02-search-space", "longer"),
-        fixed=lambda w: trained(w, f" -p weights train -p generator longer -p steps {PLAN.steps_together(w.task)}"),
+        fixed=lambda w: SEEDED.format(task=w.task, seed=w.seed)
+        + f" -p weights train -p generator longer -p steps {PLAN.steps_together(w.task)}",
 
 
 # A family's search space may have a pruning chapter of its own.

@@ -27,8 +27,6 @@ class Plan:
     def __init__(self, preset: str, task: str = presets.MAIN_TASK, seeds: int = 1, *, ablate: bool = False) -> None:
         self.preset, self.seeds, self.ablate = preset, seeds, ablate
         self.settings, self.tasks = presets.load_preset(preset), presets.tasks(task)
-        if (shared := self.settings.get("students_per_teacher", 1)) < 1:
-            raise ValueError(f"students_per_teacher of the preset {preset} must be at least 1, got {shared}")
         if ablate and not any(self.ablations(task) for task in self.tasks):
             paired = ", ".join(presets.PAIRED_TASKS)
             raise ValueError(f"no ablations for {', '.join(self.tasks)}: they are of {paired}")
@@ -49,10 +47,6 @@ class Plan:
     def generators(self, task: str) -> list[str]:
         """The generators that chapter 2 trains."""
         return presets.variants(self.settings, task)[1]
-
-    def teacher_seed(self, seed: int) -> int:
-        """The seed of a student's teacher: that of the first of as many seeds as the preset says share one."""
-        return seed - seed % self.settings.get("students_per_teacher", 1)
 
     def steps_together(self, task: str) -> int:
         """Steps of the teacher and of the main student together."""

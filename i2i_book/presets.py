@@ -29,7 +29,7 @@ EMBEDDED_TASKS = ("fluent", "earth", "openmoji", "earth-unpaired", "earth-labels
 # Those of pictures in pairs (the user's own may be).
 PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix2pix")
 # What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.
-NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float), "students_per_teacher": int}
+NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float)}
 LISTS = ("arms", "ablations", "generators", "recorded")
 PRESET_ENTRIES = (*NUMBERS, *LISTS, "notebooks")
 
