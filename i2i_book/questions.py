@@ -143,9 +143,12 @@ def planned_answers(
     """Answers to those questions of the family whose models were evaluated: task -> evaluations, one per training.
 
     p-values are adjusted as if every other question of the family had been asked in vain, so that recordings to come
-    take no claim back. Raises ValueError as `compare_models` does.
+    take no claim back. Of questions that were asked of two recordings, only the first is answered. Raises ValueError as
+    `compare_models` does.
     """
-    return _answers(questions() if family is None else family, lambda question: evaluations.get(question.task, ()))
+    whole = questions() if family is None else family
+    first = {(q.task, q.text): q for q in reversed(whole)}
+    return _answers(whole, lambda q: evaluations.get(q.task, ()) if first[q.task, q.text] == q else ())
 
 
 def planned_recordings(kept: Path) -> dict[str, Path]:
@@ -205,6 +208,15 @@ def _mean_of_teacher(evaluations: Sequence[Mapping[str, Any]], measure: str) -> 
     ).mean
 
 
+def labels(answers: Sequence[Answer]) -> list[str]:
+    """A name for each answer, such as openmoji: `gcka` better than `uniform`, and the recording where two share one."""
+    named = [f"{a.question.task}: {a.question.text}" for a in answers]
+    return [
+        f"{label} ({a.question.recording})" if named.count(label) > 1 else label
+        for label, a in zip(named, answers, strict=True)
+    ]
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -227,10 +239,10 @@ def questions_table() -> pd.DataFrame:
 def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
     """A row for each answer: the difference with its interval, p-values and the verdict."""
     rows = {}
-    for a in answers:
+    for label, a in zip(labels(answers), answers, strict=True):
         c, digits = a.comparison, MEASURES[a.question.measure].digits + 1
         share = f"{100 * c.difference / abs(a.teacher):+.1f} % of the teacher's"
-        rows[f"{a.question.task}: {a.question.text}"] = {
+        rows[label] = {
             "difference": f"{MEASURES[c.measure].label} {c.difference:+.{digits}f}"
             f" ({c.low:+.{digits}f} to {c.high:+.{digits}f}; {share})",
             "by training": ", ".join(f"{difference:+.{digits}f}" for difference in a.by_training),
@@ -244,9 +256,9 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
 def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
     """The power of each question with more trainings: a row for each answer with enough seeds to know their spread."""
     rows = {
-        f"{a.question.task}: {a.question.text}": {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
+        label: {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
         | {"of the variance, places": f"{100 * _share(a.comparison.parts):.0f} %"}
-        for a in answers
+        for label, a in zip(labels(answers), answers, strict=True)
         if a.comparison.seeds >= SEEDS_OF_A_CLAIM
     }
     return pd.DataFrame.from_dict(rows, orient="index")

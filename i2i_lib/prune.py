@@ -7,6 +7,8 @@ Inception-SPADE generators rank the stem's norm and the branches', SPADE's inclu
 norm could be ranked: these widths follow the stem's, all in the teacher's ratios.
 """
 
+from typing import Literal
+
 import torch
 
 from i2i_lib.config import is_branch
@@ -33,14 +35,18 @@ def uniform_scales(teacher: Prunable) -> dict[str, list[float]]:
     return {name: [1 - i / len(s) for i in range(len(s))] for name, s in norm_scales(teacher).items()}
 
 
-def trunk_scales(teacher: Prunable) -> dict[str, list[float]]:
-    """Scales by which `prune` keeps the trunk whole and narrows every other layer by the same share.
+def spared_scales(teacher: Prunable, part: Literal["trunk", "last"]) -> dict[str, list[float]]:
+    """Scales by which `prune` keeps one layer whole and narrows every other by the same share.
 
-    A wide trunk with thin blocks, made by hand: the baseline for a ranking that leads to such a student.
+    A wide trunk with thin blocks, or a wide `last` layer before the picture, made by hand: the baseline for a ranking
+    that leads to such a student. A SPADE teacher has no `last` layer of its own: ValueError.
     """
     scales = uniform_scales(teacher)
-    trunk = max(name for name in scales if name.startswith("stem"))  # the stem's last layer is as wide as the trunk
-    return scales | {trunk: [2.0] * len(scales[trunk])}
+    found = [name for name in scales if name.startswith({"trunk": "stem", "last": "up"}[part])]
+    if not found:
+        raise ValueError("the last layer of an inception-SPADE generator is as wide as its stem says")
+    whole = found[-1]  # the stem's last layer is as wide as the trunk
+    return scales | {whole: [2.0] * len(scales[whole])}
 
 
 def random_scales(teacher: Prunable, seed: int) -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from i2i_book.figures.style import BLUE, GREY, VERMILLION, WIDTH
-from i2i_book.questions import Answer
+from i2i_book.questions import Answer, labels
 from i2i_lib.metrics.intervals import Comparison
 from i2i_lib.results import MEASURES, PAIRED
 
@@ -68,7 +68,7 @@ def draw_answers(answers: Sequence[Answer]) -> Figure:
         if margin:
             axis.plot(100 * margin, row, "|", color="black", markersize=12)
     axis.axvline(0, color="black", linewidth=0.8)
-    labels = [f"{a.question.task}: {a.question.text.replace('`', '')}" for a in answers]
-    axis.set(yticks=range(len(answers)), yticklabels=labels, xlabel="difference, % of the teacher's")
+    named = [label.replace("`", "") for label in labels(answers)]
+    axis.set(yticks=range(len(answers)), yticklabels=named, xlabel="difference, % of the teacher's")
     axis.set_ylim(len(answers) - 0.5, -0.5)
     return figure

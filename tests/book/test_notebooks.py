@@ -121,6 +121,7 @@ def test_presets_set_parameters_that_exist(preset):
 # Of the recordings that answer questions of the plan: their task, and what they set otherwise than preset cpu.
 RECORDINGS = {
     "ranking": ("openmoji", {}),
+    "ranking-again": ("openmoji", {}),
     "unpaired": ("earth-unpaired", {}),
     "distilling": ("openmoji", {}),
     "lasting": ("openmoji", {"02-search-space": {"steps": 6000}}),

@@ -23,6 +23,7 @@ from i2i_book.learning import steps_table
 from i2i_book.presets import FAMILIES
 from i2i_book.questions import (
     Question,
+    labels,
     level,
     pilot_text,
     planned_answers,
@@ -89,10 +90,11 @@ def test_the_whole_family_makes_a_false_claim_in_at_most_5_of_100_cases(true):
                     means[task][name] += 0.3
             real = [q for q in questions() if q.worse in ("uniform", "uniform-eight", "teacher-longer")]
         answers = planned_answers({task: drawn(rng, task, of_task) for task, of_task in means.items()})
-        assert len(answers) == len(questions())
+        assert len(answers) == len({(q.task, q.text) for q in questions()})
         false_claims += any(a.shown for a in answers if a.question not in real)
         uncorrected += any(a.p <= level() for a in answers if a.question not in real)
-        assert sum(a.shown for a in answers if a.question in real) >= len(real) - 1
+        found = [a.shown for a in answers if a.question in real]
+        assert sum(found) >= len(found) - 1 and bool(found) == true
     print(f"false claims in {false_claims} of {REPLICATIONS} families; without a correction {uncorrected}")
     assert false_claims / REPLICATIONS <= 0.05 + 3 * (0.05 * 0.95 / REPLICATIONS) ** 0.5
     assert uncorrected / REPLICATIONS > 0.15, "or this simulation could not fail"
@@ -239,11 +241,18 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
         said[2],
     )
     assert said[3] == "- `openmoji`: `eight` better than `uniform-eight` has not been recorded yet."
-    assert said[-1].startswith("Not recorded yet: without pairs, ")
+    assert said[-1].startswith("Not recorded yet: ") and "without pairs, " in said[-1]
     assert efforts(recording, answers) == (
         "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
     )
     figure = draw_answers(answers)
+    again = replace(answers[0], question=replace(answers[0].question, recording="ranking-again"))
+    asked = "openmoji: `gcka` better than `uniform`"
+    assert labels(answers) == [asked] and labels([*answers, again]) == [
+        f"{asked} (ranking)",
+        f"{asked} (ranking-again)",
+    ]
+    assert len(verdicts_table([*answers, again])) == 2
     assert [line.get_color() for line in figure.axes[0].lines[:2]] == [BLUE, BLUE]
 
 

@@ -19,7 +19,7 @@ from i2i_lib.config import GeneratorConfig, Norm, ResnetConfig, SpadeConfig, cat
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.official import from_cat_state_dict
-from i2i_lib.prune import norm_scales, random_scales, trunk_scales, uniform_scales
+from i2i_lib.prune import norm_scales, random_scales, spared_scales, uniform_scales
 from i2i_lib.students import inherit, start_student
 
 
@@ -207,10 +207,11 @@ def test_the_baselines_narrow_evenly_and_at_random():
     uniform = prune.prune(TEACHER, WHOLE // 4, image_size=16, scales=uniform_scales(TEACHER))
     shares = [len(kept) / NAMES[name] for name, kept in uniform.keep.items() if NAMES[name] >= 8]
     assert max(shares) - min(shares) <= 1 / 8
-    wide = prune.prune(TEACHER, WHOLE // 2, image_size=16, scales=trunk_scales(TEACHER)).keep
-    assert len(wide["stem.2"]) == NAMES["stem.2"]
-    rest = [len(kept) / NAMES[name] for name, kept in wide.items() if NAMES[name] >= 8 and name != "stem.2"]
-    assert max(rest) - min(rest) <= 1 / 8 and max(rest) < 1
+    for part, layer in (("trunk", "stem.2"), ("last", "up.1")):
+        wide = prune.prune(TEACHER, WHOLE // 2, image_size=16, scales=spared_scales(TEACHER, part)).keep
+        assert len(wide[layer]) == NAMES[layer]
+        rest = [len(kept) / NAMES[name] for name, kept in wide.items() if NAMES[name] >= 8 and name != layer]
+        assert max(rest) - min(rest) <= 1 / 8 and max(rest) < 1
     one, same, other = (
         prune.prune(TEACHER, WHOLE // 4, image_size=16, scales=random_scales(TEACHER, seed)).keep for seed in (0, 0, 1)
     )

@@ -23,7 +23,7 @@ from i2i_lib.config import (
 from i2i_lib.layers import init_weights
 from i2i_lib.macs import generator_macs
 from i2i_lib.official import from_cat_state_dict
-from i2i_lib.prune import norm_scales, prune, random_scales, trunk_scales, uniform_scales
+from i2i_lib.prune import norm_scales, prune, random_scales, spared_scales, uniform_scales
 from i2i_lib.students import inherit, start_student
 
 SMALL = cat_spade_teacher(4, 5, 4)
@@ -219,7 +219,9 @@ def test_the_discriminator_shows_what_every_layer_saw_at_every_scale(tmp_path):
 def test_stages_keep_their_ratios(upsamplings, narrowest, share):
     net = generator(cat_spade_teacher(16, 5, upsamplings))
     whole = generator_macs(net.config, 128)
-    for scales in (norm_scales(net), uniform_scales(net), trunk_scales(net), random_scales(net, 3)):
+    with pytest.raises(ValueError, match="as wide as its stem"):
+        spared_scales(net, "last")
+    for scales in (norm_scales(net), uniform_scales(net), spared_scales(net, "trunk"), random_scales(net, 3)):
         plan = prune(net, share * whole, image_size=128, scales=scales)
         assert isinstance(plan.config, SpadeConfig) and plan.macs == generator_macs(plan.config, 128) <= share * whole
         widths = plan.config.widths
