@@ -13,6 +13,11 @@ for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(variable, None)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: those of an archive hold the time, and two workers must collect the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def server(monkeypatch):
     """A server of this machine behind the addresses of two data sets."""
