@@ -10,9 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from i2i_book.alike import LABELS, tapped
+from i2i_book.wording import LEVELS
 from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.data.earth import earth_rasters
 from i2i_lib.data.pictures import to_image
@@ -20,8 +22,11 @@ from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import Task, encode
 from i2i_lib.demo.files import chosen_examples, palette, write_networks
 from i2i_lib.files import atomic_write, root, write_json
+from i2i_lib.metrics.pairs import l1, quantise
+from i2i_lib.train.adversarial import channels_last
+from i2i_lib.train.packed import packed
 
-MAIN = "student-gcka"  # the student that the page shows first
+OWN = "student-gcka"  # the student of the run
 LARGEST = 256  # side of the largest picture on offer, in pixels
 # What one can draw with, and how many colours one can choose from. Elsewhere one paints on the world map.
 DRAWING: dict[str, dict[str, Any]] = {
@@ -52,11 +57,12 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
     chosen, size = chosen_examples(task), task.test.size
     sizes = [side for side in (size, 2 * size, 4 * size) if side <= LARGEST and task.name == "earth"] or [size]
     networks = _networks(home, students)
-    about = write_networks(networks, MAIN, task, out, sizes=sizes)
-    labels = {network["name"]: network["label"] for network in about["networks"]}
+    main = _first_shown(networks)
+    about = write_networks(networks, main, task, out, sizes=sizes)
     for network in about["networks"]:
-        if network["name"] != MAIN and network["label"] == labels[MAIN]:
-            network["label"] += ", recorded"
+        network |= _facts(networks[network["name"]], task)
+        if network["name"] == OWN != main:
+            network["label"] += ", this run"
     if task.name == "earth":
         about["world"] = _world(task, chosen, out)
         about["names"] = [_position(task, box) for box in _centres(task, chosen)]
@@ -81,7 +87,7 @@ def _inside(home: Path) -> list[str]:
 
 def _networks(home: Path, students: Path | None) -> dict[str, Path]:
     """The saved generators by name: those of the run, and the other students of the same teacher."""
-    found = {name: home / name for name in (MAIN, "teacher") if (home / f"{name}.safetensors").exists()}
+    found = {name: home / name for name in (OWN, "teacher") if (home / f"{name}.safetensors").exists()}
     if students is None or "teacher" not in found:
         return found
     teacher = load_info(found["teacher"])
@@ -90,6 +96,23 @@ def _networks(home: Path, students: Path | None) -> dict[str, Path]:
         if load_info(file.with_suffix(""))["provenance"].get("teacher") in known:
             found.setdefault(file.stem, file.with_suffix(""))
     return found
+
+
+def _first_shown(networks: dict[str, Path]) -> str:
+    """The recorded student with the widths of the run's own, which was trained for longer; without one, the run's."""
+    widths = {name: load_info(path)["config"] for name, path in networks.items()}
+    return next((name for name in widths if name != OWN and widths[name] == widths[OWN]), OWN)
+
+
+def _facts(saved: Path, task: Task) -> dict[str, float]:
+    """The steps of a network's training and, where the test has true pictures, the distance to them in grey levels."""
+    facts = {"steps": load_info(saved)["provenance"].get("training", {}).get("steps")}
+    if task.test.paired:
+        with torch.no_grad():
+            network = packed(channels_last(load_generator(saved)))
+            made = torch.cat([network(encode(part, task.test.classes)) for part in task.test.source.split(32)])
+        facts["levels"] = LEVELS * l1(quantise(made), task.test.target).mean().item()
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _centres(task: Task, chosen: Tensor) -> list[tuple[int, int]]:

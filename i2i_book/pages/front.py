@@ -20,6 +20,7 @@ from i2i_lib.files import read_json
 from i2i_lib.results import load_evaluations, load_table
 
 COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
+LONGER = "trained longer"  # the column of a recorded student of the small network's widths
 EXAMPLES = 3  # rows of the picture
 WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 18, 18, 52  # its margins
@@ -38,7 +39,11 @@ def front_page(table: Path, models: Path) -> dict[str, str]:
     whole = load_table(table)
     rows: Any = whole[whole.task == MAIN_TASK]
     found = load_ablations(table, list(students()))[0].get(MAIN_TASK)
-    chart = _chart(_points(found), _look_up(rows)) if found else ""
+    chart = ""
+    if found:
+        points, recorded = _points(found), _recorded(models / MAIN_TASK)
+        dots = {name: (macs, error, "recorded") for name, macs, error, _ in recorded}
+        chart = _chart(points | dots, _look_up(rows), _said_of(recorded, points))
     lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
     fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
     return {"front": picture + chart + fold, "balance": _balance(evaluations, rows, table.parent / MAIN_TASK / "seed0")}
@@ -53,8 +58,11 @@ def _picture(models: Path) -> str:
     first, others = about["first"], [i for i in range(about["examples"]) if i != about["first"]]
     chosen = [first, *others[:: max(len(others) // max(count - 1, 1), 1)][: count - 1]]
     names = [about["names"][i] for i in chosen]
-    figures = []
-    for name, title in COLUMNS.items():
+    figures, columns = [], COLUMNS
+    if about["main"] not in COLUMNS:
+        drawing, small, *others = COLUMNS.items()
+        columns = dict([drawing, small, (about["main"], LONGER), *others])
+    for name, title in columns.items():
         if not (models / f"{name}.webp").exists():
             continue
         strip = Image.open(models / f"{name}.webp").convert("RGB")
@@ -84,13 +92,39 @@ def _points(found: Any) -> dict[str, tuple[float, float, str]]:
     return points
 
 
+def _recorded(models: Path) -> list[tuple[str, float, float, int]]:
+    """The recorded students among the demo's networks: name, MACs, error in grey levels and steps of the training."""
+    if not (models / "demo.json").exists():
+        return []
+    about = read_json(models / "demo.json", "make the demo again")
+    networks = [n for n in about.get("networks", []) if n["name"] in students() and "levels" in n]
+    return [(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"]) for n in networks]
+
+
+def _said_of(recorded: Sequence[tuple[str, float, float, int]], points: Mapping[str, tuple[float, float, str]]) -> str:
+    """A sentence on the recorded students, and one on that of the small network's cost; empty if there are none."""
+    if not recorded:
+        return ""
+    steps = max(steps for *_, steps in recorded)
+    taught = " on the teacher's images" if all(students()[name].get("imitate") for name, *_ in recorded) else ""
+    said = f" Joined dots: recorded students, trained{taught} for {steps:,} steps."
+    small, large = points["gcka"], points["teacher"]
+    for _, macs, error, _ in recorded:
+        if abs(macs / small[0] - 1) < 0.01:
+            said += f" At the small network's cost, their error is {in_percent(error / large[1])} than the large one's."
+    return said
+
+
 def _look_up(rows: Any) -> float | None:
     values = rows[rows.model == "look-up"].l1.dropna()
     return LEVELS * values.mean() if len(values) else None
 
 
-def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None) -> str:
-    """Error against MACs as inline SVG in the colours of the theme; the look-up of colours is a dashed line."""
+def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None, more: str) -> str:
+    """Error against MACs as inline SVG in the colours of the theme, and `more` in its caption.
+
+    The look-up of colours is a dashed line.
+    """
     errors = [error for _, error, _ in points.values()] + ([look_up] if look_up else [])
     low, high = min(errors), max(errors)
     step = _nice((high - low or 1) / 3)
@@ -125,17 +159,23 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
         parts.append(
             f'<text x="{right}" y="{y(look_up) - 7:.1f}" text-anchor="end">no network: colours looked up</text>'
         )
-    line = sorted((macs, error) for macs, error, kind in points.values() if kind == "budget")
-    parts.append(f'<path class="line" d="M{" L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)}"/>')
-    labels = {"teacher": "large network", "original": "the paper's Original", "gcka": "small network"}
+    for joined in ("budget", "recorded"):
+        if line := sorted((macs, error) for macs, error, kind in points.values() if kind == joined):
+            steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
+            parts.append(f'<path class="line {joined}" d="M{steps}"/>')
+    labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
+    recorded = sorted((macs, name) for name, (macs, _, kind) in points.items() if kind == "recorded")
+    if recorded:
+        labels[recorded[min(1, len(recorded) - 1)][1]] = LONGER
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
-        radius = {"large": 7, "budget": 7, "other": 4}[kind]
+        radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
         parts.append(f'<circle class="{kind}" cx="{x(macs_of):.1f}" cy="{y(error):.1f}" r="{radius}">{title}</circle>')
         if name in labels:
-            left = x(macs_of) > (LEFT + right) / 2
+            left = kind != "recorded" and x(macs_of) > (LEFT + right) / 2
             # Teacher and Original are near each other: one name stands below its point, the other above.
-            across, down = {"teacher": (8, 24), "original": (8, -12)}.get(name, (-12 if left else 12, 5))
+            places = {"teacher": (8, 24), "original": (8, -12), "gcka": (-12 if left else 12, 5)}
+            across, down = places.get(name, (-2, 26))
             place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
     said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
@@ -144,7 +184,8 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
     others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
     small = f" Small dots: students trained in other ways ({others})." if others else ""
-    said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
+    small += " Original: the paper's ResNet generator." if "original" in points else ""
+    said_below = f"Error on test images against the cost of one image; lower left is better.{more}{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
 

@@ -15,8 +15,8 @@ from i2i_book.demo import make
 from i2i_lib.checkpoint import load_generator, load_info, save_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.counts import short_count
-from i2i_lib.data.store import save_task
-from i2i_lib.data.tiles import Task
+from i2i_lib.data.store import load_saved_task, save_task
+from i2i_lib.data.tiles import Task, encode
 from i2i_lib.demo.files import EXAMPLES, palette
 from i2i_lib.demo.page import demo_part
 from i2i_lib.export.onnx import session
@@ -63,12 +63,25 @@ def test_the_networks_run_from_the_cheapest_to_the_teacher(home, about):
     assert said and (100 / int(said[1]) if said[1] else int(said[2])) == pytest.approx(100 * student / whole, rel=0.1)
 
 
-def test_a_recorded_student_of_the_same_cost_is_told_apart(home, tmp_path):
+def test_a_recorded_student_of_the_same_widths_is_shown_first(home, tmp_path):
     teacher = load_info(home / "teacher")["sha256"]
     save_generator(trained(CONFIG, 4), tmp_path / "students" / "twin", provenance={"teacher": teacher})
     make(home, tmp_path / "demo", tmp_path / "students")
-    labels = {n["name"]: n["label"] for n in json.loads((tmp_path / "demo/demo.json").read_text())["networks"]}
-    assert labels["twin"] == labels["student-gcka"] + ", recorded"
+    about = json.loads((tmp_path / "demo/demo.json").read_text())
+    labels = {network["name"]: network["label"] for network in about["networks"]}
+    assert labels["student-gcka"] == labels["twin"] + ", this run" and about["main"] == "twin"
+
+
+def test_every_network_says_how_far_from_the_truth_it_is(home, about):
+    test = load_saved_task(home / "data").test
+    for network in about["networks"]:
+        folder = home.parent if network["name"] == "narrow" else home
+        with torch.no_grad():
+            made = load_generator(folder / network["name"])(encode(test.source))
+        levels = ((made + 1) * 127.5).round().clip(0, 255) - test.target
+        assert network["levels"] == pytest.approx(levels.abs().mean().item(), rel=1e-3)
+    page = demo_part(about, "Title", models="_static/models/openmoji/", serve="serve it")
+    assert f"{about['networks'][0]['levels']:.1f} levels off" in page
 
 
 def test_the_finished_pictures_are_those_of_the_files(home, about):

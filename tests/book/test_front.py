@@ -51,6 +51,31 @@ def test_the_chart_has_every_model_at_its_place_and_the_look_up_as_a_line(table,
     assert "+0.020 (" in front, "the interval is in the fold"
 
 
+def recorded(name: str, cost: int, levels: float) -> dict:
+    return {"name": name, "macs": {"8": cost}, "levels": levels, "steps": 3000}
+
+
+def test_recorded_students_are_joined_and_said_to_have_trained_longer(table, tmp_path):
+    folder = tmp_path / "models" / "fluent"
+    folder.mkdir(parents=True)
+    others = [{"name": "student-gcka", "macs": {"8": 5_000_000}, "levels": 12.75, "steps": 9}]
+    networks = [*others, recorded("pictures-half", 20_000_000, 10.5), recorded("pictures-eighth", 5_000_000, 11.22)]
+    about = {
+        "size": 8,
+        "task": "fluent",
+        "examples": 1,
+        "first": 0,
+        "main": "student-gcka",
+        "names": ["a"],
+        "networks": networks,
+    }
+    (folder / "demo.json").write_text(json.dumps(about))
+    front = front_page(table, tmp_path / "models")["front"]
+    assert front.count('<circle class="recorded"') == 2 and 'class="line recorded"' in front
+    assert "trained on the teacher's images for 3,000 steps" in front
+    assert "their error is 10 % higher than the large one's" in front, "11.22 against 10.2 grey levels"
+
+
 def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):
     lines = front_page(table, tmp_path / "models")["balance"].splitlines()[2:]
     said = {line.split("**")[1]: line for line in lines}
@@ -64,13 +89,18 @@ def test_the_picture_is_cut_from_the_demos(table, tmp_path):
     models = tmp_path / "models"
     folder = models / "fluent"
     folder.mkdir(parents=True)
-    about = {"task": "fluent", "size": 8, "examples": 5, "first": 2, "names": list("abcde")}
+    about = {"task": "fluent", "size": 8, "examples": 5, "first": 2, "names": list("abcde"), "main": "student-gcka"}
     (folder / "demo.json").write_text(json.dumps(about))
     for name in COLUMNS:
         strip = np.repeat(np.arange(5, dtype=np.uint8) * 40, 8)[None, :, None].repeat(8, 0).repeat(3, 2)
         Image.fromarray(strip).save(folder / f"{name}.webp", lossless=True)
     front = front_page(table, models)["front"]
     assert [re.escape(title) in front for title in COLUMNS.values()] and front.count("<img") == 4
+    Image.open(folder / "student-gcka.webp").save(folder / "pictures-eighth.webp")
+    (folder / "demo.json").write_text(json.dumps(about | {"main": "pictures-eighth"}))
+    longer = front_page(table, models)["front"]
+    titles = ["drawing", "small network", "trained longer", "large network", "truth"]
+    assert re.findall("<figcaption>([^<]+)</figcaption></figure>", longer)[:5] == titles
     column = np.array(Image.open(folder / "front-teacher.webp"))
     assert column.shape == (48, 16, 3) and abs(int(column[8, 8, 0]) - 80) < 6, "the demo's first example leads"
 
