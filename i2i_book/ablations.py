@@ -126,6 +126,21 @@ def pair_table(found: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame({"difference": [starred(c) for c in found]}, index=names)
 
 
+def findings(ablations: Ablations, students: Sequence[str]) -> str:
+    """Which students are worse in L1 than the main one over at least three seeds, which better, which neither."""
+    found = [c for name in students if name != MAIN and (c := ablations.compare("l1", name))]
+    enough = [c for c in found if c.seeds >= SEEDS_OF_A_CLAIM]
+    if not enough:
+        return f"too few seeds for a claim ({max((c.seeds for c in found), default=0)} of {SEEDS_OF_A_CLAIM})."
+    groups = {
+        f"worse than `{MAIN}`": [c.model for c in enough if c.verdict == "worse"],
+        f"better than `{MAIN}`": [c.model for c in enough if c.verdict == "better"],
+        f"not told apart from `{MAIN}`": [c.model for c in enough if c.verdict not in ("better", "worse")],
+    }
+    named = {group: ", ".join(f"`{model}`" for model in models) for group, models in groups.items()}
+    return "; ".join(f"{group}: {models or 'no one'}" for group, models in named.items()) + "."
+
+
 def in_words(found: Sequence[Comparison]) -> str:
     """A sentence for each claim, as a list; where seeds are too few for one, a line that counts them."""
     lines = [f"- {sentence(c, DIGITS)}" for c in found if c.seeds >= SEEDS_OF_A_CLAIM]

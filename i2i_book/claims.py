@@ -16,12 +16,12 @@ GREY = "grey levels of 255 ↓"  # the heading of L1 on that scale
 MACS = "MACs ↓"  # the heading where both counts agree
 SETS = ("kd", "fd")  # measures of whole sets of pictures, in a fold wherever the truth of each picture is known
 YARDSTICKS = ("floor", "look-up", "original", "teacher", "teacher-longer")  # first in a table
-# Each pair of models shares everything but one ingredient.
+# Two students share everything but one ingredient.
 QUESTIONS = {
     "is the network worth having": ("teacher", "look-up"),
     "is the student worth having": ("gcka", "look-up"),
-    "what compression costs": ("gcka", "teacher"),
-    "what compression costs against the Original": ("gcka", "original"),
+    "what the student loses to its teacher": ("gcka", "teacher"),
+    "what the student loses to the Original": ("gcka", "original"),
     "what it gives more than training the teacher on": ("gcka", "teacher-longer"),
     "distillation": ("gcka", "none"),
     "distillation by squared error": ("mse", "none"),
@@ -31,7 +31,7 @@ QUESTIONS = {
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),
     "the teacher's weights without distillation": ("inherited-none", "none"),
-    "what compression costs from that start": ("inherited", "teacher"),
+    "what a student from that start loses to its teacher": ("inherited", "teacher"),
     "distillation from that start": ("inherited", "inherited-none"),
     "the teacher's pictures in place of the truth": ("pictures", "gcka"),
 }
@@ -50,6 +50,22 @@ def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Compari
     if len(evaluations) > 1:
         found += [(q, compare_sets(evaluations, "kd", *pair)) for q, pair in asked]
     return found
+
+
+def beyond_colour(comparisons: Sequence[Comparison]) -> list[str]:
+    """For each model that was compared with the look-up: in which measures it is better, a sentence each."""
+    found: dict[str, list[Comparison]] = {}
+    for c in comparisons:
+        if c.against == "look-up":
+            found.setdefault(c.model, []).append(c)
+    lines = []
+    for model, of_model in found.items():
+        better = [MEASURES[c.measure].label for c in of_model if c.favours == model]
+        if better:
+            lines.append(f"`{model}` beats the look-up in {' and '.join(better)}.")
+        else:
+            lines.append(f"`{model}` beats the look-up in no measure: no evidence that it learned more than colours.")
+    return lines
 
 
 def numbers(c: Comparison, digits: int | None = None) -> str:
@@ -212,17 +228,14 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     if "look-up" not in levels:
         return f"{text}."
     text += f"; with looked-up colours, {levels['look-up']}."
-    nearer = [m for m in ("ssim", "feature_distance") if _better(m, mean[m]["look-up"], mean[m]["gcka"])]
+    pair = ("look-up", "gcka")
+    nearer = [m for m in ("ssim", "feature_distance") if compare_models(evaluations, m, *pair).favours == pair[0]]
     if nearer:
         text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."
     student, teacher = mean.steps["gcka"], mean.steps["teacher"]
     if student < teacher:
         text += f" The small network trained for {student:,.0f} steps, the large one for {teacher:,.0f}."
     return text
-
-
-def _better(measure: str, a: float, b: float) -> bool:
-    return a < b if MEASURES[measure].better == "less" else a > b
 
 
 def details(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> list[str]:

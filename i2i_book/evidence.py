@@ -28,6 +28,12 @@ def evidence(answers: Sequence[Answer]) -> str:
     return "\n".join(parts)
 
 
+def confirmed(answers: Sequence[Answer]) -> str:
+    """The answers that were shown, a line each, in Markdown; a sentence if there is none."""
+    lines = [f"- {_line(answer.question, answer)}" for answer in answers if answer.shown]
+    return "\n".join(lines or ["Nothing yet."]) + "\n"
+
+
 def _line(question: Question, answer: Answer | None) -> str:
     if answer is None:
         return f"`{question.task}`: {question.text} has not been recorded yet."

@@ -32,7 +32,7 @@ def steps_table(homes: Sequence[Path], students: Sequence[str], reference: str =
     for name, steps in found.items():
         reached = [step for step in steps if step is not None]
         rows[name] = {
-            f"steps to the end of {reference}": over_seeds(reached).text(0) if reached else "",
+            "steps": over_seeds(reached).text(0) if reached else "",
             "seeds that never get there": str(len(steps) - len(reached)),
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -70,7 +70,8 @@ class Answer:
         if self.comparison.seeds < SEEDS_OF_A_CLAIM:
             return f"not asked of fewer than {SEEDS_OF_A_CLAIM} seeds"
         if not self.shown:
-            return f"not shown (power {self.power():.2f})"
+            power = self.power()
+            return f"not shown (power {'below .01' if power < 0.005 else f'{power:.2f}'})"
         if self.question.margin:
             return f"as good as (within {100 * self.question.margin:.0f} %)"
         less = MEASURES[self.question.measure].better == "less"

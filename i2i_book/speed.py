@@ -54,6 +54,12 @@ def way_of(ups: pd.DataFrame) -> str:
     return FUSED if FUSED in ups else PLAIN
 
 
+def quoted_size(evaluations: Evaluations) -> str:
+    """The size that a text quotes: the task's own, unless it is the small one; then the large one."""
+    sizes = milliseconds(evaluations).index.unique("size")
+    return next((size for size in sizes if size not in (SMALL, LARGE)), LARGE)
+
+
 def _measured_as(evaluations: Evaluations, student: str) -> str:
     """The network whose times are the student's: itself, or the first of its architecture."""
     for row in evaluations[0]["speed"]["rows"]:
@@ -92,20 +98,21 @@ def speed_note(evaluations: Evaluations) -> str:
 
 
 def speed_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
-    """In words, how fast the student is: in large pictures, fused if it can be, and in small ones in plain PyTorch."""
-    ups = speed_ups(evaluations, student)
-    large, small = (_compared(ups.loc[size, way]) for size, way in ((LARGE, way_of(ups)), (SMALL, PLAIN)))
+    """In words, how fast the student is: at `quoted_size`, fused if it can be, and in small ones in plain PyTorch."""
+    ups, size = speed_ups(evaluations, student), quoted_size(evaluations)
+    large, small = (_compared(ups.loc[of, way]) for of, way in ((size, way_of(ups)), (SMALL, PLAIN)))
     if way_of(ups) == PLAIN:
-        return f"In plain PyTorch, the student at {LARGE} px is {large}; at {SMALL} px, it is {small}."
-    return f"At {LARGE} px, fused, the student is {large}; at {SMALL} px in plain PyTorch, it is {small}."
+        return f"In plain PyTorch, the student at {size} px is {large}; at {SMALL} px, it is {small}."
+    return f"At {size} px, fused, the student is {large}; at {SMALL} px in plain PyTorch, it is {small}."
 
 
 def gains_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
-    """In words, what the student gains at the large size by being run in other ways than plain PyTorch."""
-    times = milliseconds(evaluations).loc[(LARGE, _measured_as(evaluations, student))]
+    """In words, what the student gains at `quoted_size` by being run in other ways than plain PyTorch."""
+    size = quoted_size(evaluations)
+    times = milliseconds(evaluations).loc[(size, _measured_as(evaluations, student))]
     words = {FUSED: "fused", RUNTIME: "in ONNX Runtime"}
     gains = [f"{words[way]} {times[PLAIN] / times[way]:.1f} times" for way in times.index if way in words]
-    return f"At {LARGE} px, it is {' and '.join(gains)} as fast as in plain PyTorch."
+    return f"At {size} px, it is {' and '.join(gains)} as fast as in plain PyTorch."
 
 
 def _compared(ups: pd.Series) -> str:

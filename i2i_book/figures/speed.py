@@ -4,9 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from i2i_book.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, WIDTH
-
-COLOURS = (GREY, ORANGE, BLUE, SKY, GREEN, PURPLE)
+from i2i_book.figures.style import WIDTH, look
 
 
 def draw_speed(times: pd.DataFrame) -> Figure:
@@ -18,10 +16,10 @@ def draw_speed(times: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, 2.8 * len(sizes)), squeeze=False)
     for axis, size in zip(axes[:, 0], sizes, strict=True):
         own = times.loc[size]
-        height = 0.8 / len(own)
+        height, order = 0.8 / len(own), [str(name) for name in own.index]
         for i, (network, row) in enumerate(own.iterrows()):
             places = [way + (i - (len(own) - 1) / 2) * height for way in range(len(row))]
-            bars = axis.barh(places, row, 0.9 * height, color=COLOURS[i % len(COLOURS)], label=network)
+            bars = axis.barh(places, row, 0.9 * height, color=look(str(network), order)["color"], label=network)
             axis.bar_label(bars, fmt="{:.1f}", padding=2, fontsize=8.5)
         axis.set(title=f"{size} px", xlabel="ms", xlim=(0, 1.2 * own.max(axis=None)))
         axis.set_yticks(range(len(own.columns)), list(own.columns))

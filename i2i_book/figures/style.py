@@ -164,18 +164,15 @@ def quality_against_price(
     """Mark each model at its MACs (horizontal, logarithmic, in millions) and its quality, one mark for each seed.
 
     `points`: model -> (exact MACs of one picture, values of a measure). `order`: all models of the figure, so that one
-    has the same mark in every panel and legend. Models of one price, within a tenth, stand side by side around it.
+    has the same mark in every panel and legend.
     """
-    macs = {name: sum(values) / len(values) / 1e6 for name, (values, _) in points.items()}
     for name in order:
         style = {**look(name, order), "linestyle": "", "alpha": 0.8, "label": name}
         if name not in points:
             axis.plot([], [], **style)
             continue
-        level = [other for other in order if other in macs and abs(macs[other] / macs[name] - 1) < 0.1]
-        beside = 1.07 ** (level.index(name) - (len(level) - 1) / 2)
-        quality = points[name][1]
-        axis.plot([macs[name] * beside] * len(quality), quality, **style)
+        macs, quality = points[name]
+        axis.plot([value / 1e6 for value in macs], quality, **style)
     axis.set(xscale="log", xlabel="MACs of one image (millions)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from i2i_book.ablations import load_ablations
 from i2i_book.arms import arms, students
 from i2i_book.claims import details
+from i2i_book.figures.style import look
 from i2i_book.presets import MAIN_TASK
 from i2i_book.speed import has_speed, speed_sentence
 from i2i_book.wording import LEVELS, grey_levels, in_percent, span_of
@@ -170,7 +171,9 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
-        parts.append(f'<circle class="{kind}" cx="{x(macs_of):.1f}" cy="{y(error):.1f}" r="{radius}">{title}</circle>')
+        fill = "" if kind == "recorded" else f' fill="{look(name)["color"]}"'
+        at = f'cx="{x(macs_of):.1f}" cy="{y(error):.1f}"'
+        parts.append(f'<circle class="{kind}" {at} r="{radius}"{fill}>{title}</circle>')
         if name in labels:
             left = kind != "recorded" and x(macs_of) > (LEFT + right) / 2
             # Teacher and Original are near each other: one name stands below its point, the other above.

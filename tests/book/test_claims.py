@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from i2i_book.ablations import load_ablations, student_table
-from i2i_book.claims import GREY, answers, distance_tables, headline, in_levels, quality_table, sentence
+from i2i_book.ablations import findings, load_ablations, student_table
+from i2i_book.claims import (
+    GREY,
+    answers,
+    beyond_colour,
+    distance_tables,
+    headline,
+    in_levels,
+    quality_table,
+    sentence,
+)
 from i2i_book.wording import grey_levels, in_percent, share_of, span_of
 from i2i_lib.counts import short_count
 from i2i_lib.metrics.intervals import compare, compare_models, compare_sets, over_seeds
@@ -221,9 +230,22 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
     look_up = replace(row, model="look-up", l1=0.4, ssim=row.ssim + 0.1, macs_exact=None, steps=None)
     rows = [replace(row, steps=100), replace(row, model="teacher", macs_exact=40, steps=1600), look_up]
-    assert headline([evaluation(0)], pd.DataFrame(rows)).endswith(
+    values = {"ssim": {"gcka": [0.5, 0.6, 0.7], "look-up": [0.6, 0.69, 0.8]}}
+    values["feature_distance"] = {"gcka": [0.5, 0.6, 0.7], "look-up": [0.3, 0.8, 0.5]}  # by chance
+    measured = [evaluation(0) | {"per_image": evaluation(0)["per_image"] | values}]
+    assert headline(measured, pd.DataFrame(rows)).endswith(
         "with looked-up colours, 51.0. Looked-up colours are better in SSIM."
         " The small network trained for 100 steps, the large one for 1,600."
+    )
+
+
+def test_a_network_that_beats_looked_up_colours_in_nothing_is_called_so():
+    values = {"l1": {"teacher": [0.1, 0.2, 0.1], "gcka": [0.3, 0.3, 0.4], "look-up": [0.2, 0.35, 0.3]}}
+    measured = evaluation(0) | {"per_image": values, "blocks": [0, 1, 2]}
+    compared = [compare_models([measured], "l1", model, "look-up") for model in ("teacher", "gcka")]
+    teacher, student = beyond_colour(compared)
+    assert teacher == "`teacher` beats the look-up in L1." and student.startswith(
+        "`gcka` beats the look-up in no measure"
     )
 
 
@@ -264,6 +286,9 @@ def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
     table = student_table(ours, {"half": {"budget": 0.5}, "double": {"budget": 2}, "unasked": {}}, ["double"])
     assert list(table.index) == ["half", "double"] and table.loc["double", "L1 ↓"] == "not run"
     assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"
+    assert findings(ours, ["gcka", "half"]) == "too few seeds for a claim (1 of 3)."
+    said = findings(ours, ["gcka", "teacher"])  # by .1 in the first image, in every seed
+    assert said.startswith("worse than `gcka`: no one; better than `gcka`:") and "`teacher`" in said
 
 
 def test_numbers_are_said_with_few_digits():
