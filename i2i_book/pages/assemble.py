@@ -5,6 +5,7 @@ They are book/notebooks/, book/tasks/, book/status.md, and the live demo's netwo
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,11 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "pilot": _pilot(kept / pilot() / "results.jsonl"),
         "modules": modules(book.parent / "i2i_lib"),
         "stress": _stress(book / "stress.json"),
+        "changes": _changes(root()),
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
     }
     search.place(preset, book, runs)  # after the demo, whose pictures it shows
+    included["headline"] = f"{included['headline'].rstrip()} {included['longer']}\n"
     for name, text in included.items():
         (made / f"{name}.md").write_text(text)
     return pages
@@ -112,6 +115,13 @@ def _headline(preset: str, pages: list[Page], made: Path) -> str:
     if any(page.executed for page in pages if page.source.stem == "06-results"):
         return f"{label}{chapter} has the results.\n"
     return f"{label}{chapter} has not been run with the preset `{preset}` yet.\n"
+
+
+def _changes(top: Path) -> str:
+    """The version of book and library, and the list of changes without its title; included by the page on changes."""
+    version = tomllib.loads((top / "pyproject.toml").read_text())["project"]["version"]
+    listed = (top / "CHANGELOG.md").read_text().partition("\n")[2]
+    return f"The package `i2i-lib` is at version {version}.{listed}"
 
 
 def _stress(record: Path) -> str:

@@ -1,6 +1,7 @@
 """An executed notebook as a page: what a reader does not need is left out, and a fold tells of its run."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
     ]
     sign = '<span aria-hidden="true">i</span>'
     head = f'<summary title="How this page was made">{status.capitalize()} {sign}</summary>'
-    line = f'<details class="run-line">{head}\n\n{run_summary(run)}. {" · ".join(links)}\n\n</details>\n'
+    told = f"{run_summary(run)}. {last_change(page.source)}"
+    line = f'<details class="run-line">{head}\n\n{told}{" · ".join(links)}\n\n</details>\n'
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (title := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
             smoke = smoke_label("This page was") if run["preset"] == "smoke" else ""
@@ -83,6 +85,17 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
             break
     else:
         raise ValueError(f"{page.executed} has no title: expected a Markdown cell with a line `# Title`")
+
+
+def last_change(source: Path) -> str:
+    """When the notebook last changed, and what for, by the history of the checkout; empty where there is none."""
+    asked = ["git", "-C", str(source.parent), "log", "-1", "--format=%cs: %s", "--", source.name]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    plain = re.sub(r"([\\`*_\[\]<>$|])", r"\\\1", said)
+    return f"Last change of the notebook, {plain}. " if said else ""
 
 
 def _to_top(page: Page) -> str:

@@ -1,6 +1,7 @@
 """What the first pages show of this book's own run: a picture, a chart, the numbers behind them, and a balance."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 from pathlib import Path
@@ -27,27 +28,35 @@ WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 18, 18, 52  # its margins
 
 
-def front_page(table: Path, models: Path) -> dict[str, str]:
-    """The Markdown of `front` (picture, chart, numbers) and `balance` (a table), each empty where nothing was run.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded student among the demo's networks."""
 
-    `table`: the run's results.jsonl. `models`: the demo's files by task, among the static files: the picture is made
-    of them and lies beside them.
+    name: str
+    macs: int
+    levels: float  # mean distance to the truth over the test, in grey levels
+    steps: int
+
+
+def front_page(table: Path, models: Path) -> dict[str, str]:
+    """The Markdown of `front` (picture, chart, numbers), `balance` (a table) and `longer`, a sentence for the headline.
+
+    Each is empty where nothing was run. `table`: the run's results.jsonl. `models`: the demo's files by task, among the
+    static files: the picture is made of them and lies beside them.
     """
     picture = _picture(models / MAIN_TASK)
     evaluations = load_evaluations(table).get(MAIN_TASK, []) if table.exists() else []
     if not evaluations or not {"teacher", "gcka"} <= {row.model for row in evaluations[0]["results"]}:
-        return {"front": picture, "balance": ""}
+        return {"front": picture, "balance": "", "longer": ""}
     whole = load_table(table)
     rows: Any = whole[whole.task == MAIN_TASK]
     found = load_ablations(table, list(students()))[0].get(MAIN_TASK)
-    chart = ""
-    if found:
-        points, recorded = _points(found), _recorded(models / MAIN_TASK)
-        dots = {name: (macs, error, "recorded") for name, macs, error, _ in recorded}
-        chart = _chart(points | dots, _look_up(rows), _said_of(recorded, points))
+    recorded = _recorded(models / MAIN_TASK)
+    chart = _chart(_points(found), recorded, _look_up(rows)) if found else ""
     lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
     fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
-    return {"front": picture + chart + fold, "balance": _balance(evaluations, rows, table.parent / MAIN_TASK / "seed0")}
+    balance = _balance(evaluations, rows, recorded, table.parent / MAIN_TASK / "seed0")
+    return {"front": picture + chart + fold, "balance": balance, "longer": _longer(rows, recorded)}
 
 
 def _picture(models: Path) -> str:
@@ -76,7 +85,8 @@ def _picture(models: Path) -> str:
         size = f'width="{column.width}" height="{column.height}"'
         image = f'<img src="_static/models/{about["task"]}/front-{name}.webp" alt="{alt}" {size}>'
         figures.append(f"<figure>{image}<figcaption>{title}</figcaption></figure>")
-    return f'```{{raw}} html\n<div class="front-pictures">{"".join(figures)}</div>\n```\n'
+    note = '<p class="front-note">Test images, not chosen by hand: that of median error, and two from the list.</p>'
+    return f'```{{raw}} html\n<div class="front-pictures">{"".join(figures)}</div>{note}\n```\n'
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------
@@ -93,27 +103,39 @@ def _points(found: Any) -> dict[str, tuple[float, float, str]]:
     return points
 
 
-def _recorded(models: Path) -> list[tuple[str, float, float, int]]:
-    """The recorded students among the demo's networks: name, MACs, error in grey levels and steps of the training."""
+def _recorded(models: Path) -> list[Recorded]:
+    """The recorded students among the demo's networks."""
     if not (models / "demo.json").exists():
         return []
     about = read_json(models / "demo.json", "make the demo again")
     networks = [n for n in about.get("networks", []) if n["name"] in students() and "levels" in n]
-    return [(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"]) for n in networks]
+    return [Recorded(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"]) for n in networks]
 
 
-def _said_of(recorded: Sequence[tuple[str, float, float, int]], points: Mapping[str, tuple[float, float, str]]) -> str:
-    """A sentence on the recorded students, and one on that of the small network's cost; empty if there are none."""
-    if not recorded:
+def _twin(rows: Any, recorded: Sequence[Recorded]) -> tuple[Recorded, str] | None:
+    """The recorded student that costs as much as the main one, and how its error compares with the teacher's."""
+    mean: Any = rows.groupby("model").mean(numeric_only=True)
+    for student in recorded:
+        if abs(student.macs / mean.macs_exact["gcka"] - 1) < 0.01:
+            return student, in_percent(student.levels / (LEVELS * mean.l1["teacher"]))
+    return None
+
+
+def _longer(rows: Any, recorded: Sequence[Recorded]) -> str:
+    """What longer training gives the small network; empty where no such student was recorded."""
+    found = _twin(rows, recorded)
+    if not found:
         return ""
-    steps = max(steps for *_, steps in recorded)
-    taught = " on the teacher's images" if all(students()[name].get("imitate") for name, *_ in recorded) else ""
-    said = f" Joined dots: recorded students, trained{taught} for {steps:,} steps."
-    small, large = points["gcka"], points["teacher"]
-    for _, macs, error, _ in recorded:
-        if abs(macs / small[0] - 1) < 0.01:
-            said += f" At the small network's cost, their error is {in_percent(error / large[1])} than the large one's."
-    return said
+    student, error = found
+    return (
+        f"Trained for {student.steps:,} steps{_taught(recorded)}, a network of its size is {student.levels:.1f} grey"
+        f" levels off: {error} than with the large one."
+    )
+
+
+def _taught(recorded: Sequence[Recorded]) -> str:
+    alike = all(students()[student.name].get("imitate") for student in recorded)
+    return ", on the large one's images," if alike else ""
 
 
 def _look_up(rows: Any) -> float | None:
@@ -121,11 +143,9 @@ def _look_up(rows: Any) -> float | None:
     return LEVELS * values.mean() if len(values) else None
 
 
-def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None, more: str) -> str:
-    """Error against MACs as inline SVG in the colours of the theme, and `more` in its caption.
-
-    The look-up of colours is a dashed line.
-    """
+def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Recorded], look_up: float | None) -> str:
+    """Error against MACs as inline SVG in the colours of the theme; the look-up of colours is a dashed line."""
+    points = {**points, **{student.name: (student.macs, student.levels, "recorded") for student in recorded}}
     errors = [error for _, error, _ in points.values()] + ([look_up] if look_up else [])
     low, high = min(errors), max(errors)
     step = _nice((high - low or 1) / 3)
@@ -165,9 +185,8 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
             steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
             parts.append(f'<path class="line {joined}" d="M{steps}"/>')
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
-    recorded = sorted((macs, name) for name, (macs, _, kind) in points.items() if kind == "recorded")
-    if recorded:
-        labels[recorded[min(1, len(recorded) - 1)][1]] = LONGER
+    by_cost = sorted(recorded, key=lambda student: student.macs)
+    labels |= {student.name: LONGER for student in by_cost[:2][-1:]}  # of the second, where there is room
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
@@ -188,7 +207,10 @@ def _chart(points: Mapping[str, tuple[float, float, str]], look_up: float | None
     others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
     small = f" Small dots: students trained in other ways ({others})." if others else ""
     small += " Original: the paper's ResNet generator." if "original" in points else ""
-    said_below = f"Error on test images against the cost of one image; lower left is better.{more}{small}"
+    if recorded:
+        steps = max(student.steps for student in recorded)
+        small = f" Joined dots: recorded students, trained{_taught(recorded)} for {steps:,} steps.{small}"
+    said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
 
@@ -202,7 +224,7 @@ def _nice(step: float) -> float:
 # --- the balance ----------------------------------------------------------------------------------------------------
 
 
-def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, home: Path) -> str:
+def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, recorded: Sequence[Recorded], home: Path) -> str:
     """Four rows: what the student saves, what it loses, what it takes, what to watch."""
     mean: Any = rows.groupby("model").mean(numeric_only=True)
     teacher, student = mean.loc["teacher"], mean.loc["gcka"]
@@ -218,6 +240,8 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, home: Path) ->
         f"the error is {in_percent(student.l1 / teacher.l1)}: {error}",
         f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
     ]
+    if found := _twin(rows, recorded):
+        lost.insert(1, f"trained for {found[0].steps:,} steps{_taught(recorded)} the error is {found[1]}")
     speed = evaluations[0].get("speed") or {"device": "cpu"}
     where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
     taken = []
@@ -232,7 +256,9 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, home: Path) ->
         "where colours looked up do nearly as well, a measure says little: look at the images",
     ]
     table = {"What you save": saved, "What you lose": lost, "What it takes": taken, "What to watch": watched}
-    return "| | |\n|---|---|\n" + "".join(f"| **{name}** | {'<br>'.join(lines)} |\n" for name, lines in table.items())
+    return "| | in this run |\n|---|---|\n" + "".join(
+        f"| **{name}** | {'<br>'.join(lines)} |\n" for name, lines in table.items()
+    )
 
 
 def _training_pictures(home: Path) -> int:

@@ -72,8 +72,11 @@ def test_recorded_students_are_joined_and_said_to_have_trained_longer(table, tmp
     (folder / "demo.json").write_text(json.dumps(about))
     front = front_page(table, tmp_path / "models")["front"]
     assert front.count('<circle class="recorded"') == 2 and 'class="line recorded"' in front
-    assert "trained on the teacher's images for 3,000 steps" in front
-    assert "their error is 10 % higher than the large one's" in front, "11.22 against 10.2 grey levels"
+    assert "trained, on the large one's images, for 3,000 steps" in front
+    parts = front_page(table, tmp_path / "models")
+    said = "a network of its size is 11.2 grey levels off: 10 % higher than with the large one."
+    assert parts["longer"].endswith(said), "11.22 against 10.2 grey levels"
+    assert "the error is 10 % higher" in parts["balance"]
 
 
 def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):
@@ -106,7 +109,7 @@ def test_the_picture_is_cut_from_the_demos(table, tmp_path):
 
 
 def test_nothing_is_shown_where_nothing_ran(tmp_path):
-    assert front_page(tmp_path / "results.jsonl", tmp_path / "models") == {"front": "", "balance": ""}
+    assert front_page(tmp_path / "results.jsonl", tmp_path / "models") == {"front": "", "balance": "", "longer": ""}
 
 
 @pytest.mark.parametrize("upsample", ["resize", "transpose"])
