@@ -122,7 +122,7 @@ def student_table(
 
 def pair_table(found: Sequence[Comparison]) -> pd.DataFrame:
     """A row for each comparison of any two models."""
-    names = [f"{c.model} - {c.against}, {MEASURES[c.measure].label}" for c in found]
+    names = [f"{c.model} \N{MINUS SIGN} {c.against}, {MEASURES[c.measure].label}" for c in found]
     return pd.DataFrame({"difference": [starred(c) for c in found]}, index=names)
 
 

@@ -226,7 +226,7 @@ def questions_table() -> pd.DataFrame:
     rows = [
         {
             "claim": q.claim,
-            "task": f"`{q.task}`",
+            "task": q.task,
             "measure": MEASURES[q.measure].label,
             "question": q.text,
             "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",

@@ -43,7 +43,7 @@ def draw_effects(
             for edge in np.cumsum((groups or {}).get(task, ()))[:-1]:
                 axis.axhline(edge - 0.5, color=GREY, linewidth=0.5)
             axis.axvline(0, color="black", linewidth=0.8)
-            labels = [f"{c.model} - {c.against}" if against else c.model for c in chosen]
+            labels = [f"{c.model} \N{MINUS SIGN} {c.against}" if against else c.model for c in chosen]
             axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)

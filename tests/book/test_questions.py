@@ -163,7 +163,7 @@ def test_page_and_statistics_read_one_list(tmp_path):
     shown = (book / "notebooks" / "questions.md").read_text()
     assert len(shown.splitlines()) == 2 + len(questions()) + 1 - 1
     for q in questions():
-        assert f"| {q.claim} | `{q.task}` |" in shown and q.text in shown
+        assert f"| {q.claim} | {q.task} |" in shown and q.text in shown
     assert (book / "notebooks" / "pilot.md").read_text() == "", "this checkout has no recordings"
     plan = (root() / "book" / "plan.md").read_text()
     assert "{include} notebooks/questions.md" in plan and "{include} notebooks/pilot.md" in plan
