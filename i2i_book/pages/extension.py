@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.domains import ObjType
 from sphinx.domains.python import PythonDomain
@@ -13,6 +14,7 @@ from i2i_book.pages import alike, excerpt, method, reference, search
 
 PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
+NUMBER = re.compile(r"\W*\d")  # begins with one, whatever sign is before it
 MINUS = re.compile(r"(?<![\w.,\])-])-(?=\.?\d)")
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 UNTOUCHED = ("code", "pre", "script", "style", "svg")  # elements of HTML that hold no prose
@@ -38,6 +40,24 @@ def set_type_in_html(html: str) -> str:
     return "".join(parts)
 
 
+def align_words(html: str) -> str:
+    """HTML with the class `words` on the cells and headings of those columns of its tables that hold no numbers.
+
+    pandas aligns every column to the right.
+    """
+    soup = BeautifulSoup(html, "html.parser")
+    for table in soup.find_all("table"):
+        headings = [row.find_all("th") for row in table.select("thead tr")]
+        rows = [row.find_all("td") for row in table.find_all("tr")]
+        for place in range(1, max(map(len, rows), default=0) + 1):  # from the right: names of rows may span several
+            cells = [row[-place] for row in rows if len(row) >= place]
+            said = [text for cell in cells if (text := cell.get_text(strip=True))]
+            if said and not any(map(NUMBER.match, said)):
+                for cell in [*cells, *(row[-place] for row in headings if len(row) >= place)]:
+                    cell["class"] = " ".join(filter(None, [*cell.get_attribute_list("class"), "words"]))
+    return str(soup)
+
+
 def _set_page(app: Any, doctree: nodes.document, docname: str) -> None:
     for text in list(doctree.findall(nodes.Text)):
         node, verbatim = text.parent, False
@@ -47,7 +67,8 @@ def _set_page(app: Any, doctree: nodes.document, docname: str) -> None:
             text.parent.replace(text, nodes.Text(found))
     for raw in doctree.findall(nodes.raw):
         if "html" in raw.get("format", ""):
-            raw.children = [nodes.Text(set_type_in_html(raw.astext()))]
+            html = set_type_in_html(raw.astext())
+            raw.children = [nodes.Text(align_words(html) if "<table" in html else html)]
 
 
 def chains(toc: Path) -> list[list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
 import server
 import yaml
@@ -17,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from i2i_book.pages.build import SCRIPTS, build, faults
-from i2i_book.pages.extension import _end_chain, chains, set_type, set_type_in_html
+from i2i_book.pages.extension import _end_chain, align_words, chains, set_type, set_type_in_html
 from i2i_book.runs import root
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,6 +244,14 @@ def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():
     html = '<td style="left: -1px">-1</td><code>-1 ms</code><svg><text>-2</text></svg><p>3 ms</p>'
     wanted = '<td style="left: -1px">\u22121</td><code>-1 ms</code><svg><text>-2</text></svg><p>3\u00a0ms</p>'
     assert set_type_in_html(html) == wanted
+
+
+def test_columns_of_words_are_told_from_those_of_numbers():
+    table = pd.DataFrame({"a": ["x", ""], "b": ["\N{MINUS SIGN}1.0", "none"], "c": ["3 M", "5"]}, index=["r", "s"])
+    found = align_words(f"<p>1</p>{table.to_html()}")
+    assert re.findall(r'<(t[hd]) class="words">([^<]*)<', found) == [("th", "a"), ("td", "x"), ("td", "")]
+    assert found.startswith("<p>1</p><table")
+    assert align_words(table.to_html(index=False)).count('class="words"') == 3
 
 
 def test_next_ends_with_the_last_chapter(book: Path):
