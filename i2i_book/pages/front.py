@@ -241,7 +241,7 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, recorded: Sequ
         f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
     ]
     if found := _twin(rows, recorded):
-        lost.insert(1, f"trained for {found[0].steps:,} steps{_taught(recorded)} the error is {found[1]}")
+        lost.insert(1, f"recorded: trained for {found[0].steps:,} steps{_taught(recorded)} the error is {found[1]}")
     speed = evaluations[0].get("speed") or {"device": "cpu"}
     where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
     taken = []
