@@ -73,7 +73,8 @@ def publish(run: Path, name: str, home: Path | None) -> None:
             wrote[path.relative_to(run.parent).as_posix()] = sha256(path)
     made = facts(name.removesuffix("-gcka"), run.name, files={"read": {}, "wrote": wrote})
     made["arm"] = "gcka" if name.endswith("-gcka") else None
-    made |= {"task": None, "seed": None} if home is None else {"seed": int(home.name.removeprefix("seed"))}
+    place = (None, None) if home is None else (home.parent.name, int(home.name.removeprefix("seed")))
+    made |= dict(zip(("task", "seed"), place, strict=True))
     number = {"text/plain": "a number", "text/html": "<b>a number</b>"}
     shown = new_code_cell("show()", execution_count=1)
     shown.outputs = [new_output("execute_result", number, execution_count=1)]
@@ -83,11 +84,11 @@ def publish(run: Path, name: str, home: Path | None) -> None:
     nbformat.write(notebook, path)
 
 
-def finished_run(top: Path) -> Path:
-    """runs/gpu with two seeds, as the pipeline leaves it."""
+def finished_run(top: Path, task: str = "fluent") -> Path:
+    """runs/gpu with two seeds of a task, as the pipeline leaves it."""
     run = top / "runs" / "gpu"
     for seed in (0, 1):
-        home = run / "fluent" / f"seed{seed}"
+        home = run / task / f"seed{seed}"
         torch.manual_seed(seed)
         student = InceptionGenerator(cat_teacher(base=4, n_blocks=3))
         save_generator(student, home / "student-gcka")
@@ -95,7 +96,7 @@ def finished_run(top: Path) -> Path:
         write_json(home / "data.json", {"kind": "task"})
         (home / "data.safetensors").write_bytes(bytes(1000))
         write_json(home / "plan.json", {"kind": "plan"})
-        rows = [row(seed, l1=0.1 + 0.2 * seed)]
+        rows = [row(seed, task=task, l1=0.1 + 0.2 * seed)]
         save_evaluation(home / "eval.json", rows, {"l1": {"gcka": [0.1, 0.1]}}, blocks=[0, 1])
         for name in WROTE:
             publish(run, name, home)

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
     importing.add_argument("source", type=Path)
     importing.add_argument("--name", help="show it under this name, beside what this checkout runs with its preset")
-    importing.add_argument("--replace", action="store_true", help="in place of the recording of the same name")
+    importing.add_argument("--replace", action="store_true", help="in place of the same tasks of the recording there")
     options = parser.parse_args(arguments)
     if options.step == "pack":
         kept = {"pages": not options.no_pages, "weights": not options.first_weights}

@@ -1,21 +1,26 @@
 """Import a packed run into book/recorded."""
 
+import hashlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from i2i_book.questions import questions
 from i2i_book.recorded import check as checks
-from i2i_book.recorded.check import PRESET, check, names_below
+from i2i_book.recorded.check import MANIFEST, PRESET, check, names_below, read_manifest
+from i2i_book.recorded.pack import compact_json
 from i2i_lib.archives import unpack
 from i2i_lib.files import atomic_write, place_folder
+from i2i_lib.results import collect
 
 
 def import_recording(source: Path, recorded: Path, *, name: str | None = None, replace: bool = False) -> Path:
     """Check the recording `source` (.zip or folder) and place it in `recorded`/`name`; returns that folder.
 
-    `name` is its preset's unless given; under another it stands in for no run of that preset. Nothing is left behind
-    unless all of it fits. Raises ValueError naming the file that does not, for an archive that names a path outside, a
-    link or a file twice, for a name that is no plain one, and for a recording that is there already unless `replace`.
+    `name` is its preset's unless given; under another it stands in for no run of that preset. Other tasks that are
+    recorded there stay. Nothing is left behind unless all of it fits. Raises ValueError naming the file that does not,
+    for an archive that names a path outside, a link or a file twice, for a name that is no plain one, and for a task
+    that is recorded there already unless `replace`.
     """
     if name is not None and not PRESET.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a recording: expected small letters, digits and -")
@@ -36,7 +41,32 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
         target = recorded / (name or manifest["preset"])
         if name != manifest["preset"] and name in {question.recording for question in questions()}:
             raise ValueError(f"{name} is a recording that the plan asks for, and this one is of {manifest['preset']}")
-        if target.exists() and not replace:
-            raise ValueError(f"{target} exists already: pass --replace to put this recording in its place")
+        if target.exists():
+            there, here = _tasks(read_manifest(target)), _tasks(manifest)
+            if not replace and (both := sorted(there & here)):
+                raise ValueError(f"{target} has {', '.join(both)} already: pass --replace to put this in its place")
+            if there - here:
+                _add(target, there - here, new)
         place_folder(new, target)
     return target
+
+
+def _tasks(manifest: dict[str, Any]) -> set[str]:
+    return {name.split("/")[0] for name in manifest["files"] if "/seed" in name}
+
+
+def _add(old: Path, tasks: set[str], new: Path) -> None:
+    """Add the `tasks` of the recording `old` to the recording `new`. Raises ValueError if their presets differ."""
+    before, manifest = check(old), read_manifest(new)
+    if before["preset"] != manifest["preset"]:
+        raise ValueError(f"{old} is of the preset {before['preset']}, this recording of {manifest['preset']}")
+    for part in ("files", "runs"):
+        manifest[part] |= {name: facts for name, facts in before[part].items() if name.split("/")[0] in tasks}
+    for name in manifest["files"]:
+        if name.split("/")[0] in tasks:
+            atomic_write(new / name, (old / name).read_bytes())
+    table = collect(sorted(new.glob("*/seed*/eval.json"))).encode()
+    atomic_write(new / "results.jsonl", table)
+    manifest["files"]["results.jsonl"] = {"sha256": hashlib.sha256(table).hexdigest(), "bytes": len(table)}
+    atomic_write(new / MANIFEST, compact_json(manifest))
+    check(new)

@@ -124,6 +124,8 @@ RECORDINGS = {
     "ranking-again": ("openmoji", {}),
     "unpaired": ("earth-unpaired", {}),
     "distilling": ("openmoji", {}),
+    "ranking, too": ("fluent", {"03-pruning": {"min_width": 0}}),  # as published
+    "distilling, too": ("fluent", {}),
     "lasting": ("openmoji", {"02-search-space": {"steps": 6000}}),
     "recipes": ("openmoji", {"05-evaluation": {"part": "validation"}}),
     "recipes, too": ("fluent", {"05-evaluation": {"part": "validation"}}),

@@ -286,11 +286,30 @@ def test_manifests_that_are_none_are_refused(copy: Path, tmp_path, change, says)
 
 def test_a_recording_is_replaced_only_if_asked(packed: Path, tmp_path):
     kept = import_recording(packed, tmp_path / "recorded")
-    with pytest.raises(ValueError, match="exists already: pass --replace"):
+    with pytest.raises(ValueError, match="has fluent already: pass --replace"):
         import_recording(packed, tmp_path / "recorded")
     assert import_recording(packed, tmp_path / "recorded", replace=True) == kept
     check(kept)
     assert list((tmp_path / "recorded").iterdir()) == [kept]
+
+
+def test_another_task_joins_a_recording(packed: Path, tmp_path):
+    recorded, other = tmp_path / "recorded", pack(finished_run(tmp_path / "there", "openmoji"), tmp_path / "other")
+    kept = import_recording(packed, recorded)
+    before = {name: facts for name, facts in check(kept)["files"].items() if name.startswith("fluent/")}
+    assert import_recording(other, recorded) == kept and list(recorded.iterdir()) == [kept]
+    joined = check(kept)
+    assert before.items() <= joined["files"].items() and check(other)["runs"].items() <= joined["runs"].items()
+    assert {row["task"] for row in map(json.loads, (kept / "results.jsonl").read_text().splitlines())} == {
+        "fluent",
+        "openmoji",
+    }
+    import_recording(other, recorded, replace=True)
+    assert check(kept)["files"] == joined["files"], "the other task stays"
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"preset": "paper"}))
+    with pytest.raises(ValueError, match=r"gpu is of the preset gpu, this recording of paper"):
+        import_recording(other, recorded, name="gpu", replace=True)
 
 
 def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
