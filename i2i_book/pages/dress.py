@@ -25,6 +25,7 @@ def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
         last = _last_section(notebook)
         notebook.cells[last:last] = _as_section(part)
     _leave_out(notebook, page)
+    _choose_captions(notebook, page)
     _add_run_line(notebook, page, status)
     if page.task != MAIN_TASK:
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
@@ -42,6 +43,13 @@ def _as_section(notebook: Any) -> list[Any]:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.MULTILINE)
     return notebook.cells
+
+
+def _choose_captions(notebook: Any, page: Page) -> None:
+    """Give figures the caption for the page's family of tasks, where their cell has one in `captions`."""
+    for cell in notebook.cells:
+        if caption := cell.metadata.get("captions", {}).get(FAMILIES.get(page.task, "")):
+            cell.metadata["mystnb"]["figure"]["caption"] = caption
 
 
 def _leave_out(notebook: Any, page: Page) -> None:

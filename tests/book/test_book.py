@@ -236,6 +236,19 @@ def test_a_page_leaves_out_what_is_not_for_its_reader(book: Path):
     assert {cell.source for cell in cells} >= set(kept), "the download is whole"
 
 
+@pytest.mark.parametrize("task, caption", [("fluent", "and the truth"), ("earth-unpaired", "no truth")])
+def test_a_figure_has_the_caption_of_its_family(book: Path, task, caption):
+    path = run(book, "01-data", task=task)
+    notebook = nbformat.read(path, as_version=4)
+    figure = {"mystnb": {"figure": {"caption": "and the truth", "name": "fig-x"}}, "captions": {"cyclegan": "no truth"}}
+    notebook.cells.append(new_code_cell("figure", metadata=figure))
+    nbformat.write(notebook, path)
+    fill(book, "cpu")
+    page = book / ("notebooks" if task == "fluent" else f"tasks/{task}") / "01-data.ipynb"
+    [cell] = [cell for cell in nbformat.read(page, as_version=4).cells if cell.source == "figure"]
+    assert cell.metadata["mystnb"]["figure"]["caption"] == caption
+
+
 def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():
     assert set_type("-0.012 to +3 % at 64 px, -.5") == "\u22120.012 to +3\u00a0% at 64\u00a0px, \u2212.5"
     assert set_type("30% of 5 %") == "30\u00a0% of 5\u00a0%"
