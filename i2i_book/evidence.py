@@ -6,21 +6,22 @@ from pathlib import Path
 
 from i2i_book.claims import counted, in_levels, sentence
 from i2i_book.pages.status import origin_of
-from i2i_book.questions import Answer, Question, p_text, questions
+from i2i_book.questions import Answer, p_text, questions
 from i2i_book.recorded.check import read_manifest
 
 
 def evidence(answers: Sequence[Answer]) -> str:
-    """Each claim of the plan with its answers, and those that nothing was recorded for, in Markdown."""
+    """Each claim of the plan with its answers, and last what nothing was recorded for, in Markdown."""
     answered = {answer.question: answer for answer in answers}
     parts, open_ones = [], []
-    for claim, asked in groupby(questions(), lambda question: question.claim):
-        lines = [(q, answered.get(q)) for q in asked]
-        title = claim.partition(": ")[2]
-        if any(answer for _, answer in lines):
+    for claim, of_claim in groupby(questions(), lambda question: question.claim):
+        asked, title = list(of_claim), claim.partition(": ")[2]
+        found = [answered[question] for question in asked if question in answered]
+        if found:
             parts.append(f"**{title[0].upper()}{title[1:]}?**\n")
-            parts += [f"- {_line(question, answer)}" for question, answer in lines]
+            parts += [f"- {_line(answer)}" for answer in found]
             parts.append("")
+            open_ones += [f"{question.text} on `{question.task}`" for question in asked if question not in answered]
         else:
             open_ones.append(title)
     if open_ones:
@@ -30,13 +31,12 @@ def evidence(answers: Sequence[Answer]) -> str:
 
 def confirmed(answers: Sequence[Answer]) -> str:
     """The answers that were shown, a line each, in Markdown; a sentence if there is none."""
-    lines = [f"- {_line(answer.question, answer)}" for answer in answers if answer.shown]
+    lines = [f"- {_line(answer)}" for answer in answers if answer.shown]
     return "\n".join(lines or ["Nothing yet."]) + "\n"
 
 
-def _line(question: Question, answer: Answer | None) -> str:
-    if answer is None:
-        return f"`{question.task}`: {question.text} has not been recorded yet."
+def _line(answer: Answer) -> str:
+    question = answer.question
     c = answer.comparison
     measured = in_levels(c) if c.measure == "l1" else sentence(c).removesuffix(".")
     if answer.shown:
