@@ -59,9 +59,10 @@ def make(home: Path, out: Path, students: Path | None = None) -> None:
     networks = _networks(home, students)
     main = _first_shown(networks)
     about = write_networks(networks, main, task, out, sizes=sizes)
+    labels = [network["label"] for network in about["networks"]]
     for network in about["networks"]:
         network |= _facts(networks[network["name"]], task)
-        if network["name"] == OWN != main:
+        if network["name"] == OWN and labels.count(network["label"]) > 1:
             network["label"] += ", this run"
     if task.name == "earth":
         about["world"] = _world(task, chosen, out)
@@ -101,12 +102,12 @@ def _networks(home: Path, students: Path | None) -> dict[str, Path]:
 def _first_shown(networks: dict[str, Path]) -> str:
     """The recorded student with the widths of the run's own, which was trained for longer; without one, the run's."""
     widths = {name: load_info(path)["config"] for name, path in networks.items()}
-    return next((name for name in widths if name != OWN and widths[name] == widths[OWN]), OWN)
+    return next((name for name in widths if name not in (OWN, "teacher") and widths[name] == widths[OWN]), OWN)
 
 
 def _facts(saved: Path, task: Task) -> dict[str, float]:
     """The steps of a network's training and, where the test has true pictures, the distance to them in grey levels."""
-    facts = {"steps": load_info(saved)["provenance"].get("training", {}).get("steps")}
+    facts = {"steps": (load_info(saved)["provenance"].get("training") or {}).get("steps")}
     if task.test.paired:
         with torch.no_grad():
             network = packed(channels_last(load_generator(saved)))

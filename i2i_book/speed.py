@@ -55,9 +55,9 @@ def way_of(ups: pd.DataFrame) -> str:
 
 
 def quoted_size(evaluations: Evaluations) -> str:
-    """The size that a text quotes: the task's own, unless it is the small one; then the large one."""
-    sizes = milliseconds(evaluations).index.unique("size")
-    return next((size for size in sizes if size not in (SMALL, LARGE)), LARGE)
+    """The size that a text quotes: the task's own if it is above the small one, else the large one."""
+    sizes = list(milliseconds(evaluations).index.unique("size"))  # in this order
+    return next((size for size in sizes[sizes.index(SMALL) + 1 :] if size != LARGE), LARGE)
 
 
 def _measured_as(evaluations: Evaluations, student: str) -> str:

@@ -33,6 +33,7 @@ from i2i_lib.files import sha256
 from i2i_lib.results import load_evaluation
 from i2i_lib.train.device import set_up
 
+RETIRED = {"teacher_seed": -1}  # parameters that notebooks no longer have -> the value at which they did nothing
 SAME, ROUNDED, RETRAINED = 1e-4, 0.02, 0.1  # relative
 TIMED = ("peak_memory_mib", "train_seconds")
 DRAWN = ("l1", "ssim", "feature_distance")  # means over pictures, which rounded weights hardly move
@@ -173,9 +174,14 @@ def _execute(number: Number, page: str) -> None:
         raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     made = number.pages[page]
     notebook = _note_changes(made, number.task)
-    parameters = made["parameters"] | {"run": "verify"}
+    parameters = known_today(made["parameters"])
     log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
-    run_notebook(notebook, parameters, log=log, threads=made["threads"], preset=made["preset"])
+    run_notebook(notebook, parameters | {"run": "verify"}, log=log, threads=made["threads"], preset=made["preset"])
+
+
+def known_today(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of an older run without those that did nothing then and that are gone since."""
+    return {name: value for name, value in parameters.items() if name not in RETIRED or RETIRED[name] != value}
 
 
 def _note_changes(made: dict[str, Any], task: str) -> Path:

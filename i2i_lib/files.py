@@ -107,7 +107,7 @@ def place_folder(new: Path, target: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         if old.exists():
             old.rename(target)
         raise

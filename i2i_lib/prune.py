@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from i2i_lib.config import is_branch
+from i2i_lib.config import check_choice, is_branch
 from i2i_lib.generators import InceptionGenerator
 from i2i_lib.spade import InceptionSpadeGenerator
 from i2i_lib.threshold import ChannelPlan, Cost, Scales, plan_channels
@@ -36,11 +36,13 @@ def uniform_scales(teacher: Prunable) -> dict[str, list[float]]:
 
 
 def spared_scales(teacher: Prunable, part: Literal["trunk", "last"]) -> dict[str, list[float]]:
-    """Scales by which `prune` keeps one layer whole and narrows every other by the same share.
+    """Scales by which `prune` narrows every layer but one by the same share, and that one last of all.
 
     A wide trunk with thin blocks, or a wide `last` layer before the picture, made by hand: the baseline for a ranking
-    that leads to such a student. A SPADE teacher has no `last` layer of its own: ValueError.
+    that leads to such a student. Raises ValueError for another part, and for a SPADE teacher's `last` layer, whose
+    width follows its stem's.
     """
+    check_choice("part", part, ("trunk", "last"))
     scales = uniform_scales(teacher)
     found = [name for name in scales if name.startswith({"trunk": "stem", "last": "up"}[part])]
     if not found:

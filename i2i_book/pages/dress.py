@@ -96,14 +96,23 @@ def _add_run_line(notebook: Any, page: Page, status: str) -> None:
 
 
 def last_change(source: Path) -> str:
-    """When the notebook last changed, and what for, by the history of the checkout; empty where there is none."""
-    asked = ["git", "-C", str(source.parent), "log", "-1", "--format=%cs: %s", "--", source.name]
+    """When the notebook last changed, and what for, by the history of the checkout; empty where that is not known.
+
+    Of a clone without its history git would name the newest commit for every file.
+    """
+    git = ["git", "-C", str(source.parent), "-c", "log.showSignature=false", "-c", "color.ui=false"]
+    asked = [[*git, "rev-parse", "--is-shallow-repository"]]
+    asked.append([*git, "log", "-1", "--format=%cs: %s", "--", source.name])
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        shallow, said = (
+            subprocess.run(words, capture_output=True, check=True).stdout.decode(errors="replace").strip()
+            for words in asked
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    plain = re.sub(r"([\\`*_\[\]<>$|])", r"\\\1", said)
-    return f"Last change of the notebook, {plain}. " if said else ""
+    # As entities: whatever a subject holds is text.
+    plain = re.sub(r"[^\w ,.:()-]", lambda sign: f"&#{ord(sign[0])};", said)
+    return f"Last change of the notebook, {plain}. " if said and shallow == "false" else ""
 
 
 def _to_top(page: Page) -> str:

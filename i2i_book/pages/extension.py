@@ -54,7 +54,8 @@ def align_words(html: str) -> str:
             said = [text for cell in cells if (text := cell.get_text(strip=True))]
             if said and not any(map(NUMBER.match, said)):
                 for cell in [*cells, *(row[-place] for row in headings if len(row) >= place)]:
-                    cell["class"] = " ".join(filter(None, [*cell.get_attribute_list("class"), "words"]))
+                    others = [name for name in cell.get_attribute_list("class") if name and name != "words"]
+                    cell["class"] = " ".join([*others, "words"])
     return str(soup)
 
 

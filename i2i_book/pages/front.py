@@ -36,6 +36,7 @@ class Recorded:
     macs: int
     levels: float  # mean distance to the truth over the test, in grey levels
     steps: int
+    first: bool  # the one that the demo shows first: of the widths of the run's small network
 
 
 def front_page(table: Path, models: Path) -> dict[str, str]:
@@ -51,7 +52,7 @@ def front_page(table: Path, models: Path) -> dict[str, str]:
     whole = load_table(table)
     rows: Any = whole[whole.task == MAIN_TASK]
     found = load_ablations(table, list(students()))[0].get(MAIN_TASK)
-    recorded = _recorded(models / MAIN_TASK)
+    recorded = _recorded(models / MAIN_TASK, rows[rows.model == "gcka"].steps.max())
     chart = _chart(_points(found), recorded, _look_up(rows)) if found else ""
     lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
     fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
@@ -103,39 +104,34 @@ def _points(found: Any) -> dict[str, tuple[float, float, str]]:
     return points
 
 
-def _recorded(models: Path) -> list[Recorded]:
-    """The recorded students among the demo's networks."""
+def _recorded(models: Path, steps: float) -> list[Recorded]:
+    """The recorded students among the demo's networks that trained for more than so many steps, the cheapest first."""
     if not (models / "demo.json").exists():
         return []
     about = read_json(models / "demo.json", "make the demo again")
-    networks = [n for n in about.get("networks", []) if n["name"] in students() and "levels" in n]
-    return [Recorded(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"]) for n in networks]
-
-
-def _twin(rows: Any, recorded: Sequence[Recorded]) -> tuple[Recorded, str] | None:
-    """The recorded student that costs as much as the main one, and how its error compares with the teacher's."""
-    mean: Any = rows.groupby("model").mean(numeric_only=True)
-    for student in recorded:
-        if abs(student.macs / mean.macs_exact["gcka"] - 1) < 0.01:
-            return student, in_percent(student.levels / (LEVELS * mean.l1["teacher"]))
-    return None
+    found = [n for n in about.get("networks", []) if n["name"] in students() and {"levels", "steps"} <= n.keys()]
+    made = [
+        Recorded(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"], n["name"] == about["main"])
+        for n in found
+        if n["steps"] > steps
+    ]
+    return sorted(made, key=lambda student: student.macs)
 
 
 def _longer(rows: Any, recorded: Sequence[Recorded]) -> str:
     """What longer training gives the small network; empty where no such student was recorded."""
-    found = _twin(rows, recorded)
-    if not found:
-        return ""
-    student, error = found
-    return (
-        f"Trained for {student.steps:,} steps{_taught(recorded)}, a network of its size is {student.levels:.1f} grey"
-        f" levels off: {error} than with the large one."
+    teacher = rows[rows.model == "teacher"].l1.mean()
+    return " ".join(
+        f"Trained for {student.steps:,} steps{_taught(recorded)}, the same small network is {student.levels:.1f} grey"
+        f" levels off; its error is then {in_percent(student.levels / (LEVELS * teacher))}."
+        for student in recorded
+        if student.first
     )
 
 
 def _taught(recorded: Sequence[Recorded]) -> str:
     alike = all(students()[student.name].get("imitate") for student in recorded)
-    return ", on the large one's images," if alike else ""
+    return " on the large one's images" if alike else ""
 
 
 def _look_up(rows: Any) -> float | None:
@@ -145,7 +141,8 @@ def _look_up(rows: Any) -> float | None:
 
 def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Recorded], look_up: float | None) -> str:
     """Error against MACs as inline SVG in the colours of the theme; the look-up of colours is a dashed line."""
-    points = {**points, **{student.name: (student.macs, student.levels, "recorded") for student in recorded}}
+    named = {f"{student.name}, recorded": (student.macs, student.levels, "recorded") for student in recorded}
+    points = {**points, **named}
     errors = [error for _, error, _ in points.values()] + ([look_up] if look_up else [])
     low, high = min(errors), max(errors)
     step = _nice((high - low or 1) / 3)
@@ -185,8 +182,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
             steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
             parts.append(f'<path class="line {joined}" d="M{steps}"/>')
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
-    by_cost = sorted(recorded, key=lambda student: student.macs)
-    labels |= {student.name: LONGER for student in by_cost[:2][-1:]}  # of the second, where there is room
+    labels |= {name: LONGER for name in [*named][:2][-1:]}  # below the second, where there is room
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
@@ -208,8 +204,8 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     small = f" Small dots: students trained in other ways ({others})." if others else ""
     small += " Original: the paper's ResNet generator." if "original" in points else ""
     if recorded:
-        steps = max(student.steps for student in recorded)
-        small = f" Joined dots: recorded students, trained{_taught(recorded)} for {steps:,} steps.{small}"
+        steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
+        small = f" {LONGER.capitalize()}: recorded students, {steps} steps{_taught(recorded)}.{small}"
     said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
@@ -240,8 +236,7 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, recorded: Sequ
         f"the error is {in_percent(student.l1 / teacher.l1)}: {error}",
         f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
     ]
-    if found := _twin(rows, recorded):
-        lost.insert(1, f"recorded: trained for {found[0].steps:,} steps{_taught(recorded)} the error is {found[1]}")
+    lost[1:1] = [line for line in [_longer(rows, recorded)] if line]
     speed = evaluations[0].get("speed") or {"device": "cpu"}
     where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
     taken = []

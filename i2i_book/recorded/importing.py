@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from i2i_book.presets import MAIN_TASK
 from i2i_book.questions import questions
 from i2i_book.recorded import check as checks
 from i2i_book.recorded.check import MANIFEST, PRESET, check, names_below, read_manifest
@@ -42,7 +43,7 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
         if name != manifest["preset"] and name in {question.recording for question in questions()}:
             raise ValueError(f"{name} is a recording that the plan asks for, and this one is of {manifest['preset']}")
         if target.exists():
-            there, here = _tasks(read_manifest(target)), _tasks(manifest)
+            there, here = _tasks_in(target, replace), _tasks(manifest)
             if not replace and (both := sorted(there & here)):
                 raise ValueError(f"{target} has {', '.join(both)} already: pass --replace to put this in its place")
             if there - here:
@@ -51,19 +52,40 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
     return target
 
 
+def _tasks_in(target: Path, replace: bool) -> set[str]:
+    """The tasks of the recording `target`; none of one whose manifest is damaged, if it is to be replaced."""
+    try:
+        return _tasks(read_manifest(target))
+    except ValueError:
+        if replace:
+            return set()
+        raise
+
+
 def _tasks(manifest: dict[str, Any]) -> set[str]:
     return {name.split("/")[0] for name in manifest["files"] if "/seed" in name}
 
 
 def _add(old: Path, tasks: set[str], new: Path) -> None:
-    """Add the `tasks` of the recording `old` to the recording `new`. Raises ValueError if their presets differ."""
+    """Add the `tasks` of the recording `old` to the recording `new`. Raises ValueError if their presets differ.
+
+    What is of no task, such as the headline, is that of the recording with the book's main task.
+    """
     before, manifest = check(old), read_manifest(new)
     if before["preset"] != manifest["preset"]:
         raise ValueError(f"{old} is of the preset {before['preset']}, this recording of {manifest['preset']}")
+    here = _tasks(manifest)
+    whole, of_whole = (before, _tasks(before)) if MAIN_TASK in tasks else (manifest, here)
     for part in ("files", "runs"):
-        manifest[part] |= {name: facts for name, facts in before[part].items() if name.split("/")[0] in tasks}
-    for name in manifest["files"]:
-        if name.split("/")[0] in tasks:
+        of_no_task = {name: facts for name, facts in whole[part].items() if name.split("/")[0] not in of_whole}
+        came = {name: facts for name, facts in manifest[part].items() if name.split("/")[0] in here}
+        stays = {name: facts for name, facts in before[part].items() if name.split("/")[0] in tasks}
+        manifest[part] = of_no_task | came | stays
+    for name in names_below(new):
+        if name not in manifest["files"]:
+            (new / name).unlink()
+    for name, facts in manifest["files"].items():
+        if before["files"].get(name) == facts:
             atomic_write(new / name, (old / name).read_bytes())
     table = collect(sorted(new.glob("*/seed*/eval.json"))).encode()
     atomic_write(new / "results.jsonl", table)

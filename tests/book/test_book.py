@@ -5,6 +5,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from i2i_book.pages.build import SCRIPTS, build, faults
+from i2i_book.pages.dress import last_change
 from i2i_book.pages.extension import _end_chain, align_words, chains, set_type, set_type_in_html
 from i2i_book.runs import root
 
@@ -247,6 +250,24 @@ def test_a_figure_has_the_caption_of_its_family(book: Path, task, caption):
     page = book / ("notebooks" if task == "fluent" else f"tasks/{task}") / "01-data.ipynb"
     [cell] = [cell for cell in nbformat.read(page, as_version=4).cells if cell.source == "figure"]
     assert cell.metadata["mystnb"]["figure"]["caption"] == caption
+
+
+def test_the_last_change_of_a_notebook_is_that_of_its_history(tmp_path):
+    def git(*words: str, at: Path = tmp_path / "a") -> None:
+        named = ["-c", "user.name=A", "-c", "user.email=a@b.invalid"]
+        subprocess.run(["git", "-C", str(at), *named, *words], check=True, capture_output=True)
+
+    (tmp_path / "a").mkdir()
+    git("init")
+    for name, subject in (("one", "{{ x }} `y` \u00e9 <b>*z*</b>"), ("two", "Another")):
+        (tmp_path / "a" / f"{name}.ipynb").touch()
+        assert last_change(tmp_path / "a" / f"{name}.ipynb") == ""
+        git("add", ".")
+        git("commit", "-m", subject)
+    said = last_change(tmp_path / "a" / "one.ipynb")
+    assert not set(said) & set("{}`<>*") and unescape(said).endswith(": {{ x }} `y` \u00e9 <b>*z*</b>. ")
+    git("clone", "--depth", "1", f"file://{tmp_path / 'a'}", str(tmp_path / "b"))
+    assert last_change(tmp_path / "b" / "one.ipynb") == "", "a clone without its history does not know"
 
 
 def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():

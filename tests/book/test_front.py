@@ -65,18 +65,24 @@ def test_recorded_students_are_joined_and_said_to_have_trained_longer(table, tmp
         "task": "fluent",
         "examples": 1,
         "first": 0,
-        "main": "student-gcka",
+        "main": "pictures-eighth",
         "names": ["a"],
         "networks": networks,
     }
     (folder / "demo.json").write_text(json.dumps(about))
     front = front_page(table, tmp_path / "models")["front"]
     assert front.count('<circle class="recorded"') == 2 and 'class="line recorded"' in front
-    assert "trained, on the large one's images, for 3,000 steps" in front
+    assert "Trained longer: recorded students, 3,000 steps on the large one's images." in front
     parts = front_page(table, tmp_path / "models")
-    said = "a network of its size is 11.2 grey levels off: 10 % higher than with the large one."
-    assert parts["longer"].endswith(said), "11.22 against 10.2 grey levels"
-    assert "the error is 10 % higher" in parts["balance"]
+    assert parts["longer"] == (
+        "Trained for 3,000 steps on the large one's images, the same small network is 11.2 grey levels off;"
+        " its error is then 10 % higher."
+    ), "11.22 against 10.2 grey levels"
+    assert parts["longer"] in parts["balance"]
+    for older in ({"name": "pictures-half", "macs": {"8": 1}}, recorded("pictures-half", 1, 9.0) | {"steps": 9}):
+        (folder / "demo.json").write_text(json.dumps(about | {"networks": [*others, older]}))
+        found = front_page(table, tmp_path / "models")
+        assert '"recorded"' not in found["front"] and found["longer"] == "", "of unknown length, or no longer"
 
 
 def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):

@@ -293,6 +293,14 @@ def test_a_recording_is_replaced_only_if_asked(packed: Path, tmp_path):
     assert list((tmp_path / "recorded").iterdir()) == [kept]
 
 
+def test_a_damaged_recording_can_be_replaced(packed: Path, tmp_path):
+    kept = import_recording(packed, tmp_path / "recorded")
+    (kept / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="is not the manifest of a recording"):
+        import_recording(packed, tmp_path / "recorded")
+    check(import_recording(packed, tmp_path / "recorded", replace=True))
+
+
 def test_another_task_joins_a_recording(packed: Path, tmp_path):
     recorded, other = tmp_path / "recorded", pack(finished_run(tmp_path / "there", "openmoji"), tmp_path / "other")
     kept = import_recording(packed, recorded)
@@ -306,6 +314,10 @@ def test_another_task_joins_a_recording(packed: Path, tmp_path):
     }
     import_recording(other, recorded, replace=True)
     assert check(kept)["files"] == joined["files"], "the other task stays"
+    page = "notebooks/06-results.ipynb"  # of no task: that of the main one stays, whichever comes last
+    assert sha256(kept / page) == sha256(packed / page) != sha256(other / page)
+    import_recording(packed, recorded, replace=True)
+    assert sha256(kept / page) == sha256(packed / page) and len(check(kept)["files"]) == len(joined["files"])
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"preset": "paper"}))
     with pytest.raises(ValueError, match=r"gpu is of the preset gpu, this recording of paper"):

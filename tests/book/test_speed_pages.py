@@ -80,6 +80,9 @@ def test_the_words_follow_the_numbers():
     own = [found | {"size": [128, 128]} for found in speed()["rows"] if found["size"] == [256, 256]]
     third = {"speed": speed() | {"rows": [*speed()["rows"], *own]}}
     assert speed_sentence([third]) == said.replace("256 px", "128 px"), "the task's own size, where it is a third one"
+    for found in own:
+        found["size"] = [48, 48]
+    assert speed_sentence([third]) == said, "but not where it is smaller than the small one"
     plain = speed_sentence([evaluation(ways=WAYS[:1])])  # SPADE is not fused
     assert plain.startswith("In plain PyTorch, the student at 256 px is 2.5 times as fast as its teacher and 2.2 times")
     assert gains_sentence([evaluation()]) == (

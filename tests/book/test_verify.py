@@ -11,11 +11,13 @@ import pytest
 from fake_run import facts, row, source
 
 from i2i_book import runs, verify
-from i2i_book.runner.notebook import code_digest
+from i2i_book.recorded.check import read_manifest, recordings
+from i2i_book.runner.notebook import check_parameters, code_digest
 from i2i_book.runner.provenance import machine
 from i2i_lib.files import sha256, write_json
 from i2i_lib.results import save_evaluation
 
+ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = 'run: str = "lab"\ntask: str = "earth"\nseed: int = 0\n'
 CHAIN = {"01-data": "", "02-search-space": "", "03-pruning": "", "04-distillation": 'arm: str = "gcka"'}
 CHAIN |= {"05-evaluation": 'arms: list[str] = ["gcka", "mse"]\noriginal: bool = True'}
@@ -119,6 +121,13 @@ def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
     recorded_value(home, 0.27)
     assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0
     assert "0.1 is allowed (trained on another kind of machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", recordings(ROOT / "book" / "recorded"), ids=lambda folder: folder.name)
+def test_the_notebooks_of_today_take_the_parameters_of_what_is_recorded(folder: Path):
+    for name, made in read_manifest(folder)["runs"].items():
+        if name.rsplit("/", 1)[-1][:2] in ("01", "02", "03", "04"):  # what FROM=data runs
+            check_parameters(ROOT / "notebooks" / f"{made['notebook']}.ipynb", verify.known_today(made["parameters"]))
 
 
 def test_other_weights_are_not_taken_for_those_of_the_number(home: Path, ran, capsys):

@@ -212,6 +212,8 @@ def test_the_baselines_narrow_evenly_and_at_random():
         assert len(wide[layer]) == NAMES[layer]
         rest = [len(kept) / NAMES[name] for name, kept in wide.items() if NAMES[name] >= 8 and name != layer]
         assert max(rest) - min(rest) <= 1 / 8 and max(rest) < 1
+    with pytest.raises(ValueError, match="trunk"):
+        spared_scales(TEACHER, "middle")  # pyright: ignore[reportArgumentType]
     one, same, other = (
         prune.prune(TEACHER, WHOLE // 4, image_size=16, scales=random_scales(TEACHER, seed)).keep for seed in (0, 0, 1)
     )
