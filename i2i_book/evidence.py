@@ -41,9 +41,14 @@ def _line(answer: Answer) -> str:
     measured = in_levels(c) if c.measure == "l1" else sentence(c).removesuffix(".")
     if answer.shown:
         said = f"**{answer.verdict}** (corrected p {p_text(answer.adjusted)})"
+        if question.margin:
+            said = f"`{question.better}` is {said.replace('as good as', f'as good as `{question.worse}`')}"
     else:
         said = f"{question.text} is {answer.verdict}"
-    return f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
+    line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
+    if question.margin and answer.beyond_colour is False:
+        line += f" But `{question.worse}` itself is not shown to beat looked-up colours: to be as good is little."
+    return line
 
 
 def efforts(kept: Path, answers: Sequence[Answer]) -> str:

@@ -58,6 +58,9 @@ class Answer:
     teacher: float  # its mean in the measure
     family: int
     by_training: tuple[float, ...]  # the mean difference in each training
+    beyond_colour: (
+        bool | None
+    )  # whether the second model is shown to beat looked-up colours; None if they are not there
 
     @property
     def shown(self) -> bool:
@@ -177,7 +180,17 @@ def _answers(family: Sequence[Question], evaluations_for: Callable[[Question], S
     compared = [compare_models(found, q.measure, q.better, q.worse) for q, found in asked]
     tests = [_p_value(q, c, found) for (q, found), c in zip(asked, compared, strict=True)]
     return [
-        Answer(q, c, p, adjusted, level(), _mean_of_teacher(found, q.measure), len(family), _by_training(q, found))
+        Answer(
+            q,
+            c,
+            p,
+            adjusted,
+            level(),
+            _mean_of_teacher(found, q.measure),
+            len(family),
+            _by_training(q, found),
+            _beyond_colour(q, found),
+        )
         for (q, found), c, p, adjusted in zip(asked, compared, tests, holm(tests, len(family)), strict=True)
     ]
 
@@ -185,6 +198,12 @@ def _answers(family: Sequence[Question], evaluations_for: Callable[[Question], S
 def _by_training(question: Question, evaluations: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
     asked = (question.measure, question.better, question.worse)
     return tuple(compare_models([evaluation], *asked).difference for evaluation in evaluations)
+
+
+def _beyond_colour(question: Question, evaluations: Sequence[Mapping[str, Any]]) -> bool | None:
+    if not all("look-up" in evaluation["per_image"][question.measure] for evaluation in evaluations):
+        return None
+    return compare_models(evaluations, question.measure, question.worse, "look-up").favours == question.worse
 
 
 def _with_models(evaluations: Sequence[Mapping[str, Any]], question: Question) -> list[Mapping[str, Any]]:

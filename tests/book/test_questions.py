@@ -16,7 +16,7 @@ from fake_run import checkout, fill, finished_run
 from i2i_book.ablations import recorded_ablations
 from i2i_book.arms import students
 from i2i_book.claims import YARDSTICKS
-from i2i_book.evidence import efforts, evidence
+from i2i_book.evidence import confirmed, efforts, evidence
 from i2i_book.figures.effects import draw_answers
 from i2i_book.figures.style import BLUE
 from i2i_book.learning import steps_table
@@ -245,6 +245,11 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     assert efforts(recording, answers) == (
         "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
     )
+    alike = replace(answers[0].question, margin=0.05)
+    said = confirmed([replace(answers[0], question=alike, beyond_colour=False)])
+    assert "`gcka` is **as good as `uniform` (within 5 %)** (corrected p " in said
+    assert said.endswith(" But `uniform` itself is not shown to beat looked-up colours: to be as good is little.\n")
+    assert "But" not in confirmed([replace(answers[0], question=alike, beyond_colour=True)])
     figure = draw_answers(answers)
     again = replace(answers[0], question=replace(answers[0].question, recording="ranking-again"))
     asked = "openmoji: `gcka` better than `uniform`"
