@@ -335,6 +335,8 @@ def test_a_strict_build_with_runs_and_stubs_and_how_it_fails(book: Path, monkeyp
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # what is documented here is not the library that the build itself needs
     top = book.parent
     shutil.copy(ROOT / "package.json", top)
+    (top / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks/fluent-screening.md", top / "benchmarks")  # which a page offers for download
     wanted = json.loads((top / "package.json").read_text())["dependencies"]
     for name, files in SCRIPTS.items():  # stand-ins, so that this test needs no network
         for path in ("package.json", *files):
