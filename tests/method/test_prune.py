@@ -4,7 +4,7 @@ import copy
 import json
 from bisect import bisect_right
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -207,7 +207,8 @@ def test_the_baselines_narrow_evenly_and_at_random():
     uniform = prune.prune(TEACHER, WHOLE // 4, image_size=16, scales=uniform_scales(TEACHER))
     shares = [len(kept) / NAMES[name] for name, kept in uniform.keep.items() if NAMES[name] >= 8]
     assert max(shares) - min(shares) <= 1 / 8
-    for part, layer in (("trunk", "stem.2"), ("last", "up.1")):
+    spared: dict[Literal["trunk", "last"], str] = {"trunk": "stem.2", "last": "up.1"}
+    for part, layer in spared.items():
         wide = prune.prune(TEACHER, WHOLE // 2, image_size=16, scales=spared_scales(TEACHER, part)).keep
         assert len(wide[layer]) == NAMES[layer]
         rest = [len(kept) / NAMES[name] for name, kept in wide.items() if NAMES[name] >= 8 and name != layer]
