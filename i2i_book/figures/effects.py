@@ -47,7 +47,7 @@ def draw_effects(
             axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)
-        line[0].set_ylabel(task)
+        line[0].set_ylabel(task.replace(", ", ",\n"))  # a recording has a row for its task and one for its name
     return figure
 
 
