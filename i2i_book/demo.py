@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from i2i_book.alike import LABELS, tapped
@@ -21,10 +20,9 @@ from i2i_lib.data.pictures import to_image
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import Task, encode
 from i2i_lib.demo.files import chosen_examples, palette, write_networks
+from i2i_lib.evaluate import generate
 from i2i_lib.files import atomic_write, root, write_json
 from i2i_lib.metrics.pairs import l1, quantise
-from i2i_lib.train.adversarial import channels_last
-from i2i_lib.train.packed import packed
 
 OWN = "student-gcka"  # the student of the run
 LARGEST = 256  # side of the largest picture on offer, in pixels
@@ -109,9 +107,7 @@ def _facts(saved: Path, task: Task) -> dict[str, float]:
     """The steps of a network's training and, where the test has true pictures, the distance to them in grey levels."""
     facts = {"steps": (load_info(saved)["provenance"].get("training") or {}).get("steps")}
     if task.test.paired:
-        with torch.no_grad():
-            network = packed(channels_last(load_generator(saved)))
-            made = torch.cat([network(encode(part, task.test.classes)) for part in task.test.source.split(32)])
+        made = generate(load_generator(saved), task.test.source, task.test.classes)
         facts["levels"] = LEVELS * l1(quantise(made), task.test.target).mean().item()
     return {name: value for name, value in facts.items() if value is not None}
 

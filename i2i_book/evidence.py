@@ -39,14 +39,15 @@ def _line(answer: Answer) -> str:
     question = answer.question
     c = answer.comparison
     measured = in_levels(c) if c.measure == "l1" else sentence(c).removesuffix(".")
-    if answer.shown:
-        said = f"**{answer.verdict}** (corrected p {p_text(answer.adjusted)})"
-        if question.margin:
-            said = f"`{question.better}` is {said.replace('as good as', f'as good as `{question.worse}`')}"
-    else:
+    corrected = f"(corrected p {p_text(answer.adjusted)})"
+    if not answer.shown:
         said = f"{question.text} is {answer.verdict}"
+    elif question.margin:
+        said = f"`{question.better}` is **as good as `{question.worse}` ({question.bound})** {corrected}"
+    else:
+        said = f"**{answer.verdict}** {corrected}"
     line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
-    if question.margin and answer.beyond_colour is False:
+    if answer.beyond_colour is False:
         line += f" But `{question.worse}` itself is not shown to beat looked-up colours: to be as good is little."
     return line
 

@@ -41,6 +41,11 @@ class Question:
     recording: str  # that answers it
 
     @property
+    def bound(self) -> str:
+        """How much worse "as good as" may be, in words: "within 5 %"."""
+        return f"within {100 * self.margin:.0f} %" if self.margin else ""
+
+    @property
     def text(self) -> str:
         """`gcka` better than `uniform`."""
         return f"`{self.better}` {'as good as' if self.margin else 'better than'} `{self.worse}`"
@@ -58,9 +63,7 @@ class Answer:
     teacher: float  # its mean in the measure
     family: int
     by_training: tuple[float, ...]  # the mean difference in each training
-    beyond_colour: (
-        bool | None
-    )  # whether the second model is shown to beat looked-up colours; None if they are not there
+    beyond_colour: bool | None  # of "as good as": whether the second model is shown to beat looked-up colours
 
     @property
     def shown(self) -> bool:
@@ -76,7 +79,7 @@ class Answer:
             power = self.power()
             return f"not shown (power {'below .01' if power < 0.005 else f'{power:.2f}'})"
         if self.question.margin:
-            return f"as good as (within {100 * self.question.margin:.0f} %)"
+            return f"as good as ({self.question.bound})"
         less = MEASURES[self.question.measure].better == "less"
         return "better" if (self.comparison.difference < 0) == less else "worse"
 
@@ -88,7 +91,7 @@ class Answer:
             asked = "as good as" if q.margin else "better than"
             return f"In {measure}, it is {self.verdict} that {q.better} is {asked} {q.worse}."
         if q.margin:
-            return f"In {measure}, {q.better} is as good as {q.worse} (within {100 * q.margin:.0f} %; {p})."
+            return f"In {measure}, {q.better} is as good as {q.worse} ({q.bound}; {p})."
         return f"In {measure}, {q.better} is {self.verdict} than {q.worse} ({p})."
 
     def power(self, trainings: int | None = None) -> float:
@@ -201,7 +204,10 @@ def _by_training(question: Question, evaluations: Sequence[Mapping[str, Any]]) -
 
 
 def _beyond_colour(question: Question, evaluations: Sequence[Mapping[str, Any]]) -> bool | None:
-    if not all("look-up" in evaluation["per_image"][question.measure] for evaluation in evaluations):
+    """Whether it is something to be as good as the second model; None where not asked, or without a look-up."""
+    if question.margin is None or not all(
+        "look-up" in evaluation["per_image"][question.measure] for evaluation in evaluations
+    ):
         return None
     return compare_models(evaluations, question.measure, question.worse, "look-up").favours == question.worse
 

@@ -54,9 +54,9 @@ def way_of(ups: pd.DataFrame) -> str:
     return FUSED if FUSED in ups else PLAIN
 
 
-def quoted_size(evaluations: Evaluations) -> str:
-    """The size that a text quotes: the task's own if it is above the small one, else the large one."""
-    sizes = list(milliseconds(evaluations).index.unique("size"))  # in this order
+def quoted_size(table: pd.DataFrame) -> str:
+    """The size that texts quote of `milliseconds` or `speed_ups`: the task's own above the small one, or the large."""
+    sizes = list(table.index.unique(0))  # in this order
     return next((size for size in sizes[sizes.index(SMALL) + 1 :] if size != LARGE), LARGE)
 
 
@@ -99,7 +99,8 @@ def speed_note(evaluations: Evaluations) -> str:
 
 def speed_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
     """In words, how fast the student is: at `quoted_size`, fused if it can be, and in small ones in plain PyTorch."""
-    ups, size = speed_ups(evaluations, student), quoted_size(evaluations)
+    ups = speed_ups(evaluations, student)
+    size = quoted_size(ups)
     large, small = (_compared(ups.loc[of, way]) for of, way in ((size, way_of(ups)), (SMALL, PLAIN)))
     if way_of(ups) == PLAIN:
         return f"In plain PyTorch, the student at {size} px is {large}; at {SMALL} px, it is {small}."
@@ -108,8 +109,9 @@ def speed_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
 
 def gains_sentence(evaluations: Evaluations, student: str = STUDENT) -> str:
     """In words, what the student gains at `quoted_size` by being run in other ways than plain PyTorch."""
-    size = quoted_size(evaluations)
-    times = milliseconds(evaluations).loc[(size, _measured_as(evaluations, student))]
+    table = milliseconds(evaluations)
+    size = quoted_size(table)
+    times = table.loc[(size, _measured_as(evaluations, student))]
     words = {FUSED: "fused", RUNTIME: "in ONNX Runtime"}
     gains = [f"{words[way]} {times[PLAIN] / times[way]:.1f} times" for way in times.index if way in words]
     return f"At {size} px, it is {' and '.join(gains)} as fast as in plain PyTorch."

@@ -3,6 +3,7 @@
 from i2i_lib.config import GeneratorConfig, SpadeConfig
 
 LEVELS = 127.5  # grey levels of 255 in one unit of L1, whose scale runs from -1 to 1
+LEAST = 0.0005  # difference in L1 or SSIM, below which nothing can be seen
 FEWER = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth"}
 
 

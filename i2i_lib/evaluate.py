@@ -120,10 +120,7 @@ class Evaluator:
 
     def generate(self, model: Generator) -> Tensor:
         """Translate every test source: [N, 3, H, W], float in [-1, 1], on the CPU. Lays out the weights anew."""
-        network: Any = packed(channels_last(model)) if on_cpu(model) else model
-        with torch.no_grad():
-            parts = (encode(part, self.task.test.classes).to(self.device) for part in self.source.split(32))
-            return torch.cat([network(part).cpu() for part in parts])
+        return generate(model, self.source, self.task.test.classes, self.device)
 
     def measure(self, name: str, pictures: Tensor, *, registered: bool = True, **price: Any) -> Evaluated:
         """Measure pictures [N, 3, H, W], float in [-1, 1] or uint8, against the targets.
@@ -182,6 +179,16 @@ class Evaluator:
             real = _authors_real(task) if self.part == "test" else None
             distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=real)
         return distances, missing
+
+
+def generate(model: Generator, source: Tensor, classes: int, device: str | torch.device = "cpu") -> Tensor:
+    """Translate sources [N, C, H, W], uint8, of `classes` labels: [N, 3, H, W], float in [-1, 1], on the CPU.
+
+    `model` is on the `device`; its weights are laid out anew.
+    """
+    network: Any = packed(channels_last(model)) if on_cpu(model) else model
+    with torch.no_grad():
+        return torch.cat([network(encode(part, classes).to(device)).cpu() for part in source.split(32)])
 
 
 def _authors_real(task: Task) -> tuple[Iterable[Tensor], str] | None:

@@ -43,8 +43,8 @@ def draw_effects(
             for edge in np.cumsum((groups or {}).get(task, ()))[:-1]:
                 axis.axhline(edge - 0.5, color=GREY, linewidth=0.5)
             axis.axvline(0, color="black", linewidth=0.8)
-            labels = [f"{c.model} \N{MINUS SIGN} {c.against}" if against else c.model for c in chosen]
-            axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=labels)
+            names = [f"{c.model} \N{MINUS SIGN} {c.against}" if against else c.model for c in chosen]
+            axis.set(title=MEASURES[measure].label, yticks=range(len(chosen)), yticklabels=names)
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.set_ylim(len(chosen) - 0.5, -0.5)
         line[0].set_ylabel(task.replace(", ", ",\n"))  # a recording has a row for its task and one for its name

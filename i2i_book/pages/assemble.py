@@ -33,7 +33,7 @@ from i2i_book.pages.status import (
     status_of,
     status_page,
 )
-from i2i_book.questions import pilot, pilot_text, questions_table, recorded_answers
+from i2i_book.questions import Answer, pilot, pilot_text, questions_table, recorded_answers
 from i2i_book.recorded.check import check, read_manifest, recordings
 from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
@@ -61,13 +61,14 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
     shown = _fill_pages(pages, preset, digest, book, runs)
     (book / "status.md").write_text(status_page(preset, shown))
     of_run = (runs if (runs / preset).exists() else kept) / preset
+    answers = recorded_answers(kept)
     included = {
         "headline": _headline(preset, pages, of_run / "headline.md"),
-        "recorded": _recorded_runs(kept, digest, book.parent / "notebooks", runs),
+        "recorded": _recorded_runs(kept, answers, digest, book.parent / "notebooks", runs),
         "demo": demo_parts(preset, book, runs),
         **front_page(of_run / "results.jsonl", book / "static" / "models"),
         "questions": markdown(questions_table(), "no.") + "\n",
-        "confirmed": confirmed(recorded_answers(kept)),
+        "confirmed": confirmed(answers),
         "pilot": _pilot(kept / pilot() / "results.jsonl"),
         "modules": modules(book.parent / "i2i_lib"),
         "stress": _stress(book / "stress.json"),
@@ -75,7 +76,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "code-picture": f"```{{raw}} html\n{packages_picture(root())}```\n",
     }
     search.place(preset, book, runs)  # after the demo, whose pictures it shows
-    included["headline"] = f"{included['headline'].rstrip()} {included['longer']}\n"
+    included["headline"] = f"{included['headline'].rstrip()} {included.pop('longer')}".rstrip() + "\n"
     for name, text in included.items():
         (made / f"{name}.md").write_text(text)
     return pages
@@ -157,9 +158,9 @@ def _in_bfloat16(half: Any) -> str:
     return f"{half['steps']:,} steps of training in bfloat16: {end}"
 
 
-def _recorded_runs(kept: Path, digest: Digest, sources: Path, runs: Path) -> str:
+def _recorded_runs(kept: Path, answers: list[Answer], digest: Digest, sources: Path, runs: Path) -> str:
     """Results of other machines, each run under its hardware and date: included by the page on recorded results."""
-    parts, answers = [], recorded_answers(kept)
+    parts = []
     for folder in recordings(kept):
         made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]
         rows = []

@@ -100,19 +100,21 @@ def last_change(source: Path) -> str:
 
     Of a clone without its history git would name the newest commit for every file.
     """
-    git = ["git", "-C", str(source.parent), "-c", "log.showSignature=false", "-c", "color.ui=false"]
-    asked = [[*git, "rev-parse", "--is-shallow-repository"]]
-    asked.append([*git, "log", "-1", "--format=%cs: %s", "--", source.name])
-    try:
-        shallow, said = (
-            subprocess.run(words, capture_output=True, check=True).stdout.decode(errors="replace").strip()
-            for words in asked
-        )
-    except (OSError, subprocess.CalledProcessError):
+    said = _git(source.parent, "log", "-1", "--format=%cs: %s", "--", source.name)
+    if not said or _git(source.parent, "rev-parse", "--is-shallow-repository") != "false":
         return ""
     # As entities: whatever a subject holds is text.
     plain = re.sub(r"[^\w ,.:()-]", lambda sign: f"&#{ord(sign[0])};", said)
-    return f"Last change of the notebook, {plain}. " if said and shallow == "false" else ""
+    return f"Last change of the notebook, {plain}. "
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git says in a folder, whatever the user's settings; empty where it fails."""
+    asked = ["git", "-C", str(folder), "-c", "log.showSignature=false", "-c", "color.ui=false", *words]
+    try:
+        return subprocess.run(asked, capture_output=True, check=True).stdout.decode(errors="replace").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _to_top(page: Page) -> str:

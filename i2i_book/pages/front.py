@@ -56,8 +56,9 @@ def front_page(table: Path, models: Path) -> dict[str, str]:
     chart = _chart(_points(found), recorded, _look_up(rows)) if found else ""
     lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
     fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
-    balance = _balance(evaluations, rows, recorded, table.parent / MAIN_TASK / "seed0")
-    return {"front": picture + chart + fold, "balance": balance, "longer": _longer(rows, recorded)}
+    longer = _longer(rows, recorded)
+    balance = _balance(evaluations, rows, longer, table.parent / MAIN_TASK / "seed0")
+    return {"front": picture + chart + fold, "balance": balance, "longer": longer}
 
 
 def _picture(models: Path) -> str:
@@ -220,7 +221,7 @@ def _nice(step: float) -> float:
 # --- the balance ----------------------------------------------------------------------------------------------------
 
 
-def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, recorded: Sequence[Recorded], home: Path) -> str:
+def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, longer: str, home: Path) -> str:
     """Four rows: what the student saves, what it loses, what it takes, what to watch."""
     mean: Any = rows.groupby("model").mean(numeric_only=True)
     teacher, student = mean.loc["teacher"], mean.loc["gcka"]
@@ -236,7 +237,8 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, recorded: Sequ
         f"the error is {in_percent(student.l1 / teacher.l1)}: {error}",
         f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
     ]
-    lost[1:1] = [line for line in [_longer(rows, recorded)] if line]
+    if longer:
+        lost.insert(1, longer)
     speed = evaluations[0].get("speed") or {"device": "cpu"}
     where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
     taken = []
