@@ -22,14 +22,17 @@ ifneq ($(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c
 endif
 READY := .venv/.ready node_modules/.package-lock.json
 
-.PHONY: book ablations teacher test check verify stress audit lab serve plain pdf epub clean help
+.PHONY: book record ablations teacher test check verify stress audit lab serve plain pdf epub clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo "Knobs: PRESET=smoke|cpu|gpu|gpu-256|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
+	@echo "Knobs: PRESET=smoke|cpu|gpu|gpu-256|paper|paper-gaugan  TASK=fluent|earth|openmoji|earth-unpaired|earth-labels|all|folder  SEEDS=n|first-last  DATA=folder  LAYOUT=paired|unpaired|side-by-side  RECORDED=no"
 
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
+
+record: $(READY)  ## train and evaluate without making pages, as for a recording; SEEDS=9-24 makes a part of it
+	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)" record
 
 ablations: $(READY)  ## the same with the students of chapter 9, which take longer than the book
 	@ABLATIONS=yes exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"

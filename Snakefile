@@ -18,7 +18,7 @@ try:
     PLAN = Plan(
         PRESET,
         task=str(config.get("task", MAIN_TASK)),
-        seeds=int(config.get("seeds", 1)),
+        seeds=str(config.get("seeds", 1)),
         ablate=os.environ.get("ABLATIONS") == "yes",
     )
     for task in PLAN.tasks:  # before anything runs
@@ -91,6 +91,13 @@ rule all:
         "_build/html/index.html",
         # Snakemake misses no file that only finished rules have read, unless it is asked for.
         [] if SHOWN else [*PLAN.artifacts(), *PLAN.ablated()],
+
+
+# What a recording is packed from: the numbers without the pages, of which a part of the seeds has none.
+rule record:
+    input:
+        EVALUATIONS,
+        f"{RUN}/results.jsonl",
 
 
 rule book:

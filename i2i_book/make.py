@@ -34,8 +34,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     if found and not shown(Path(preset).stem):
         found = _gpus_for(settings["gpu"], preset)
     presets.tasks(task)
-    if not seeds.isdigit() or int(seeds) < 1:
-        raise ValueError(f"SEEDS must be a whole number of at least 1, got {seeds!r}")
+    presets.seeds(seeds)
     teacher = os.environ.get("TEACHER", "")
     if teacher not in ("", "train"):
         raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")

@@ -22,10 +22,13 @@ SUFFIXES = (".safetensors", ".json")
 
 
 class Plan:
-    """One run: its preset (a name, or the path of a .yml file), tasks and seeds. Paths are relative to the checkout."""
+    """One run: its preset (a name, or the path of a .yml file), and its tasks and seeds as `presets` reads them.
 
-    def __init__(self, preset: str, task: str = presets.MAIN_TASK, seeds: int = 1, *, ablate: bool = False) -> None:
-        self.preset, self.seeds, self.ablate = preset, seeds, ablate
+    Paths are relative to the checkout.
+    """
+
+    def __init__(self, preset: str, task: str = presets.MAIN_TASK, seeds: str = "1", *, ablate: bool = False) -> None:
+        self.preset, self.seeds, self.ablate = preset, presets.seeds(seeds), ablate
         self.settings, self.tasks = presets.load_preset(preset), presets.tasks(task)
         if ablate and not any(self.ablations(task) for task in self.tasks):
             paired = ", ".join(presets.PAIRED_TASKS)
@@ -38,7 +41,7 @@ class Plan:
 
     def homes(self, task: str) -> list[str]:
         """The folder of each seed of a task."""
-        return [f"{self.folder}/{task}/seed{seed}" for seed in range(self.seeds)]
+        return [f"{self.folder}/{task}/seed{seed}" for seed in self.seeds]
 
     def arms(self, task: str) -> list[str]:
         """The students of chapters 4 to 6."""

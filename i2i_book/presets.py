@@ -1,5 +1,6 @@
 """Presets: their files, and what they set for tasks, students and notebooks."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def tasks(name: str) -> tuple[str, ...]:
     if name not in FAMILIES:
         raise ValueError(f"unknown task {name!r}: expected all or one of {', '.join(FAMILIES)}")
     return (name,)
+
+
+def seeds(asked: str) -> range:
+    """The seeds that `SEEDS=asked` stands for: 3 for so many from 0 on, or 9-24 for the first and the last."""
+    found = re.fullmatch(r"(?:(?P<first>[0-9]{1,6})-)?(?P<last>[0-9]{1,6})", asked)
+    if found and found["first"]:
+        chosen = range(int(found["first"]), int(found["last"]) + 1)
+    else:
+        chosen = range(int(found["last"]) if found else 0)
+    if not chosen:
+        expected = "a whole number of at least 1, or the first and the last seed as in 9-24"
+        raise ValueError(f"SEEDS must be {expected}, got {asked!r}")
+    return chosen
 
 
 def family(preset: dict[str, Any], task: str) -> str:

@@ -39,6 +39,7 @@ class Question:
     margin: float | None  # share of the teacher's mean; None: is it better?
     matters: float  # the least difference worth finding, a share of the teacher's mean
     recording: str  # that answers it
+    seeds: int  # that the recording has of this task, before anyone looks
 
     @property
     def bound(self) -> str:
@@ -139,8 +140,8 @@ def questions() -> list[Question]:
                 models = (asked["as good"], asked["as"]) if good else (asked["better"], asked["worse"])
                 margin = listed["margin"] if good else None
                 matters = asked.get("matters", listed["margin"])
-                measure, recording = listed["measures"][task], of_claim["recording"]
-                found.append(Question(claim, task, measure, *models, margin, matters, recording))
+                measure, recording, seeds = listed["measures"][task], of_claim["recording"], of_claim["seeds"]
+                found.append(Question(claim, task, measure, *models, margin, matters, recording, seeds))
     return found
 
 
@@ -254,6 +255,7 @@ def questions_table() -> pd.DataFrame:
             "task": q.task,
             "measure": MEASURES[q.measure].label,
             "question": q.text,
+            "seeds": f"{q.seeds}",
             "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
             "power is for": "no difference" if q.margin else f"{100 * q.matters:.0f} %",
         }

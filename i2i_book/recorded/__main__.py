@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
-from i2i_book.recorded.importing import import_recording
+from i2i_book.recorded.importing import import_recording, join
 from i2i_book.recorded.pack import pack
 from i2i_book.recorded.teachers import keep, train
 from i2i_book.runs import root
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     keeping = steps.add_parser("models", help="keep the teacher of a run")
     keeping.add_argument("home", type=Path, help="such as runs/cpu/earth/seed0")
     importing = steps.add_parser("import", help="check a recording and place it in book/recorded/")
-    importing.add_argument("source", type=Path)
+    importing.add_argument("sources", type=Path, nargs="+", help="one, or parts of one with other seeds or tasks each")
     importing.add_argument("--name", help="show it under this name, beside what this checkout runs with its preset")
     importing.add_argument("--replace", action="store_true", help="in place of the same tasks of the recording there")
     options = parser.parse_args(arguments)
@@ -43,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         keep(home, target)
         print(f"{target.relative_to(root())}: kept")
     else:
-        target = import_recording(
-            options.source, root() / "book" / "recorded", name=options.name, replace=options.replace
-        )
+        placed = {"name": options.name, "replace": options.replace}
+        with tempfile.TemporaryDirectory() as temporary:
+            whole = join(options.sources, Path(temporary) / "whole")
+            target = import_recording(whole, root() / "book" / "recorded", **placed)
         print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
     return 0
 

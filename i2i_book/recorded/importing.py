@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +21,117 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
 
     `name` is its preset's unless given; under another it stands in for no run of that preset. Other tasks that are
     recorded there stay. Nothing is left behind unless all of it fits. Raises ValueError naming the file that does not,
-    for an archive that names a path outside, a link or a file twice, for a name that is no plain one, and for a task
-    that is recorded there already unless `replace`.
+    for an archive that names a path outside, a link or a file twice, for a name that is no plain one, for a task that
+    is recorded there already unless `replace`, and for fewer seeds than the plan asks for.
     """
     if name is not None and not PRESET.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a recording: expected small letters, digits and -")
-    if not source.is_dir() and source.suffix != ".zip":
-        raise ValueError(f"{source} is neither a folder nor a .zip archive of a recording")
     recorded.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=recorded) as temporary:
         new = Path(temporary) / "new"
-        if source.is_dir():
-            for path in names_below(source):
-                atomic_write(new / path, (source / path).read_bytes())
-        else:
-            unpack(source, new, checks.LIMIT)
-        try:
-            manifest = check(new)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(new), str(source))) from error
+        manifest = _unpack(source, new)
         target = recorded / (name or manifest["preset"])
         if name != manifest["preset"] and name in {question.recording for question in questions()}:
             raise ValueError(f"{name} is a recording that the plan asks for, and this one is of {manifest['preset']}")
+        _check_complete(target.name, _places(manifest))
         if target.exists():
-            there, here = _tasks_in(target, replace), _tasks(manifest)
-            if not replace and (both := sorted(there & here)):
+            there, here = _places_in(target, replace), _tasks(_places(manifest))
+            if not replace and (both := sorted(_tasks(there) & here)):
                 raise ValueError(f"{target} has {', '.join(both)} already: pass --replace to put this in its place")
-            if there - here:
-                _add(target, there - here, new)
+            if others := {place for place in there if not _tasks({place}) & here}:
+                _add(target, others, new)
         place_folder(new, target)
     return target
 
 
-def _tasks_in(target: Path, replace: bool) -> set[str]:
-    """The tasks of the recording `target`; none of one whose manifest is damaged, if it is to be replaced."""
+def join(parts: Sequence[Path], out: Path) -> Path:
+    """Check parts of one recording (.zip or folder), which have other seeds or tasks each, and join them in `out`.
+
+    The folder `out` must not exist yet. A headline is left out: it is of the seeds of its part. Raises ValueError as
+    `import_recording` does, for parts that share a seed of a task, and for those of other presets.
+    """
+    with tempfile.TemporaryDirectory(prefix=".join-", dir=out.parent) as temporary:
+        joined = Path(temporary) / "0"
+        _unpack(parts[0], joined)
+        for number, source in enumerate(parts[1:], start=1):
+            part = Path(temporary) / str(number)
+            there, here = _places(read_manifest(joined)), _places(_unpack(source, part))
+            if both := sorted(there & here):
+                raise ValueError(f"{source} has {', '.join(both)}, as has another part")
+            _add(joined, there, part)
+            joined = part
+        joined.rename(out)
+    return out
+
+
+def _unpack(source: Path, folder: Path) -> dict[str, Any]:
+    """Copy the recording `source` to `folder`, check it, and return its manifest. Raises ValueError naming `source`."""
+    if source.is_dir():
+        for path in names_below(source):
+            atomic_write(folder / path, (source / path).read_bytes())
+    elif source.suffix == ".zip":
+        unpack(source, folder, checks.LIMIT)
+    else:
+        raise ValueError(f"{source} is neither a folder nor a .zip archive of a recording")
     try:
-        return _tasks(read_manifest(target))
+        return check(folder)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), str(source))) from error
+
+
+def _check_complete(recording: str, places: set[str]) -> None:
+    """Raise ValueError where the plan asks for more seeds: an answer before the last of them would come too early."""
+    for question in questions():
+        there = sum(place.startswith(f"{question.task}/") for place in places)
+        if question.recording == recording and 0 < there < question.seeds:
+            raise ValueError(
+                f"{recording} has {there} seeds of {question.task}, and the plan asks for {question.seeds}: import it"
+                " when all are there, parts of it together"
+            )
+
+
+def _places_in(target: Path, replace: bool) -> set[str]:
+    """The places of the recording `target`; none of one whose manifest is damaged, if it is to be replaced."""
+    try:
+        return _places(read_manifest(target))
     except ValueError:
         if replace:
             return set()
         raise
 
 
-def _tasks(manifest: dict[str, Any]) -> set[str]:
-    return {name.split("/")[0] for name in manifest["files"] if "/seed" in name}
+def _places(manifest: dict[str, Any]) -> set[str]:
+    """Its tasks and seeds, such as `fluent/seed0`."""
+    return {_place(name) for name in manifest["files"]} - {""}
 
 
-def _add(old: Path, tasks: set[str], new: Path) -> None:
-    """Add the `tasks` of the recording `old` to the recording `new`. Raises ValueError if their presets differ.
+def _place(name: str) -> str:
+    """The task and seed of a file or a run of a notebook; empty for those of the whole run."""
+    task, seed, *rest = [*name.split("/"), ""]
+    return f"{task}/{seed}" if rest and seed.startswith("seed") else ""
 
-    What is of no task, such as the headline, is that of the recording with the book's main task.
+
+def _tasks(places: set[str]) -> set[str]:
+    return {place.split("/")[0] for place in places}
+
+
+def _add(old: Path, places: set[str], new: Path) -> None:
+    """Add the `places` of the recording `old` to the recording `new`. Raises ValueError if their presets differ.
+
+    What is of no place is that of the recording with the book's main task; what sums up the seeds of one goes.
     """
     before, manifest = check(old), read_manifest(new)
     if before["preset"] != manifest["preset"]:
         raise ValueError(f"{old} is of the preset {before['preset']}, this recording of {manifest['preset']}")
-    here = _tasks(manifest)
-    whole, of_whole = (before, _tasks(before)) if MAIN_TASK in tasks else (manifest, here)
+    here = _places(manifest)
+    whole = before if MAIN_TASK in _tasks(places) else manifest
     for part in ("files", "runs"):
-        of_no_task = {name: facts for name, facts in whole[part].items() if name.split("/")[0] not in of_whole}
-        came = {name: facts for name, facts in manifest[part].items() if name.split("/")[0] in here}
-        stays = {name: facts for name, facts in before[part].items() if name.split("/")[0] in tasks}
-        manifest[part] = of_no_task | came | stays
+        of_no_place = {name: facts for name, facts in whole[part].items() if not _place(name)}
+        came = {name: facts for name, facts in manifest[part].items() if _place(name)}
+        stays = {name: facts for name, facts in before[part].items() if _place(name) in places}
+        manifest[part] = of_no_place | came | stays
+    if _tasks(places) & _tasks(here):
+        manifest["files"].pop("headline.md", None)
     for name in names_below(new):
         if name not in manifest["files"]:
             (new / name).unlink()

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from fake_run import checkout, fill, finished_run, row
 from project import Project, dry_run
 
+from i2i_book.questions import questions
 from i2i_book.recorded.__main__ import main
 from i2i_book.recorded.check import check
-from i2i_book.recorded.importing import import_recording
+from i2i_book.recorded.importing import import_recording, join
 from i2i_book.recorded.pack import compact_json, pack
 from i2i_book.recorded.tables import tables
 from i2i_lib.checkpoint import load_generator
@@ -324,6 +326,38 @@ def test_another_task_joins_a_recording(packed: Path, tmp_path):
         import_recording(other, recorded, name="gpu", replace=True)
 
 
+def part(folder: Path, seed: int) -> Path:
+    """A recording of one seed of the finished run."""
+    for other in (folder / "runs" / "gpu").glob(f"*/seed{1 - seed}"):
+        shutil.rmtree(other)
+    evaluations = sorted((folder / "runs" / "gpu").glob("*/seed*/eval.json"))
+    (folder / "runs" / "gpu" / "results.jsonl").write_text(collect(evaluations))
+    return pack(folder / "runs" / "gpu", folder / "part.zip", pages=False)
+
+
+def test_parts_with_other_seeds_are_taken_in_as_one(packed: Path, tmp_path, monkeypatch, capsys):
+    numbers = pack(packed.parent / "runs/gpu", tmp_path / "numbers", pages=False)
+    parts = []
+    for seed in (0, 1):
+        shutil.copytree(packed.parent / "runs", tmp_path / str(seed) / "runs")
+        parts.append(part(tmp_path / str(seed), seed))
+    joined = join(parts, tmp_path / "joined")
+    whole, manifest = check(numbers), check(joined)
+    assert manifest["files"].items() == {k: v for k, v in whole["files"].items() if k != "headline.md"}.items()
+    assert manifest["runs"] == whole["runs"]
+    with pytest.raises(ValueError, match=r"part\.zip has fluent/seed1, as has another part"):
+        join([*parts, parts[1]], tmp_path / "twice")
+
+    # The plan asks for both.
+    asked = replace(questions()[0], recording="gpu", task="fluent", seeds=2)
+    monkeypatch.setattr("i2i_book.recorded.importing.questions", lambda: [asked])
+    with pytest.raises(ValueError, match="gpu has 1 seeds of fluent, and the plan asks for 2"):
+        import_recording(parts[0], tmp_path / "recorded")
+    monkeypatch.setattr("i2i_book.recorded.__main__.root", lambda: tmp_path)
+    assert main(["import", *map(str, parts)]) == 0
+    assert check(tmp_path / "book/recorded/gpu") == manifest
+
+
 def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
     assert main(["pack", str(tmp_path / "runs"), str(tmp_path / "out.zip")]) == 1
     assert "results.jsonl is missing: expected the folder of a finished run" in capsys.readouterr().err
@@ -338,6 +372,13 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
     shown = dry_run(project.folder, *smoke)
     assert "search_space" not in shown and "book" in shown
     assert "search_space" in dry_run(project.folder, *smoke, RECORDED="no")
+
+
+def test_a_part_of_a_recording_is_made_without_pages(tmp_path):
+    project = Project(tmp_path)
+    part = dry_run(project.folder, "preset=smoke", "task=fluent", "seeds=1-2", "--", "record")
+    assert all(f"runs/smoke/fluent/seed{seed}/eval.json" in part for seed in (1, 2))
+    assert "seed0" not in part and "06-results" not in part and "_build" not in part
 
 
 def test_the_recordings_of_this_checkout_fit_and_are_compact():

@@ -121,9 +121,17 @@ def test_a_student_is_its_arm_and_what_the_preset_says_of_it(top):
     assert presets.ablations(preset, "earth-unpaired") == []
 
 
+def test_seeds_are_a_number_of_them_or_the_first_and_the_last():
+    assert presets.seeds("3") == range(3) and presets.seeds("9-24") == range(9, 25) and presets.seeds("0-0") == range(1)
+    for asked in ("0", "-1", "", "three", "2-1", "1-", "1.0", "٣"):
+        with pytest.raises(ValueError, match="SEEDS must be a whole number of at least 1, or the first and the last"):
+            presets.seeds(asked)
+    assert Plan("smoke", "earth", seeds="1-2").homes("earth") == ["runs/smoke/earth/seed1", "runs/smoke/earth/seed2"]
+
+
 def test_a_plan_lists_what_its_tasks_make():
     """Label maps have a pruning chapter of their own, whichever task or preset they come from."""
-    plan = Plan("smoke", "all", seeds=2)
+    plan = Plan("smoke", "all", seeds="2")
     home = "runs/smoke/earth-labels/seed1"
     pages = plan.pages()
     assert {f"{home}/notebooks/03-pruning-gaugan.ipynb", f"{home}/notebooks/04-distillation-none.ipynb"} <= set(pages)
