@@ -67,10 +67,10 @@ serve: $(READY)  ## serve the book on this machine only
 plain: $(READY)  ## build those pages again by the newest Sphinx, without jupyter-book: _build/plain/html; needs the network
 	@.ci/plain
 
-pdf: $(READY)  ## print the built book by Chromium: _build/book.pdf
+pdf: $(READY)  ## print the built book by Chromium: _build/html/book.pdf
 	@$(PY) -m i2i_book.pdf
 
-epub: $(READY)  ## the built book for e-readers, by Chromium: _build/book.epub
+epub: $(READY)  ## the built book for e-readers, by Chromium: _build/html/book.epub
 	@$(PY) -m i2i_book.epub
 
 clean:  ## delete what was built, not the environment

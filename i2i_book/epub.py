@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import NAMESPACE_URL, uuid5
 
-from i2i_book.pdf import opened, read_book
+from i2i_book.pdf import offer, opened, read_book
 from i2i_book.runs import root
 from i2i_lib.commands import one_line_errors
 from i2i_lib.files import shorten_path
@@ -63,9 +63,10 @@ PACKAGE = (
 
 @one_line_errors
 def main() -> int:
-    """Make `_build/book.epub` of `_build/html`; returns the exit status."""
-    made = root() / "_build" / "book.epub"
-    write_book(root() / "_build" / "html", **read_book(), made=made)
+    """Make `book.epub` in `_build/html`, to which the front page leads from then on; returns the exit status."""
+    made = root() / "_build" / "html" / "book.epub"
+    write_book(made.parent, **read_book(), made=made)
+    offer(made)
     print(f"the book: {shorten_path(made)}")
     return 0
 

@@ -22,18 +22,24 @@ from i2i_lib.files import shorten_path
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 STYLE = "_static/whole.css"
 # What acts on a click or shows nothing on paper.
-LIVE = "script, button, .headerlink, .search, .alike, section:has(> .demo), .scrubber img:not(:last-child)"
+LIVE = "script, button, .whole-book, .headerlink, .search, .alike, section:has(> .demo), .scrubber img:not(:last-child)"
 FOOT = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
 
 
 @one_line_errors
 def main() -> int:
-    """Print `_build/html` into `_build/book.pdf`; returns the exit status."""
-    made = root() / "_build" / "book.pdf"
-    book = read_book()
-    print_book(root() / "_build" / "html", book["pages"], book["title"], book["version"], made)
-    print(f"the book: {shorten_path(made)}")
+    """Print `_build/html` into its `book.pdf`, to which the front page leads from then on; returns the exit status."""
+    book, html = read_book(), root() / "_build" / "html"
+    print_book(html, book["pages"], book["title"], book["version"], html / "book.pdf")
+    offer(html / "book.pdf")
+    print(f"the book: {shorten_path(html / 'book.pdf')}")
     return 0
+
+
+def offer(made: Path) -> None:
+    """Show the front page's link to the file `made` beside it, which is hidden in a book without that file."""
+    front = made.parent / "intro.html"
+    front.write_text(re.sub(rf'(<a href="{made.name}") hidden(?:="")?', r"\1", front.read_text()))
 
 
 def read_book() -> dict[str, Any]:

@@ -95,7 +95,7 @@ class _Links(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         a = {name: value or "" for name, value in attrs}
         self.ids |= {a[name] for name in ("id", "name") if a.get(name)}
-        if tag in ("a", "area") and "href" in a:
+        if tag in ("a", "area") and "href" in a and "hidden" not in a:  # hidden until its target is made
             self.links.append(a["href"])
         elif tag == "link" and not {"next", "prev", "search", "index", "canonical"} & set(a.get("rel", "").split()):
             self.loads.append(a.get("href", ""))

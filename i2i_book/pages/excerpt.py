@@ -21,12 +21,13 @@ PART = re.compile(r"(?P<name>i2i_lib(?:\.\w+)+)(?: from (?P<first>.+?))?(?: to (
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Lines of one function or class, without its docstring."""
+    """Lines of one function or class, without its docstring; `...` stands for those left out."""
 
     name: str  # such as `i2i_lib.train.pix2pix.PairedTrainer.step`
     owner: str  # the function or class of a module that it is of, such as `i2i_lib.train.pix2pix.PairedTrainer`
     code: str
     names: dict[str, str]  # names of the library in it -> qualified ones
+    lines: int  # of the source
 
 
 def excerpt(wanted: str) -> list[Part]:
@@ -38,7 +39,7 @@ def excerpt(wanted: str) -> list[Part]:
     if "".join(match[0] for match in found) != wanted:
         raise ValueError(f"expected names of the library, separated by commas, got {wanted!r}")
     parts = [_part(**match.groupdict()) for match in found]
-    if (lines := sum(len(part.code.splitlines()) for part in parts)) > MOST_LINES:
+    if (lines := sum(part.lines for part in parts)) > MOST_LINES:
         raise ValueError(f"the excerpt {wanted} has {lines} lines, and a reader takes in {MOST_LINES}: choose fewer")
     return parts
 
@@ -50,8 +51,11 @@ def _part(name: str, first: str | None, last: str | None) -> Part:
     node = _find(module, inside, name)
     lines = _without_docstring(node, text.splitlines())
     start, end = _line(lines, first, 0, name), _line(lines, last, len(lines) - 1, name)
+    chosen = lines[start : end + 1]
+    before = [_dots(chosen[0])] if start else []
+    after = [_dots(chosen[-1])] if end < len(lines) - 1 else []
     names = _names(module, path)
-    return Part(name, names[inside[0]], dedent("\n".join(lines[start : end + 1])), names)
+    return Part(name, names[inside[0]], dedent("\n".join([*before, *chosen, *after])), names, len(chosen))
 
 
 def _find(module: ast.Module, inside: list[str], name: str) -> Definition:
@@ -81,6 +85,11 @@ def _line(lines: list[str], beginning: str | None, default: int, name: str) -> i
     if len(numbers) != 1:
         raise ValueError(f"{name} has {len(numbers)} lines that begin with {beginning!r}: expected one")
     return numbers[0]
+
+
+def _dots(beside: str) -> str:
+    """What stands for lines left out next to a line, as far in as that is."""
+    return beside[: len(beside) - len(beside.lstrip())] + "..."
 
 
 def _names(module: ast.Module, path: Path) -> dict[str, str]:

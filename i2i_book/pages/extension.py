@@ -98,6 +98,7 @@ def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, An
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx, which calls this."""
     app.add_directive("method-map", method.MethodMap)
+    app.add_directive("method-step", method.MethodStep)
     app.add_node(method.method_map, html=(method.visit, None))
     app.add_directive("excerpt", excerpt.Excerpt)
     app.add_node(excerpt.excerpt_code, html=(excerpt.visit, None))

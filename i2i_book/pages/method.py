@@ -241,15 +241,27 @@ def whole(links: dict[str, str]) -> str:
     """HTML of the whole drawing. `links`: step -> address of its chapter."""
     panels = []
     for number, (name, step) in enumerate(STEPS.items(), start=1):
-        head = f'<svg viewBox="0 0 {340 if step.wide else 220} 124" role="img" aria-label'
-        drawings = zip(step.labels, step.drawings, strict=True)
-        drawn = "".join(f'{head}="{label}">{drawing}</svg>' for label, drawing in drawings)
         title = f'<a href="{links[name]}">{step.title}</a>' if name in links else step.title
         panels.append(
             f'<li class="method-{name}"><p class="method-title"><b>{number}</b> {title}</p>'
-            f'<div class="method-drawn">{drawn}</div><p>{step.text}</p></li>'
+            f"{_drawn(step)}<p>{step.text}</p></li>"
         )
     return f'<div class="method-whole">{TIP}<ol>{"".join(panels)}</ol></div>'
+
+
+def single(name: str) -> str:
+    """HTML of the drawing of one step, for the chapter that takes it."""
+    step = STEPS[name]
+    return (
+        f'<figure class="method-whole method-{name}">{TIP}{_drawn(step)}<figcaption>{step.text}</figcaption></figure>'
+    )
+
+
+def _drawn(step: Step) -> str:
+    head = f'<svg viewBox="0 0 {340 if step.wide else 220} 124" role="img" aria-label'
+    drawings = zip(step.labels, step.drawings, strict=True)
+    svgs = "".join(f'{head}="{label}">{drawing}</svg>' for label, drawing in drawings)
+    return f'<div class="method-drawn">{svgs}</div>'
 
 
 def strip(here: set[str], links: dict[str, str]) -> str:
@@ -279,6 +291,17 @@ class MethodMap(SphinxDirective):
         if unknown := set(here) - STEPS.keys():
             raise self.error(f"the method has no step {', '.join(sorted(unknown))}: it has {', '.join(STEPS)}")
         return [method_map(here=here)]
+
+
+class MethodStep(SphinxDirective):
+    """Draw one step of the method, as the whole drawing has it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        if (name := self.arguments[0]) not in STEPS:
+            raise self.error(f"the method has no step {name}: it has {', '.join(STEPS)}")
+        return [nodes.raw("", single(name), format="html")]
 
 
 def visit(translator: Any, node: method_map) -> None:

@@ -71,4 +71,8 @@ def test_an_excerpt_that_is_gone_or_too_long_is_refused(asked, said):
 def test_an_excerpt_is_the_source_without_its_docstring_and_knows_the_names_in_it():
     (part,) = excerpt("i2i_lib.losses.hinge_d")
     assert part.code.startswith("def hinge_d(") and '"""' not in part.code and "return 0.5 * (" in part.code
+    assert "..." not in part.code and part.lines == len(part.code.splitlines())
+    (inner,) = excerpt("i2i_lib.losses.kernel_alignment from if constant to raise")
+    first, *lines, last = inner.code.splitlines()
+    assert first == "..." and last.strip() == "..." and lines[0] == "if constant.any():" and inner.lines == 3
     assert part.owner == part.name and part.names["check_choice"] == "i2i_lib.config.check_choice"

@@ -113,6 +113,14 @@ def test_an_epub_holds_the_pages_as_xhtml_with_all_that_they_show(html: Path, tm
         assert subprocess.run([checker, made], capture_output=True).returncode == 0
 
 
+def test_the_front_page_leads_to_what_was_made(html: Path):
+    front = html / "intro.html"
+    front.write_text('<a href="book.pdf" hidden>PDF</a> <a href="book.epub" hidden="">EPUB</a>')
+    pdf.offer(html / "book.epub")
+    assert front.read_text() == '<a href="book.pdf" hidden>PDF</a> <a href="book.epub">EPUB</a>'
+    assert '<a href="book.pdf" hidden>' in (root() / "book/intro.md").read_text()
+
+
 def test_without_a_browser_or_a_book_a_sentence_says_so(html: Path, monkeypatch, capsys):
     monkeypatch.setattr(pdf, "root", lambda: html / "elsewhere")
     assert pdf.main() == 1 and "no book has been built yet: `make book` makes it" in capsys.readouterr().err
