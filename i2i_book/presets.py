@@ -32,15 +32,33 @@ PAIRED_TASKS = tuple(task for task, family in FAMILIES.items() if family == "pix
 # What a preset may hold, beside sections `+<task>` with lists of their own, and what each entry must be.
 NUMBERS = {"threads": int, "gpu": int, "minutes": (int, float)}
 LISTS = ("arms", "ablations", "generators", "recorded")
-PRESET_ENTRIES = (*NUMBERS, *LISTS, "notebooks")
+PRESET_ENTRIES = (*NUMBERS, *LISTS, "like", "notebooks")
 
 
 def load_preset(preset: str) -> dict[str, Any]:
     """The preset `presets/<preset>.yml`, or the file itself if a path to one is given.
 
-    Raises ValueError naming the entry that is unknown or of another kind. The parameters in a notebook's section are
-    the runner's to check: only their notebook declares their types.
+    One with `like: cpu` has the parameters of that preset's notebooks, except for those that it sets itself. Raises
+    ValueError naming the entry that is unknown or of another kind. The parameters in a notebook's section are the
+    runner's to check: only their notebook declares their types.
     """
+    content = _read(preset)
+    if model := content.pop("like", None):
+        notebooks = _read(model)
+        if "like" in notebooks:
+            raise ValueError(f"the preset {preset} is like {model}, which is like another one itself: name that")
+        content["notebooks"] = _over(notebooks.get("notebooks"), content.get("notebooks"))
+    return content
+
+
+def _over(base: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any]:
+    """The sections `base` with the entries of `own` in their place; an empty section takes none away."""
+    base, own = base or {}, {name: value for name, value in (own or {}).items() if value is not None}
+    inner = {name: _over(base.get(name), value) for name, value in own.items() if isinstance(value, dict)}
+    return base | own | inner
+
+
+def _read(preset: str) -> dict[str, Any]:
     path = Path(preset) if preset.endswith(".yml") else root() / "presets" / f"{preset}.yml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (root() / "presets").glob("*.yml")))
@@ -68,6 +86,8 @@ def _check_entries(content: dict[str, Any]) -> None:
             _expect(isinstance(value, kind), name, value, "a whole number" if kind is int else "a number")
         elif name in LISTS:
             _expect(_is_list_of_names(value), name, value, "a list of names")
+        elif name == "like":
+            _expect(isinstance(value, str), name, value, "the name of a preset")
         elif name == "notebooks":
             for notebook, parameters in _section("notebooks", value).items():
                 for key, part in _section(f"notebooks, {notebook}", parameters).items():

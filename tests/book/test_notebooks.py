@@ -134,6 +134,7 @@ RECORDINGS = {
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_recordings_train_as_the_preset_cpu_does(name):
+    """Whose notebooks they are like, except for what their question is about."""
     preset, (task, other) = name.split(",")[0], RECORDINGS[name]
     ours, cpu = presets.load_preset(preset), presets.load_preset("cpu")
     for notebook in cpu["notebooks"]:

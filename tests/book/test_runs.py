@@ -82,6 +82,7 @@ def test_presets_are_read_or_refused_by_name(top):
         ("minutes: soon", "minutes is 'soon', expected a number"),
         ("+earth: [gcka]", r"\+earth is \['gcka'\], expected a section"),
         ("+earth: {arms: gcka}", r"\+earth, arms is 'gcka', expected a list"),
+        ("like: 3", "like is 3, expected the name of a preset"),
         ("notebooks: {01-data: 3}", "notebooks, 01-data is 3, expected a section"),
         ("notebooks: {01-data: {+earth: 3}}", r"notebooks, 01-data, \+earth is 3, expected a section"),
         ("notebooks: {01-data: {3: 4}}", r"notebooks, 01-data is \{3: 4\}, expected a section of named entries"),
@@ -91,6 +92,20 @@ def test_presets_that_are_none_say_where(text, sentence, tmp_path):
     (tmp_path / "mine.yml").write_text(text)
     with pytest.raises(ValueError, match=rf"mine\.yml:? {sentence}"):
         presets.load_preset(str(tmp_path / "mine.yml"))
+
+
+def test_a_preset_like_another_has_its_notebooks_and_no_more(top):
+    (top / "presets").mkdir()
+    first = "arms: [none]\nnotebooks: {a: {lr: 1.0, +earth: {lr: 2.0, base: 3}}, b: {lr: 4.0}, c: {lr: 5.0}}"
+    (top / "presets" / "first.yml").write_text(first)
+    second = "like: first\nthreads: 1\nnotebooks: {a: {+earth: {lr: 6.0}}, b: , c: {base: 7}}"
+    (top / "presets" / "second.yml").write_text(second)
+    whole = presets.load_preset("second")
+    a = {"lr": 1.0, "+earth": {"lr": 6.0, "base": 3}}
+    assert whole == {"threads": 1, "notebooks": {"a": a, "b": {"lr": 4.0}, "c": {"lr": 5.0, "base": 7}}}
+    (top / "mine.yml").write_text("like: second\n")
+    with pytest.raises(ValueError, match=r"mine\.yml is like second, which is like another one itself"):
+        presets.load_preset(str(top / "mine.yml"))
 
 
 def test_sections_of_tasks_and_variants_add_to_a_notebook():
