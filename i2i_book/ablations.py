@@ -11,7 +11,7 @@ from i2i_book.claims import numbers, sentence
 from i2i_book.questions import planned_recordings
 from i2i_lib.files import record_file
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
-from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations
+from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations, row_of
 
 MAIN = "gcka"
 DIGITS = 4  # ablations differ by little
@@ -78,8 +78,8 @@ def recorded_ablations(kept: Path, students: Sequence[str]) -> dict[str, Ablatio
 
 
 def _teacher(evaluation: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    row = next(row for row in evaluation["results"] if row.model == "teacher")
-    return row.weights, row.data
+    row = row_of(evaluation, "teacher")
+    return (row.weights, row.data) if row else (None, None)
 
 
 def _join(evaluation: dict[str, Any], more: Mapping[str, Any], students: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,6 +131,11 @@ def load_evaluations(table: Path) -> dict[str, list[dict[str, Any]]]:
         evaluation = record_file("read", path.parent / task / f"seed{seed}" / "eval.json")
         found.setdefault(task, []).append(load_evaluation(evaluation))
     return found
+
+
+def row_of(evaluation: Mapping[str, Any], model: str) -> EvalResult | None:
+    """The row of a model in an evaluation, None if it was not evaluated."""
+    return next((row for row in evaluation["results"] if row.model == model), None)
 
 
 def collect(paths: Iterable[Path]) -> str:

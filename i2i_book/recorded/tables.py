@@ -10,7 +10,7 @@ from i2i_book.questions import Answer, verdicts_table
 from i2i_lib.checkpoint import load_info
 from i2i_lib.config import GeneratorConfig
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM
-from i2i_lib.results import load_evaluations, load_table
+from i2i_lib.results import load_evaluations, load_table, row_of
 
 
 def tables(folder: Path, recorded: Sequence[Answer] = ()) -> str:
@@ -47,7 +47,8 @@ def _agreement(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> str:
 
     `folder` is that of the task, with those of its seeds. Inception students are compared, of each teacher one.
     """
-    seeds = {_teacher(evaluation): evaluation["results"][0].seed for evaluation in evaluations}
+    teachers = [row_of(evaluation, "teacher") for evaluation in evaluations]
+    seeds = {row and row.weights: e["results"][0].seed for row, e in zip(teachers, evaluations, strict=True)}
     widths = {"gcka": [], "random": []}
     for arm, found in widths.items():
         paths = [folder / f"seed{seed}" / f"student-{arm}" for seed in seeds.values()]
@@ -63,10 +64,6 @@ def _agreement(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> str:
         f" of two students `gcka` of two teachers, {_spread(alike)} are shared; of one's and those of a student"
         f" of random channels, {_spread(chance)}."
     )
-
-
-def _teacher(evaluation: Mapping[str, Any]) -> str | None:
-    return next((row.weights for row in evaluation["results"] if row.model == "teacher"), None)
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> float:

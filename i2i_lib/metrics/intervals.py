@@ -17,7 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from i2i_lib.results import MEASURES
+from i2i_lib.results import MEASURES, row_of
 
 SEEDS_OF_A_CLAIM = 3
 LEVEL = 0.05  # share of false claims that is accepted; an interval holds the truth in 1 - LEVEL of all cases
@@ -296,8 +296,8 @@ def _paired_values(evaluations: Sequence[Mapping[str, Any]], measure: str, model
 def _trainings(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The student's seed and the teacher of each evaluation: its weights or, where they are not noted, the seed."""
     seeds = [e["results"][0].seed for e in evaluations]
-    weights = [next((row.weights for row in e["results"] if row.model == "teacher"), None) for e in evaluations]
-    named = [found or f"of seed {seed}" for found, seed in zip(weights, seeds, strict=True)]
+    teachers = [row_of(e, "teacher") for e in evaluations]
+    named = [(row and row.weights) or f"of seed {seed}" for row, seed in zip(teachers, seeds, strict=True)]
     return {"students": seeds, "teachers": named}
 
 
