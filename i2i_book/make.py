@@ -28,13 +28,14 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     settings = presets.load_preset(preset)
     if odd := set(Path(preset).stem) & set("{}*?[]/\\'\""):
         raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
-    if missing := sorted({"threads", "gpu", "arms", "generators"} - settings.keys()):
+    if missing := sorted({"threads", "gpu", "minutes", "arms", "generators"} - settings.keys()):
         raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
     found = settings["gpu"]
-    if found and not shown(Path(preset).stem):
+    if found and (targets or not shown(Path(preset).stem)):
         found = _gpus_for(settings["gpu"], preset)
     presets.tasks(task)
-    presets.seeds(seeds)
+    if presets.seeds(seeds).start and not targets:
+        raise ValueError(f"SEEDS={seeds} is a part of a recording, for make record; a book begins with seed 0")
     teacher = os.environ.get("TEACHER", "")
     if teacher not in ("", "train"):
         raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")

@@ -43,19 +43,22 @@ def load_preset(preset: str) -> dict[str, Any]:
     runner's to check: only their notebook declares their types.
     """
     content = _read(preset)
-    if model := content.pop("like", None):
-        notebooks = _read(model)
-        if "like" in notebooks:
-            raise ValueError(f"the preset {preset} is like {model}, which is like another one itself: name that")
-        content["notebooks"] = _over(notebooks.get("notebooks"), content.get("notebooks"))
+    if "like" in content:
+        model = content.pop("like")
+        likened = _read(model)
+        if "like" in likened:
+            raise ValueError(f"the preset {preset} is like {model}, which has a `like` of its own")
+        content["notebooks"] = _over(likened.get("notebooks") or {}, content.get("notebooks") or {})
     return content
 
 
-def _over(base: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any]:
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The sections `base` with the entries of `own` in their place; an empty section takes none away."""
-    base, own = base or {}, {name: value for name, value in (own or {}).items() if value is not None}
-    inner = {name: _over(base.get(name), value) for name, value in own.items() if isinstance(value, dict)}
-    return base | own | inner
+    merged = dict(base)
+    for name, value in own.items():
+        both = isinstance(value, dict | None) and isinstance(base.get(name), dict)
+        merged[name] = _over(base[name], value or {}) if both else value
+    return merged
 
 
 def _read(preset: str) -> dict[str, Any]:

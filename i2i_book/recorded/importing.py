@@ -1,6 +1,7 @@
 """Import a packed run into book/recorded."""
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
     `name` is its preset's unless given; under another it stands in for no run of that preset. Other tasks that are
     recorded there stay. Nothing is left behind unless all of it fits. Raises ValueError naming the file that does not,
     for an archive that names a path outside, a link or a file twice, for a name that is no plain one, for a task that
-    is recorded there already unless `replace`, and for fewer seeds than the plan asks for.
+    is recorded there already unless `replace`, and for other seeds than the plan asks for.
     """
     if name is not None and not PRESET.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a recording: expected small letters, digits and -")
@@ -33,7 +34,8 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
         target = recorded / (name or manifest["preset"])
         if name != manifest["preset"] and name in {question.recording for question in questions()}:
             raise ValueError(f"{name} is a recording that the plan asks for, and this one is of {manifest['preset']}")
-        _check_complete(target.name, _places(manifest))
+        for planned in {target.name, manifest["preset"]}:
+            _check_complete(planned, manifest)
         if target.exists():
             there, here = _places_in(target, replace), _tasks(_places(manifest))
             if not replace and (both := sorted(_tasks(there) & here)):
@@ -47,18 +49,24 @@ def import_recording(source: Path, recorded: Path, *, name: str | None = None, r
 def join(parts: Sequence[Path], out: Path) -> Path:
     """Check parts of one recording (.zip or folder), which have other seeds or tasks each, and join them in `out`.
 
-    The folder `out` must not exist yet. A headline is left out: it is of the seeds of its part. Raises ValueError as
-    `import_recording` does, for parts that share a seed of a task, and for those of other presets.
+    The folder `out` must not exist yet. Raises ValueError as `import_recording` does, for parts that share a seed of a
+    task, and for those of another preset, or of other parameters or code for the same task.
     """
     with tempfile.TemporaryDirectory(prefix=".join-", dir=out.parent) as temporary:
         joined = Path(temporary) / "0"
         _unpack(parts[0], joined)
         for number, source in enumerate(parts[1:], start=1):
             part = Path(temporary) / str(number)
-            there, here = _places(read_manifest(joined)), _places(_unpack(source, part))
-            if both := sorted(there & here):
+            there, here = read_manifest(joined), _unpack(source, part)
+            if both := sorted(_places(there) & _places(here)):
                 raise ValueError(f"{source} has {', '.join(both)}, as has another part")
-            _add(joined, there, part)
+            if there["preset"] != here["preset"]:
+                raise ValueError(f"{source} is of the preset {here['preset']}, another part of {there['preset']}")
+            known = _recipes(there)
+            for name, recipe in _recipes(here).items():
+                if known.get(name, recipe) != recipe:
+                    raise ValueError(f"{source} ran {name} by other code or with other parameters than another part")
+            _add(joined, _places(there), part)
             joined = part
         joined.rename(out)
     return out
@@ -79,14 +87,15 @@ def _unpack(source: Path, folder: Path) -> dict[str, Any]:
         raise ValueError(str(error).replace(str(folder), str(source))) from error
 
 
-def _check_complete(recording: str, places: set[str]) -> None:
-    """Raise ValueError where the plan asks for more seeds: an answer before the last of them would come too early."""
+def _check_complete(recording: str, manifest: dict[str, Any]) -> None:
+    """Raise ValueError unless the seeds are those that the plan asks for: none looked at too early, none chosen."""
     for question in questions():
-        there = sum(place.startswith(f"{question.task}/") for place in places)
-        if question.recording == recording and 0 < there < question.seeds:
+        evaluated = {name for name in manifest["files"] if re.fullmatch(rf"{question.task}/seed\d+/eval\.json", name)}
+        planned = {f"{question.task}/seed{seed}/eval.json" for seed in range(question.seeds)}
+        if question.recording == recording and evaluated and evaluated != planned:
             raise ValueError(
-                f"{recording} has {there} seeds of {question.task}, and the plan asks for {question.seeds}: import it"
-                " when all are there, parts of it together"
+                f"{recording} has {len(evaluated)} evaluated seeds of {question.task}, and the plan asks for 0 to"
+                f" {question.seeds - 1}: import it when all are there, parts of it together"
             )
 
 
@@ -100,9 +109,20 @@ def _places_in(target: Path, replace: bool) -> set[str]:
         raise
 
 
+def _recipes(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What each notebook was and was given, whatever the seed: `fluent/04-distillation-gcka` -> code and parameters."""
+    found = {}
+    for name, facts in manifest["runs"].items():
+        if place := _place(name):
+            parameters = {key: value for key, value in facts["parameters"].items() if key != "seed"}
+            code = facts["source_sha256"], facts["modules_sha256"]
+            found[f"{place.split('/')[0]}/{name.removeprefix(f'{place}/')}"] = (parameters, code)
+    return found
+
+
 def _places(manifest: dict[str, Any]) -> set[str]:
     """Its tasks and seeds, such as `fluent/seed0`."""
-    return {_place(name) for name in manifest["files"]} - {""}
+    return {_place(name) for name in [*manifest["files"], *manifest["runs"]]} - {""}
 
 
 def _place(name: str) -> str:
@@ -118,20 +138,20 @@ def _tasks(places: set[str]) -> set[str]:
 def _add(old: Path, places: set[str], new: Path) -> None:
     """Add the `places` of the recording `old` to the recording `new`. Raises ValueError if their presets differ.
 
-    What is of no place is that of the recording with the book's main task; what sums up the seeds of one goes.
+    What is of no place, such as the pages of a whole run, is that of the recording with the book's main task. It goes
+    where both have seeds of one task, since it shows those of one recording alone.
     """
     before, manifest = check(old), read_manifest(new)
     if before["preset"] != manifest["preset"]:
         raise ValueError(f"{old} is of the preset {before['preset']}, this recording of {manifest['preset']}")
     here = _places(manifest)
     whole = before if MAIN_TASK in _tasks(places) else manifest
+    shared = _tasks(places) & _tasks(here)
     for part in ("files", "runs"):
-        of_no_place = {name: facts for name, facts in whole[part].items() if not _place(name)}
+        of_no_place = {name: facts for name, facts in whole[part].items() if not _place(name) and not shared}
         came = {name: facts for name, facts in manifest[part].items() if _place(name)}
         stays = {name: facts for name, facts in before[part].items() if _place(name) in places}
         manifest[part] = of_no_place | came | stays
-    if _tasks(places) & _tasks(here):
-        manifest["files"].pop("headline.md", None)
     for name in names_below(new):
         if name not in manifest["files"]:
             (new / name).unlink()

@@ -326,36 +326,52 @@ def test_another_task_joins_a_recording(packed: Path, tmp_path):
         import_recording(other, recorded, name="gpu", replace=True)
 
 
-def part(folder: Path, seed: int) -> Path:
-    """A recording of one seed of the finished run."""
-    for other in (folder / "runs" / "gpu").glob(f"*/seed{1 - seed}"):
-        shutil.rmtree(other)
-    evaluations = sorted((folder / "runs" / "gpu").glob("*/seed*/eval.json"))
-    (folder / "runs" / "gpu" / "results.jsonl").write_text(collect(evaluations))
-    return pack(folder / "runs" / "gpu", folder / "part.zip", pages=False)
+def part(packed: Path, folder: Path, seed: int, **facts: Any) -> Path:
+    """A recording of one seed of the run that was `packed`, whose evaluation noted other `facts`."""
+    run = shutil.copytree(packed.parent / "runs" / "gpu", folder / "gpu")
+    shutil.rmtree(run / "fluent" / f"seed{1 - seed}")
+    (run / "results.jsonl").write_text(collect(sorted(run.glob("*/seed*/eval.json"))))
+    with changed(run / "fluent" / f"seed{seed}" / "notebooks" / "05-evaluation.ipynb") as notebook:
+        notebook["metadata"]["i2i"] |= facts
+    return pack(run, folder / "part.zip", pages=False)
 
 
-def test_parts_with_other_seeds_are_taken_in_as_one(packed: Path, tmp_path, monkeypatch, capsys):
+def test_parts_with_other_seeds_are_taken_in_as_one(packed: Path, tmp_path, monkeypatch):
     numbers = pack(packed.parent / "runs/gpu", tmp_path / "numbers", pages=False)
-    parts = []
-    for seed in (0, 1):
-        shutil.copytree(packed.parent / "runs", tmp_path / str(seed) / "runs")
-        parts.append(part(tmp_path / str(seed), seed))
+    parts = [part(packed, tmp_path / str(seed), seed) for seed in (0, 1)]
     joined = join(parts, tmp_path / "joined")
     whole, manifest = check(numbers), check(joined)
-    assert manifest["files"].items() == {k: v for k, v in whole["files"].items() if k != "headline.md"}.items()
-    assert manifest["runs"] == whole["runs"]
+    assert manifest["files"] == whole["files"]
+    assert manifest["runs"] == {name: facts for name, facts in whole["runs"].items() if name != "06-results"}
     with pytest.raises(ValueError, match=r"part\.zip has fluent/seed1, as has another part"):
         join([*parts, parts[1]], tmp_path / "twice")
 
-    # The plan asks for both.
-    asked = replace(questions()[0], recording="gpu", task="fluent", seeds=2)
-    monkeypatch.setattr("i2i_book.recorded.importing.questions", lambda: [asked])
-    with pytest.raises(ValueError, match="gpu has 1 seeds of fluent, and the plan asks for 2"):
-        import_recording(parts[0], tmp_path / "recorded")
+    # The plan asks for both, and for no other.
+    def ask(seeds: int) -> None:
+        asked = replace(questions()[0], recording="gpu", task="fluent", seeds=seeds)
+        monkeypatch.setattr("i2i_book.recorded.importing.questions", lambda: [asked])
+
+    ask(2)
+    for name in (None, "peek"):
+        with pytest.raises(ValueError, match="gpu has 1 evaluated seeds of fluent, and the plan asks for 0 to 1"):
+            import_recording(parts[0], tmp_path / "recorded", name=name)
+    ask(1)
+    with pytest.raises(ValueError, match="gpu has 2 evaluated seeds of fluent, and the plan asks for 0 to 0"):
+        import_recording(joined, tmp_path / "recorded")
+    ask(2)
     monkeypatch.setattr("i2i_book.recorded.__main__.root", lambda: tmp_path)
     assert main(["import", *map(str, parts)]) == 0
     assert check(tmp_path / "book/recorded/gpu") == manifest
+
+
+def test_parts_of_other_recordings_do_not_join(packed: Path, tmp_path):
+    first = part(packed, tmp_path / "first", 0)
+    others = {"parameters": {"run": "gpu", "steps": 3}, "source_sha256": "other", "modules_sha256": "other"}
+    for key, value in others.items():
+        second = part(packed, tmp_path / key, 1, **{key: value})
+        with pytest.raises(ValueError, match="ran fluent/05-evaluation by other code or with other parameters"):
+            join([first, second], tmp_path / "joined")
+    assert not (tmp_path / "joined").exists() and not list(tmp_path.glob(".join-*"))
 
 
 def test_the_command_line_says_in_a_sentence_what_is_wrong(tmp_path, capsys):

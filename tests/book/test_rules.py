@@ -123,28 +123,29 @@ ALL = {"data", "search_space", "pruning"} | AFTER_04
 NOTHING = {"book"}  # its reference shows every docstring
 
 
+# What makes another task, trains another family, or makes no page.
+OF_NOTHING = ["data/openmoji.py", "data/downloads.py", "data/__init__.py", "train/cyclegan.py", "archives.py"]
+
+
 @pytest.mark.parametrize(
-    ("module", "reruns"),
+    ("modules", "reruns"),
     [
-        ("i2i_lib/metrics/sets.py", AFTER_05),
-        ("i2i_lib/data/earth.py", ALL),  # it makes the task
-        ("i2i_lib/data/openmoji.py", NOTHING),  # it makes another
-        ("i2i_lib/train/pix2pix.py", {"search_space", "pruning"} | AFTER_04),
-        ("i2i_lib/train/cyclegan.py", NOTHING),
-        ("i2i_lib/data/downloads.py", NOTHING),
-        ("i2i_lib/archives.py", NOTHING),
-        ("i2i_lib/data/__init__.py", NOTHING),
-        ("i2i_book/plan.py", NOTHING),
-        ("i2i_book/presets.py", {"results", "book"}),  # of notebooks that show or compare, none trains
-        ("i2i_book/figures/style.py", ALL),  # pages: a finished training is not repeated, see test_train
+        ([*(f"i2i_lib/{name}" for name in OF_NOTHING), "i2i_book/plan.py"], {"book"}),  # for its reference
+        (["i2i_lib/metrics/sets.py"], AFTER_05),
+        (["i2i_lib/data/earth.py"], {"data", "search_space", "pruning"} | AFTER_04),  # it makes the task
+        (["i2i_lib/train/pix2pix.py"], {"search_space", "pruning"} | AFTER_04),
+        (["i2i_book/presets.py"], {"results", "book"}),  # of notebooks that show or compare, none trains
+        # Pages: a finished training is not repeated, see test_train.
+        (["i2i_book/figures/style.py"], {"data", "search_space", "pruning"} | AFTER_04),
     ],
 )
-def test_a_changed_module_reruns_what_imports_it(quick, module, reruns):
-    path = quick.folder / module
-    before = path.read_bytes()
-    path.write_bytes(before + b"\n# a comment\n")
+def test_changed_modules_rerun_what_imports_them(quick, modules, reruns):
+    before = {quick.folder / module: (quick.folder / module).read_bytes() for module in modules}
+    for path, content in before.items():
+        path.write_bytes(content + b"\n# a comment\n")
     assert quick.pending() == reruns
-    path.write_bytes(before)
+    for path, content in before.items():
+        path.write_bytes(content)
 
 
 def test_data_depend_on_the_adapter_of_their_own_task():

@@ -104,7 +104,7 @@ def test_a_preset_like_another_has_its_notebooks_and_no_more(top):
     a = {"lr": 1.0, "+earth": {"lr": 6.0, "base": 3}}
     assert whole == {"threads": 1, "notebooks": {"a": a, "b": {"lr": 4.0}, "c": {"lr": 5.0, "base": 7}}}
     (top / "mine.yml").write_text("like: second\n")
-    with pytest.raises(ValueError, match=r"mine\.yml is like second, which is like another one itself"):
+    with pytest.raises(ValueError, match=r"mine\.yml is like second, which has a `like` of its own"):
         presets.load_preset(str(top / "mine.yml"))
 
 
