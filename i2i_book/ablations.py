@@ -138,7 +138,7 @@ def findings(ablations: Ablations, students: Sequence[str]) -> str:
         f"not told apart from `{MAIN}`": [c.model for c in enough if c.verdict not in ("better", "worse")],
     }
     named = {group: ", ".join(f"`{model}`" for model in models) for group, models in groups.items()}
-    return "; ".join(f"{group}: {models or 'no one'}" for group, models in named.items()) + "."
+    return "; ".join(f"{group}: {models or 'none of them'}" for group, models in named.items()) + "."
 
 
 def in_words(found: Sequence[Comparison]) -> str:

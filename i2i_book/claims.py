@@ -82,7 +82,7 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
     if c.seeds < SEEDS_OF_A_CLAIM:
         few = " over the places of one training; one seed supports" if c.seeds == 1 else "; two seeds support"
         return f"In {label}, {c.model} differs from {c.against} by {found}{few} no claim about another training."
-    places = f"{c.blocks} blocks" if c.blocks else "on these test pictures"
+    places = f"{c.blocks} groups of images" if c.blocks else "on these test pictures"
     if c.teachers < c.seeds:
         places = f"{counted(c.teachers, 'teacher')}, {places}"
     if c.favours is None:
@@ -227,8 +227,9 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     )
     if "look-up" not in levels:
         return f"{text}."
-    text += f"; with looked-up colours, {levels['look-up']}."
     pair = ("look-up", "gcka")
+    apart = compare_models(evaluations, "l1", *pair).favours
+    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', which is not told apart'}."
     nearer = [m for m in ("ssim", "feature_distance") if compare_models(evaluations, m, *pair).favours == pair[0]]
     if nearer:
         text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."

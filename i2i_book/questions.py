@@ -257,7 +257,7 @@ def questions_table() -> pd.DataFrame:
             "question": q.text,
             "seeds": f"{q.seeds}",
             "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
-            "power is for": "no difference" if q.margin else f"{100 * q.matters:.0f} %",
+            "power is for a difference of": f"{0 if q.margin else 100 * q.matters:.0f} % of the teacher's mean",
         }
         for q in questions()
     ]

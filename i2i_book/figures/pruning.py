@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from i2i_book.figures.style import BLUE, GREY, ORANGE, VERMILLION, WIDTH
+from i2i_book.figures.style import BLUE, GREY, LOOKS, ORANGE, PURPLE, WIDTH
 from i2i_book.wording import span_of
 from i2i_lib.config import BlockWidths, PrunableConfig
 from i2i_lib.counts import short_count
@@ -18,6 +18,7 @@ from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.prune import Prunable, prune, random_scales, uniform_scales
 from i2i_lib.threshold import ChannelPlan, Scales
 
+STUDENT = LOOKS["gcka"][0]  # its colour in every chapter
 Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of that kind
 
 
@@ -78,12 +79,12 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     edge = scales.min() if threshold is None else np.nextafter(threshold, np.inf)
     first, last = np.floor((scales.min() - edge) / width), np.ceil((scales.max() - edge) / width)
     bins, labels = edge + width * np.arange(first, last + 1), ["student keeps", "removed"]
-    top.hist([scales[kept], scales[~kept]], bins=bins, stacked=True, color=[BLUE, GREY], label=labels)
+    top.hist([scales[kept], scales[~kept]], bins=bins, stacked=True, color=[STUDENT, GREY], label=labels)
     top.set(ylabel="channels")
     top.legend(fontsize=9)
     rows = channels.kind.map(kinds.index).to_numpy()
     heights = rows + np.random.default_rng(0).uniform(-0.3, 0.3, len(rows))
-    for which, colour in ((~kept, GREY), (kept, BLUE)):
+    for which, colour in ((~kept, GREY), (kept, STUDENT)):
         bottom.plot(scales[which], heights[which], ".", color=colour, markersize=4, alpha=0.6, rasterized=True)
     right_of_axis = bottom.get_yaxis_transform()
     for y, (_, own) in enumerate(channels.groupby("kind", sort=False)):
@@ -91,7 +92,7 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
         bottom.text(1.01, y, text, va="center", fontsize=9, transform=right_of_axis)
     if threshold is not None:
         for axis in (top, bottom):
-            axis.axvline(threshold, color=VERMILLION, linewidth=1.5)
+            axis.axvline(threshold, color=PURPLE, linewidth=1.5)
     bottom.set_yticks(range(len(kinds)), kinds, fontsize=9.5)
     bottom.invert_yaxis()
     bottom.grid(axis="y", visible=False)
@@ -153,7 +154,7 @@ def draw_search(
         percent = 100 * costs[convention] / costs[convention][0]
         left.step(thresholds, percent[1:], line, where="post", color=colour, label="MACs" if agree else convention)
     if threshold is not None:
-        left.axvline(threshold, color=VERMILLION, linewidth=1.5, label="threshold")
+        left.axvline(threshold, color=PURPLE, linewidth=1.5, label="threshold")
     number, macs = np.arange(1, len(evaluated) + 1), np.array(evaluated)
     for which, marker, label in ((macs <= budget, "o", "fits"), (macs > budget, "x", "over budget")):
         right.plot(number[which], 100 * macs[which] / costs.exact[0], marker, color=BLUE, label=label)
@@ -176,7 +177,7 @@ def narrowed_bars(axis: Axes, before: Mapping[str, int], after: Sequence[int]) -
     """Bars of the student's widths `after`, in front of the teacher's, with both numbers. `before`: name -> width."""
     for y, (was, width) in enumerate(zip(before.values(), after, strict=True)):
         axis.barh(y, was, color=GREY, alpha=0.35, height=0.7)
-        axis.barh(y, width, color=BLUE, height=0.7)
+        axis.barh(y, width, color=STUDENT, height=0.7)
         axis.text(was, y, f" {width} of {was}", va="center", fontsize=8.5)
     axis.set_yticks(range(len(before)), list(before), fontsize=9.5)
     axis.set(xlabel="channels", xlim=(0, 1.7 * max(before.values())), ylim=(len(before) - 0.5, -0.5))
@@ -215,8 +216,8 @@ def draw_family(
     relative, own = 100 * costs.exact / costs.exact[0], 100 * plan.cost / costs.exact[0]
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     left.loglog(relative, costs.parameters, color=GREY)
-    left.plot(own, generator_params(plan.config), "o", color=BLUE, label="this student")
-    left.plot(relative.iloc[-1], costs.parameters.iloc[-1], "s", color=VERMILLION, label="floor")
+    left.plot(own, generator_params(plan.config), "o", color=STUDENT, label="this student")
+    left.plot(relative.iloc[-1], costs.parameters.iloc[-1], "s", color=PURPLE, label="floor")
     left.set(xlabel="MACs, % of the teacher", ylabel="parameters")
     for label, (colour, values) in curves.items():
         right.semilogx(relative, values, color=colour, label=label)
@@ -285,7 +286,7 @@ def draw_rankings(ranked: pd.Series, uniform: pd.Series, random: pd.DataFrame) -
     label = f"random (range of {random.shape[1]})"
     axis.hlines(y, random.min(axis=1), random.max(axis=1), color=GREY, alpha=0.5, linewidth=7, label=label)
     axis.plot(uniform, y, "D", color=ORANGE, markersize=6, label="uniform")
-    axis.plot(ranked, y, "o", color=BLUE, markersize=7, label="norm scales")
+    axis.plot(ranked, y, "o", color=STUDENT, markersize=7, label="norm scales")
     axis.set_yticks(y, list(ranked.index), fontsize=9.5)
     axis.invert_yaxis()
     axis.set(xlabel="% of channels kept", xlim=(-2, 102))

@@ -53,7 +53,7 @@ def _part(name: str, first: str | None, last: str | None) -> Part:
     start, end = _line(lines, first, 0, name), _line(lines, last, len(lines) - 1, name)
     chosen = lines[start : end + 1]
     before = [_dots(chosen[0])] if start else []
-    after = [_dots(chosen[-1])] if end < len(lines) - 1 else []
+    after = [_dots(lines[end + 1])] if end < len(lines) - 1 else []
     names = _names(module, path)
     return Part(name, names[inside[0]], dedent("\n".join([*before, *chosen, *after])), names, len(chosen))
 
@@ -161,10 +161,14 @@ def visit(translator: Any, node: excerpt_code) -> None:
     marked = []
     for number, line in enumerate(lines.rstrip("\n").split("\n")):
         notes = " ".join(map(str, node["marks"].get(number, [])))
-        marked.append((f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else "") + line)
+        mark = f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else ""
+        text = part.code.splitlines()[number]
+        left_out = " excerpt-gap" if text.strip() == "..." else ""
+        indent = len(text) - len(text.lstrip())  # which what is wrapped keeps
+        marked.append(f'<span class="excerpt-line{left_out}" style="--indent: {indent}ch">{mark}{line}\n</span>')
     title = f"<code>{part.name}</code>"
     if link := address(builder, builder.current_docname, part.owner):
         title = f'<a href="{link}">{title}</a>'
     translator.body.append(f'<div class="excerpt-code"><p class="excerpt-name">{title}</p>{before}')
-    translator.body.append("\n".join(marked) + f"\n{after}</div>")
+    translator.body.append("".join(marked) + f"{after}</div>")
     raise nodes.SkipNode

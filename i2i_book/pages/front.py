@@ -203,7 +203,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
     others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
     small = f" Small dots: students trained in other ways ({others})." if others else ""
-    small += " Original: the paper's ResNet generator." if "original" in points else ""
+    small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:
         steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
         small = f" {LONGER.capitalize()}: recorded students, {steps} steps{_taught(recorded)}.{small}"

@@ -136,8 +136,9 @@ def _taps() -> str:
         parts.append(f'<path class="tap" d="M{x},36 V88"/><circle class="tap-end" cx="{x}" cy="62" r="9"/>')
         parts.append(_text(x, 66.5, str(number)))
     parts += [_text(60, 31, "teacher", "end"), _text(60, 66, "alike?", "end"), _text(60, 103, "student", "end")]
-    parts += [_arrow("M254,98 h14"), _image(272, 82, made=True, side=30)]
-    parts += [_text(258, 56, "truth and", "start"), _text(258, 71, "discriminator", "start")]
+    parts += [_arrow("M254,98 h14"), _image(272, 86, made=True, side=28)]
+    parts += [_text(258, 50, "truth, and in", "start"), _text(258, 65, "a GAN the", "start")]
+    parts.append(_text(258, 80, "discriminator", "start"))
     return "".join(parts)
 
 
@@ -207,8 +208,8 @@ STEPS = {
     "learn": Step(
         "Likeness",
         "Learn from the data, and by likeness",
-        "The truth, the discriminator, and the teacher's features at four layers: places that look alike to the"
-        " teacher should look alike to the student.",
+        "The truth, in a GAN the discriminator, and the teacher's features at four layers: places that look alike to"
+        " the teacher should look alike to the student.",
         (_taps(),),
         (
             "Teacher above, student below. Four numbered layers, after the stem and after each third of the blocks,"

@@ -109,7 +109,7 @@ def test_the_words_follow_the_data():
     assert said(-1, seeds=1).direction == "better" and said(1, seeds=1).direction == "worse"
     for seeds in (1, 2):
         assert "better" not in sentence(said(-1, seeds=seeds)) and "no claim" in sentence(said(-1, seeds=seeds))
-    assert "-1.0" in sentence(said(-1), 1) and "3 seeds, 20 blocks" in sentence(said(-1))
+    assert "-1.0" in sentence(said(-1), 1) and "3 seeds, 20 groups of images" in sentence(said(-1))
 
 
 def test_models_that_agree_everywhere_differ_by_nothing():
@@ -230,13 +230,16 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
     look_up = replace(row, model="look-up", l1=0.4, ssim=row.ssim + 0.1, macs_exact=None, steps=None)
     rows = [replace(row, steps=100), replace(row, model="teacher", macs_exact=40, steps=1600), look_up]
-    values = {"ssim": {"gcka": [0.5, 0.6, 0.7], "look-up": [0.6, 0.69, 0.8]}}
+    values = {"l1": {"gcka": [0.1, 0.2, 0.3], "look-up": [0.3, 0.39, 0.5]}}
+    values["ssim"] = {"gcka": [0.5, 0.6, 0.7], "look-up": [0.6, 0.69, 0.8]}
     values["feature_distance"] = {"gcka": [0.5, 0.6, 0.7], "look-up": [0.3, 0.8, 0.5]}  # by chance
     measured = [evaluation(0) | {"per_image": evaluation(0)["per_image"] | values}]
     assert headline(measured, pd.DataFrame(rows)).endswith(
         "with looked-up colours, 51.0. Looked-up colours are better in SSIM."
         " The small network trained for 100 steps, the large one for 1,600."
     )
+    measured[0]["per_image"]["l1"]["look-up"] = [0.05, 0.39, 0.2]
+    assert "with looked-up colours, 51.0, which is not told apart." in headline(measured, pd.DataFrame(rows))
 
 
 def test_a_network_that_beats_looked_up_colours_in_nothing_is_called_so():
@@ -288,7 +291,7 @@ def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
     assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"
     assert findings(ours, ["gcka", "half"]) == "too few seeds for a claim (1 of 3)."
     said = findings(ours, ["gcka", "teacher"])  # by .1 in the first image, in every seed
-    assert said.startswith("worse than `gcka`: no one; better than `gcka`:") and "`teacher`" in said
+    assert said.startswith("worse than `gcka`: none of them; better than `gcka`:") and "`teacher`" in said
 
 
 def test_numbers_are_said_with_few_digits():
