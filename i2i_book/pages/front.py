@@ -7,7 +7,7 @@ from math import floor, log10
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from safetensors import safe_open
 
 from i2i_book.ablations import load_ablations
@@ -66,9 +66,7 @@ def _picture(models: Path) -> str:
     if not (models / "demo.json").exists():
         return ""
     about = read_json(models / "demo.json", "make the demo again")
-    side, count = about["size"], min(EXAMPLES, about["examples"])
-    first, others = about["first"], [i for i in range(about["examples"]) if i != about["first"]]
-    chosen = [first, *others[:: max(len(others) // max(count - 1, 1), 1)][: count - 1]]
+    side, chosen = about["size"], _spread(models, about)
     names = [about["names"][i] for i in chosen]
     figures, columns = [], COLUMNS
     if about["main"] not in COLUMNS:
@@ -87,8 +85,23 @@ def _picture(models: Path) -> str:
         size = f'width="{column.width}" height="{column.height}"'
         image = f'<img src="_static/models/{about["task"]}/front-{name}.webp" alt="{alt}" {size}>'
         figures.append(f"<figure>{image}<figcaption>{title}</figcaption></figure>")
-    note = '<p class="front-note">Test images, not chosen by hand: that of median error, and two from the list.</p>'
+    note = (
+        f'<p class="front-note">{len(chosen)} of {about["examples"]} test images, by the error of the network that the'
+        " demo shows first: a smaller, the median and a larger one.</p>"
+    )
     return f'```{{raw}} html\n<div class="front-pictures">{"".join(figures)}</div>{note}\n```\n'
+
+
+def _spread(models: Path, about: Mapping[str, Any]) -> list[int]:
+    """The examples at a quarter, half and three quarters of the errors of the demo's main network; of few, all."""
+    count, side = about["examples"], about["size"]
+    if count < 4 or not (models / "truths.webp").exists():
+        return list(range(count))[:EXAMPLES]
+    made, truth = (Image.open(models / f"{name}.webp").convert("RGB") for name in (about["main"], "truths"))
+    apart = ImageChops.difference(made, truth)
+    errors = [sum(ImageStat.Stat(apart.crop((i * side, 0, (i + 1) * side, side))).mean) for i in range(count)]
+    order = sorted(range(count), key=errors.__getitem__)
+    return [order[(count - 1) * quarter // 4] for quarter in (1, 2, 3)]
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------
