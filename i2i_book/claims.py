@@ -229,7 +229,7 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
         return f"{text}."
     pair = ("look-up", "gcka")
     apart = compare_models(evaluations, "l1", *pair).favours
-    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', which is not told apart'}."
+    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', a difference that is not shown'}."
     nearer = [m for m in ("ssim", "feature_distance") if compare_models(evaluations, m, *pair).favours == pair[0]]
     if nearer:
         text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."

@@ -239,7 +239,7 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
         " The small network trained for 100 steps, the large one for 1,600."
     )
     measured[0]["per_image"]["l1"]["look-up"] = [0.05, 0.39, 0.2]
-    assert "with looked-up colours, 51.0, which is not told apart." in headline(measured, pd.DataFrame(rows))
+    assert "with looked-up colours, 51.0, a difference that is not shown." in headline(measured, pd.DataFrame(rows))
 
 
 def test_a_network_that_beats_looked_up_colours_in_nothing_is_called_so():
