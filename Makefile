@@ -40,8 +40,9 @@ ablations: $(READY)  ## the same with the students of chapter 9, which take long
 teacher: $(READY)  ## hours: train the recorded teacher of TASK again, and keep it in book/recorded/
 	@$(PY) -m i2i_book.recorded teacher "$(PRESET)" "$(TASK)"
 
+# A worker more than processors: some tests wait for what they start.
 test: $(READY)  ## run the tests
-	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --benchmark-disable
+	@$(PY) -m pytest --numprocesses $$($(PY) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 check: $(READY)  ## lint, formatting, types, notebooks without outputs
 	$(PY) -m ruff check

@@ -20,7 +20,7 @@ INSPECT = """async () => {
     const images = [...document.querySelectorAll("main img")];
     await Promise.all(images.map(image => { image.loading = "eager"; return image.decode().catch(() => null); }));
     return {
-        links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+        links: [...document.querySelectorAll("a[href]:not([hidden])")].map(a => a.href),
         ids: [...document.querySelectorAll("[id]")].map(e => e.id),
         unset: [...document.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container svg")).length,
         wrong: document.querySelectorAll("[data-mjx-error], mjx-merror").length,
