@@ -21,10 +21,11 @@ from i2i_lib.data.cityscapes import train_ids
 from i2i_lib.data.folders import maps_originals
 from i2i_lib.data.tiles import Task, encode, middle, source_pictures
 from i2i_lib.macs import generator_macs, generator_params
-from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
+from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import Estimate
 from i2i_lib.metrics.labels import iou_bootstrap
+from i2i_lib.metrics.lookup import LEARNT_FROM, ColourLookup
 from i2i_lib.metrics.networks.drn import cityscapes_confusion, drn_d_105
 from i2i_lib.metrics.networks.effnet import EffNetFeatures
 from i2i_lib.metrics.networks.literature import (
@@ -42,7 +43,6 @@ from i2i_lib.train.adversarial import channels_last
 from i2i_lib.train.packed import on_cpu, packed
 
 YARDSTICKS = ("floor", "look-up")  # models without weights: real pictures of other places, and colours alone
-LEARNT_FROM = 2000  # training pictures that a look-up of colours is fitted to, at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,10 +159,9 @@ def visit(translator: Any, node: excerpt_code) -> None:
     html = re.sub(r'(<span class="n[fc]?">)(\w+)(</span>)', linked, html)
     before, lines, after = re.split(r"(?<=<pre>)(?:<span></span>)?|(?=</pre>)", html)
     marked = []
-    for number, line in enumerate(lines.rstrip("\n").split("\n")):
+    for number, (line, text) in enumerate(zip(lines.rstrip("\n").split("\n"), part.code.splitlines(), strict=True)):
         notes = " ".join(map(str, node["marks"].get(number, [])))
         mark = f'<i class="excerpt-mark" data-note="{notes}"></i>' if notes else ""
-        text = part.code.splitlines()[number]
         left_out = " excerpt-gap" if text.strip() == "..." else ""
         indent = len(text) - len(text.lstrip())  # which what is wrapped keeps
         marked.append(f'<span class="excerpt-line{left_out}" style="--indent: {indent}ch">{mark}{line}\n</span>')

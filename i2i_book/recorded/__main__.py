@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         placed = {"name": options.name, "replace": options.replace}
         with tempfile.TemporaryDirectory() as temporary:
-            whole = join(options.sources, Path(temporary) / "whole")
+            several = len(options.sources) > 1
+            whole = join(options.sources, Path(temporary) / "whole") if several else options.sources[0]
             target = import_recording(whole, root() / "book" / "recorded", **placed)
         print(f"{target.relative_to(root())}: `make book` shows it; `make verify PRESET={target.name}` runs it again")
     return 0

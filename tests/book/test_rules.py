@@ -124,19 +124,19 @@ NOTHING = {"book"}  # its reference shows every docstring
 
 
 # What makes another task, trains another family, or makes no page.
-OF_NOTHING = ["data/openmoji.py", "data/downloads.py", "data/__init__.py", "train/cyclegan.py", "archives.py"]
+ELSEWHERE = ["data/openmoji.py", "data/downloads.py", "data/__init__.py", "train/cyclegan.py", "archives.py"]
 
 
 @pytest.mark.parametrize(
     ("modules", "reruns"),
     [
-        ([*(f"i2i_lib/{name}" for name in OF_NOTHING), "i2i_book/plan.py"], {"book"}),  # for its reference
+        ([*(f"i2i_lib/{name}" for name in ELSEWHERE), "i2i_book/plan.py"], NOTHING),
         (["i2i_lib/metrics/sets.py"], AFTER_05),
-        (["i2i_lib/data/earth.py"], {"data", "search_space", "pruning"} | AFTER_04),  # it makes the task
+        (["i2i_lib/data/earth.py"], ALL),  # it makes the task
         (["i2i_lib/train/pix2pix.py"], {"search_space", "pruning"} | AFTER_04),
         (["i2i_book/presets.py"], {"results", "book"}),  # of notebooks that show or compare, none trains
         # Pages: a finished training is not repeated, see test_train.
-        (["i2i_book/figures/style.py"], {"data", "search_space", "pruning"} | AFTER_04),
+        (["i2i_book/figures/style.py"], ALL),
     ],
 )
 def test_changed_modules_rerun_what_imports_them(quick, modules, reruns):

@@ -11,9 +11,10 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from i2i_lib.metrics import pairs
-from i2i_lib.metrics.baselines import ColourLookup, ColourTransfer
+from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.cost import peak_memory
 from i2i_lib.metrics.intervals import Estimate, percentile_interval, resample_blocks
+from i2i_lib.metrics.lookup import ColourLookup
 from i2i_lib.metrics.networks.effnet import EffNetFeatures
 from i2i_lib.metrics.pairs import Protocol, feature_distance, l1, quantise, ssim
 from i2i_lib.metrics.sets import FeatureStats, frechet_distance, kernel_distance, kernel_distance_interval
