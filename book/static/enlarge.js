@@ -1,4 +1,5 @@
-// A figure of a run opens large: by the button below it, or by a click on it. Escape closes it, and so does a click beside.
+// A figure of a run, or a drawing, opens large: by the button below it, or by a click on it. Escape closes it, and so does
+// a click beside.
 {
   const dialog = document.createElement("dialog");
   dialog.className = "enlarged";
@@ -12,16 +13,18 @@
     if (event.target === dialog) dialog.close();
   });
 
-  for (const figure of document.querySelectorAll("article .cell_output figure")) {
-    const shown = figure.querySelector(":scope > img, .image-rows, .image-row");
-    const caption = figure.querySelector("figcaption p");
+  const drawings = "figure:is(.front-chart, .gan-figure, .method-whole)";
+  for (const figure of document.querySelectorAll(`article :is(.cell_output figure, ${drawings})`)) {
+    const shown = figure.querySelector(":scope > :is(img, svg:not(.method-defs), .method-drawn), .image-rows, .image-row");
+    const caption = figure.querySelector("figcaption p") ?? figure.querySelector("figcaption");
     if (!shown || !caption) continue;
-    const name = caption.querySelector(".caption-number")?.textContent.trim() ?? "the figure";
+    const name = caption.querySelector(".caption-number")?.textContent.trim() ?? "the drawing";
     const opener = button("Enlarge");
     opener.setAttribute("aria-label", `Enlarge ${name}`);
     const open = () => {
       dialog.setAttribute("aria-label", name);
       place.setAttribute("aria-label", name);
+      place.className = figure.matches(drawings) ? figure.className : ""; // what colours the drawing
       place.replaceChildren(shown.cloneNode(true));
       dialog.showModal();
     };
