@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from i2i_book.claims import numbers, sentence
-from i2i_book.questions import planned_recordings
+from i2i_book.recorded.check import recordings
 from i2i_lib.files import record_file
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
 from i2i_lib.results import MEASURES, PAIRED, load_evaluation, load_evaluations, row_of
@@ -23,6 +23,12 @@ class Ablations:
 
     task: str
     evaluations: list[dict[str, Any]]
+
+    @property
+    def part(self) -> str:
+        """What a title has to say of the pictures: nothing of those of the test."""
+        protocol = self.evaluations[0]["results"][0].protocol
+        return " (validation part)" if " validation tiles" in protocol else ""
 
     def seeds(self, model: str) -> int:
         """In how many seeds the model was evaluated."""
@@ -69,11 +75,15 @@ def load_ablations(table: Path, students: Sequence[str]) -> tuple[dict[str, Abla
 
 
 def recorded_ablations(kept: Path, students: Sequence[str]) -> dict[str, Ablations]:
-    """Ablations by the recordings in the folder `kept` that planned questions were asked of, by task and recording."""
+    """Ablations of every task of which a recording in the folder `kept` has seeds enough, by task and recording.
+
+    Raises ValueError naming a manifest that is damaged.
+    """
     found: dict[str, Ablations] = {}
-    for name, folder in planned_recordings(kept).items():
-        of_tasks = load_ablations(folder / "results.jsonl", students)[0]
-        found |= {f"{task}, recorded as {name}": ablations for task, ablations in of_tasks.items()}
+    for folder in recordings(kept):
+        for task, ablations in load_ablations(folder / "results.jsonl", students)[0].items():
+            if len(ablations.evaluations) >= SEEDS_OF_A_CLAIM:
+                found[f"{task}{ablations.part}, recorded as {folder.name}"] = ablations
     return found
 
 

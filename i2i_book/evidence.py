@@ -6,27 +6,46 @@ from pathlib import Path
 
 from i2i_book.claims import counted, in_levels, sentence
 from i2i_book.pages.status import origin_of
-from i2i_book.questions import Answer, p_text, questions
+from i2i_book.questions import Answer, Question, p_text, questions
 from i2i_book.recorded.check import read_manifest
 
 
+def in_short(answers: Sequence[Answer]) -> str:
+    """Which claims of the plan were shown, in part, or not, and what nothing was recorded for, in Markdown."""
+    names = ["Shown", "Shown in part", "Not shown", "The opposite is shown", "Not recorded yet"]
+    groups: dict[str, list[str]] = {name: [] for name in names}
+    for title, found, missing in _by_claim(answers):
+        if not found:
+            groups["Not recorded yet"].append(title)
+            continue
+        against = sum(answer.verdict == "worse" for answer in found)
+        count = against or sum(answer.shown for answer in found)
+        part = "Shown" if count == len(found) else "Shown in part" if count else "Not shown"
+        tasks = " and ".join(dict.fromkeys(f"`{answer.question.task}`" for answer in found))
+        told = f"{title} (in {count or 'none'} of {counted(len(found), 'question')}, on {tasks})"
+        groups["The opposite is shown" if against else part].append(told)
+        groups["Not recorded yet"] += [f"{question.text} on `{question.task}`" for question in missing]
+    return "\n".join(f"- **{group}**: {'; '.join(named)}." for group, named in groups.items() if named)
+
+
 def evidence(answers: Sequence[Answer]) -> str:
-    """Each claim of the plan with its answers, and last what nothing was recorded for, in Markdown."""
-    answered = {answer.question: answer for answer in answers}
-    parts, open_ones = [], []
-    for claim, of_claim in groupby(questions(), lambda question: question.claim):
-        asked, title = list(of_claim), claim.partition(": ")[2]
-        found = [answered[question] for question in asked if question in answered]
+    """Each claim of the plan that recordings answered, with its answers, in Markdown."""
+    parts = []
+    for title, found, _ in _by_claim(answers):
         if found:
-            parts.append(f"**{title[0].upper()}{title[1:]}?**\n")
-            parts += [f"- {_line(answer)}" for answer in found]
-            parts.append("")
-            open_ones += [f"{question.text} on `{question.task}`" for question in asked if question not in answered]
-        else:
-            open_ones.append(title)
-    if open_ones:
-        parts.append(f"Not recorded yet: {'; '.join(open_ones)}.")
+            parts += [f"**{title[0].upper()}{title[1:]}?**\n", *(f"- {_line(answer)}" for answer in found), ""]
     return "\n".join(parts)
+
+
+def _by_claim(answers: Sequence[Answer]) -> list[tuple[str, list[Answer], list[Question]]]:
+    """The title of each claim, its answers, and its questions that have none."""
+    answered = {answer.question: answer for answer in answers}
+    claims = []
+    for claim, of_claim in groupby(questions(), lambda question: question.claim):
+        asked = list(of_claim)
+        found = [answered[question] for question in asked if question in answered]
+        claims.append((claim.partition(": ")[2], found, [question for question in asked if question not in answered]))
+    return claims
 
 
 def confirmed(answers: Sequence[Answer]) -> str:

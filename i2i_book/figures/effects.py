@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from i2i_book.figures.style import BLUE, GREY, VERMILLION, WIDTH
 from i2i_book.questions import Answer, labels
-from i2i_lib.metrics.intervals import Comparison
+from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison
 from i2i_lib.results import MEASURES, PAIRED
 
 COLOURS = {"better": BLUE, "worse": VERMILLION}
@@ -19,13 +19,12 @@ def draw_effects(
     found: Mapping[str, Sequence[Comparison]],
     *,
     against: bool = True,
-    claims: bool = True,
     groups: Mapping[str, Sequence[int]] | None = None,
 ) -> Figure:
     """A row of panels for each task, one for each paired measure: differences as dots with their intervals.
 
     `found`: task -> comparisons in the paired measures, those of each measure in the same order of models. Colours
-    follow the verdict over seeds or, without `claims`, the interval alone. Rows name both models, or only the first
+    follow the interval; a dot is hollow where seeds are too few for a claim. Rows name both models, or only the first
     without `against`. `groups`: task -> sizes of the groups between which a thin line is drawn.
     """
     tasks = list(found) or [""]
@@ -37,9 +36,10 @@ def draw_effects(
         for axis, measure in zip(line, PAIRED, strict=True):
             chosen = [c for c in found.get(task, ()) if c.measure == measure]
             for row, c in enumerate(chosen):
-                colour = COLOURS.get(c.verdict if claims else c.direction, GREY)
+                colour = COLOURS.get(c.direction, GREY)
+                inside = colour if c.seeds >= SEEDS_OF_A_CLAIM else "white"
                 axis.plot([c.low, c.high], [row, row], color=colour)
-                axis.plot(c.difference, row, "o", color=colour, markersize=4)
+                axis.plot(c.difference, row, "o", color=colour, markerfacecolor=inside, markersize=4)
             for edge in np.cumsum((groups or {}).get(task, ()))[:-1]:
                 axis.axhline(edge - 0.5, color=GREY, linewidth=0.5)
             axis.axvline(0, color="black", linewidth=0.8)

@@ -16,7 +16,7 @@ from fake_run import checkout, fill, finished_run
 from i2i_book.ablations import recorded_ablations
 from i2i_book.arms import students
 from i2i_book.claims import YARDSTICKS
-from i2i_book.evidence import confirmed, efforts, evidence
+from i2i_book.evidence import confirmed, efforts, evidence, in_short
 from i2i_book.figures.effects import draw_answers
 from i2i_book.figures.style import BLUE
 from i2i_book.learning import steps_table
@@ -215,7 +215,7 @@ def test_a_recording_answers_the_questions_that_were_asked_of_it(recording):
 def test_only_a_recording_of_its_own_preset_answers(recording):
     manifest = recording / "ranking" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"preset": "ranking"', '"preset": "smoke"'))
-    assert recorded_answers(recording) == [] and recorded_ablations(recording, ["gcka", "uniform"]) == {}
+    assert recorded_answers(recording) == []
     with pytest.raises(ValueError, match="ranking is a recording that the plan asks for, and this one is of gpu"):
         import_recording(pack(finished_run(recording / "run"), recording / "gpu"), recording, name="ranking")
     manifest.write_text("{")
@@ -223,12 +223,20 @@ def test_only_a_recording_of_its_own_preset_answers(recording):
         recorded_answers(recording)
 
 
-def test_chapter_9_has_the_recordings_that_were_planned_beside_the_run(recording):
+def test_chapter_9_has_recordings_of_three_seeds_or_more_beside_the_run(recording):
     found = recorded_ablations(recording, ["gcka", "uniform"])
     assert list(found) == ["openmoji, recorded as ranking"]
     [ablations] = found.values()
     compared = ablations.compare("l1", "uniform")
     assert compared and (compared.seeds, compared.verdict) == (4, "worse")
+    two = [recording / "ranking" / "openmoji" / f"seed{seed}" / "eval.json" for seed in range(2)]
+    (recording / "ranking" / "results.jsonl").write_text(collect(two))
+    assert recorded_ablations(recording, ["gcka", "uniform"]) == {}
+
+
+def test_chapter_9_says_what_was_measured_on_the_validation_part():
+    kept = recorded_ablations(root() / "book" / "recorded", ["gcka", "copied"])
+    assert "openmoji (validation part), recorded as recipes" in kept and "openmoji, recorded as ranking" in kept
 
 
 def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
@@ -240,8 +248,16 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
         r" than `uniform` \(.* to .*\)\.",
         said[2],
     )
-    assert said[-1].startswith("Not recorded yet: `eight` better than `uniform-eight` on `openmoji`; ")
-    assert "; without pairs, " in said[-1] and said[3] == ""
+    assert len(said) == 3
+    shown, missing = in_short(answers).splitlines()
+    claim = "one threshold picks better channels than uniform narrowing"
+    assert shown == f"- **Shown**: {claim} (in 1 of 1 question, on `openmoji`)."
+    assert missing.startswith("- **Not recorded yet**: `eight` better than `uniform-eight` on `openmoji`; ")
+    assert "; without pairs, " in missing
+    turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
+    assert in_short([turned]).startswith(f"- **The opposite is shown**: {claim} (in 1 of 1 question, on `openmoji`).")
+    vain = replace(answers[0], adjusted=1.0)
+    assert in_short([vain]).startswith(f"- **Not shown**: {claim} (in none of 1 question, on `openmoji`).")
     assert efforts(recording, answers) == (
         "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
     )
