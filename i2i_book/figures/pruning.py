@@ -307,4 +307,5 @@ def chance_facts(ranked: pd.Series, random: pd.DataFrame) -> dict[str, str]:
         "Largest difference": f"{row}, {ranked[largest]:.0f} % against {average[largest]:.0f} % on average",
         "Plan to the mean of the random students": f"{own:.1f} percentage points",
         "A random student to the mean of the others": f"{min(others):.1f} to {max(others):.1f} percentage points",
+        "So the plan's widths are": "not those of chance" if own > max(others) else "such as chance gives, too",
     }
