@@ -33,7 +33,7 @@ HOME = RUN + "/{task}/seed{seed}"
 EVALUATIONS = PLAN.each("eval.json")
 # The folder of the task `folder`, or where a data set was put, and how its pictures are arranged.
 DATA, LAYOUT = str(config.get("data", "")), str(config.get("layout", ""))
-# "train": no teacher is taken from a record, so that its training has no limit of time.
+# "train": neither a teacher nor a student is taken from a record, so that their trainings have no limit of time.
 TEACHER = str(config.get("teacher", ""))
 # Threads, GPUs and time of a training. A cluster stops it a little later than its runner does, which reports why.
 THREADS, GPU = PLAN.settings["threads"], PLAN.settings["gpu"]
@@ -207,6 +207,11 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
             ON_CPU
 
 
+def is_recorded(wildcards):
+    """Whether a student is taken from the record, as its teacher is."""
+    return not TEACHER and PLAN.is_recorded(wildcards.task, int(wildcards.seed), wildcards.arm)
+
+
 rule distillation:
     input:
         **source("04-distillation"),
@@ -215,13 +220,15 @@ rule distillation:
         discriminator=rules.search_space.output.discriminator,
         scales=rules.search_space.output.scales,
         plan=HOME + "/plan.json",
+        recorded=lambda w: glob(f"book/recorded/{w.task}/student-{w.arm}*") if is_recorded(w) else [],
         weights=lambda w: PLAN.training_weights(w.task),
     output:
         notebook=HOME + "/notebooks/04-distillation-{arm}.ipynb",
         student=multiext(HOME + "/student-{arm}", ".safetensors", ".json"),
     params:
         preset=parameters("04-distillation"),
-        fixed=SEEDED + " -p arm {arm}",
+        # A function's result is not searched for wildcards.
+        fixed=lambda w: f"{SEEDED} -p arm {{arm}}{' -p weights recorded' if is_recorded(w) else ''}".format(**w),
     threads: THREADS
     resources:
         gpu=GPU,

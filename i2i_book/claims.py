@@ -218,6 +218,9 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     known = "l1" in evaluations[0]["per_image"]
     measure, name = ("l1", "error") if known else ("kd", "KD")
     change = in_percent(mean[measure]["gcka"] / mean[measure]["teacher"])
+    apart = not known or compare_models(evaluations, "l1", "gcka", "teacher").favours
+    if not apart and change[0].isdigit():  # else it is called the same anyway
+        change += ", which is not significant"
     text = f"**The small network does {share} of the large one's arithmetic. Its {name} is {change}.**"
     if not known:
         return text
@@ -229,7 +232,7 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
         return f"{text}."
     pair = ("look-up", "gcka")
     apart = compare_models(evaluations, "l1", *pair).favours
-    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', a difference that is not shown'}."
+    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', not significantly different'}."
     nearer = [m for m in ("ssim", "feature_distance") if compare_models(evaluations, m, *pair).favours == pair[0]]
     if nearer:
         text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."

@@ -98,14 +98,20 @@ def _networks(home: Path, students: Path | None) -> dict[str, Path]:
 
 
 def _first_shown(networks: dict[str, Path]) -> str:
-    """The recorded student with the widths of the run's own, which was trained for longer; without one, the run's."""
-    widths = {name: load_info(path)["config"] for name, path in networks.items()}
-    return next((name for name in widths if name not in (OWN, "teacher") and widths[name] == widths[OWN]), OWN)
+    """Of the students with the widths of the run's own the one that trained the longest; of equals the run's."""
+    records = {name: load_info(path) for name, path in networks.items() if name != "teacher"}
+    alike = [name for name, record in records.items() if record["config"] == records[OWN]["config"]]
+    return max(alike, key=lambda name: (_steps(records[name]) or 0, name == OWN))
+
+
+def _steps(record: dict[str, Any]) -> int | None:
+    """The steps of the training that a saved network comes from, as far as it is known."""
+    return (record["provenance"].get("training") or {}).get("steps")
 
 
 def _facts(saved: Path, task: Task) -> dict[str, float]:
     """The steps of a network's training and, where the test has true pictures, the distance to them in grey levels."""
-    facts = {"steps": (load_info(saved)["provenance"].get("training") or {}).get("steps")}
+    facts: dict[str, float | None] = {"steps": _steps(load_info(saved))}
     if task.test.paired:
         made = generate(load_generator(saved), task.test.source, task.test.classes)
         facts["levels"] = LEVELS * l1(quantise(made), task.test.target).mean().item()

@@ -1,6 +1,6 @@
 """What the recordings answered, in words: the first part of chapter 6."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -21,10 +21,11 @@ def in_short(answers: Sequence[Answer]) -> str:
         against = sum(answer.verdict == "worse" for answer in found)
         count = against or sum(answer.shown for answer in found)
         part = "Shown" if count == len(found) else "Shown in part" if count else "Not shown"
-        tasks = " and ".join(dict.fromkeys(f"`{answer.question.task}`" for answer in found))
-        told = f"{title} (in {count or 'none'} of {counted(len(found), 'question')}, on {tasks})"
+        of = counted(len(found), "question")
+        told = f"{title} (in {count or 'none'} of {of}, {_tasks(answer.question for answer in found)})"
         groups["The opposite is shown" if against else part].append(told)
-        groups["Not recorded yet"] += [f"{question.text} on `{question.task}`" for question in missing]
+        if missing:
+            groups["Not recorded yet"].append(f"{title} ({_tasks(missing)})")
     return "\n".join(f"- **{group}**: {'; '.join(named)}." for group, named in groups.items() if named)
 
 
@@ -33,7 +34,7 @@ def evidence(answers: Sequence[Answer]) -> str:
     parts = []
     for title, found, _ in _by_claim(answers):
         if found:
-            parts += [f"**{title[0].upper()}{title[1:]}?**\n", *(f"- {_line(answer)}" for answer in found), ""]
+            parts += [f"**{title[0].upper()}{title[1:]}?**\n", *(f"- {answer_line(answer)}" for answer in found), ""]
     return "\n".join(parts)
 
 
@@ -48,13 +49,12 @@ def _by_claim(answers: Sequence[Answer]) -> list[tuple[str, list[Answer], list[Q
     return claims
 
 
-def confirmed(answers: Sequence[Answer]) -> str:
-    """The answers that were shown, a line each, in Markdown; a sentence if there is none."""
-    lines = [f"- {_line(answer)}" for answer in answers if answer.shown]
-    return "\n".join(lines or ["Nothing yet."]) + "\n"
+def _tasks(asked: Iterable[Question]) -> str:
+    return "on " + " and ".join(dict.fromkeys(f"`{question.task}`" for question in asked))
 
 
-def _line(answer: Answer) -> str:
+def answer_line(answer: Answer) -> str:
+    """An answer with its verdict, its p-value or power, and the difference, in Markdown."""
     question = answer.question
     c = answer.comparison
     measured = in_levels(c) if c.measure == "l1" else sentence(c).removesuffix(".")
@@ -67,7 +67,7 @@ def _line(answer: Answer) -> str:
         said = f"**{answer.verdict}** {corrected}"
     line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
     if answer.beyond_colour is False:
-        line += f" But `{question.worse}` itself is not shown to beat looked-up colours: to be as good is little."
+        line += f" But `{question.worse}` itself is not shown to beat looked-up colours, so matching it means little."
     return line
 
 

@@ -47,6 +47,10 @@ class Plan:
         """The students of chapters 4 to 6."""
         return presets.variants(self.settings, task)[0]
 
+    def is_recorded(self, task: str, seed: int, arm: str) -> bool:
+        """Whether a student of chapters 4 to 6 is taken from the record, which is of the first seed."""
+        return seed == 0 and arm in presets.recorded_students(self.settings, task) and arm in self.arms(task)
+
     def generators(self, task: str) -> list[str]:
         """The generators that chapter 2 trains."""
         return presets.variants(self.settings, task)[1]

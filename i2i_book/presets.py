@@ -156,7 +156,10 @@ def variants(preset: dict[str, Any], task: str) -> tuple[list[str], list[str]]:
 
 
 def recorded_students(preset: dict[str, Any], task: str) -> list[str]:
-    """The students that `make teacher` trains beside the teacher of a task, for the live demo."""
+    """The students that `make teacher` trains beside the teacher of a task.
+
+    Those that are arms of the preset are taken from the record where its first seed is run; others are for the demo.
+    """
     return (preset.get(f"+{task}") or {}).get("recorded", preset.get("recorded", []))
 
 

@@ -257,7 +257,7 @@ def questions_table() -> pd.DataFrame:
             "question": q.text,
             "seeds": f"{q.seeds}",
             "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
-            "power is for a difference of": f"{0 if q.margin else 100 * q.matters:.0f} % of the teacher's mean",
+            "power is for a difference of": _difference(q),
         }
         for q in questions()
     ]
@@ -284,12 +284,18 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
 def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
     """The power of each question with more trainings: a row for each answer with enough seeds to know their spread."""
     rows = {
-        label: {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
+        label: {"for a difference of": _difference(a.question)}
+        | {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
         | {"of the variance, places": f"{100 * _share(a.comparison.parts):.0f} %"}
         for label, a in zip(labels(answers), answers, strict=True)
         if a.comparison.seeds >= SEEDS_OF_A_CLAIM
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _difference(question: Question) -> str:
+    """That for which the power is given."""
+    return f"{0 if question.margin else 100 * question.matters:.0f} % of the teacher's mean"
 
 
 def pilot_text(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

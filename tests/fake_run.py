@@ -142,6 +142,20 @@ def recipe(**settings: Any) -> Recipe:
     return Recipe("data", TEACHERS["pix2pix"], DISCRIMINATORS["pix2pix"], **given)
 
 
+def finished_training(home: Path, name: str, how: Recipe, page: str) -> Path:
+    """What a training leaves beside its network: recipe, losses, pictures and the executed notebook."""
+    private = home / "train" / name
+    save_recipe(how, private / "config.json")
+    lines = [{"step": step, "seconds": step / 10, "recon": float(step)} for step in range(1, 1001)]
+    (private / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (private / "snapshots").mkdir(exist_ok=True)
+    for step in (10, 9, 1000):
+        picture = picture_row(torch.full((4, 3, 16, 16), step % 256, dtype=torch.uint8))
+        (private / "snapshots" / f"{step}.webp").write_bytes(picture)
+    source(home / "notebooks" / f"{page}.ipynb", "", **facts(page, "cpu"))
+    return private
+
+
 def finished_teacher(home: Path, version: int = 0) -> Path:
     """A finished run of a teacher alone, as chapters 1, 2 and 5 leave it; returns its folder `home`."""
     pictures = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -152,14 +166,7 @@ def finished_teacher(home: Path, version: int = 0) -> Path:
     save_generator(teacher, home / "student-half")
     save_discriminator(network(DISCRIMINATORS["pix2pix"]), home / "teacher-discriminator")
     save_scales([ScaleNote(1000, norm_scales(teacher))], home / "scales")
-    private = home / "train" / "teacher"
-    save_recipe(recipe(), private / "config.json")
-    lines = [{"step": step, "seconds": step / 10, "recon": float(step)} for step in range(1, 1001)]
-    (private / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (private / "snapshots").mkdir(exist_ok=True)
-    for step in (10, 9, 1000):
-        (private / "snapshots" / f"{step}.webp").write_bytes(picture_row(pictures))
-    source(home / "notebooks" / "02-search-space.ipynb", "", **facts("02-search-space", "cpu"))
+    finished_training(home, "teacher", recipe(), "02-search-space")
     priced = {"params": 1, "macs_exact": 2, "macs_paper": 3, "train_seconds": 100.0, "steps": 1000}
     save_evaluation(home / "eval.json", [row(0, "teacher", **priced)], {"l1": {"teacher": [0.1, 0.1]}}, blocks=[0, 1])
     return home

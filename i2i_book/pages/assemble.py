@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 
 from i2i_book.claims import markdown
-from i2i_book.evidence import confirmed
+from i2i_book.evidence import in_short
 from i2i_book.pages import search
 from i2i_book.pages.contents import Page, contents, page_of, parts_of, stub, toc_entries, variants_of
 from i2i_book.pages.demo import demo_parts
@@ -68,7 +68,7 @@ def assemble(preset: str, digest: Digest, *, book: Path, runs: Path) -> list[Pag
         "demo": demo_parts(preset, book, runs),
         **front_page(of_run / "results.jsonl", book / "static" / "models"),
         "questions": markdown(questions_table(), "no.") + "\n",
-        "confirmed": confirmed(answers),
+        "in-short": in_short(answers) + "\n",
         "pilot": _pilot(kept / pilot() / "results.jsonl"),
         "modules": modules(book.parent / "i2i_lib"),
         "stress": _stress(book / "stress.json"),

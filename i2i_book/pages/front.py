@@ -22,7 +22,8 @@ from i2i_lib.files import read_json
 from i2i_lib.results import load_evaluations, load_table
 
 COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
-LONGER = "trained longer"  # the column of a recorded student of the small network's widths
+LONGER = "trained longer"  # the column of a recorded student of the small network's widths, if it was
+BUDGETS = "other budgets"  # the line of the recorded students
 EXAMPLES = 3  # rows of the picture
 WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 18, 18, 52  # its margins
@@ -52,7 +53,7 @@ def front_page(table: Path, models: Path) -> dict[str, str]:
     whole = load_table(table)
     rows: Any = whole[whole.task == MAIN_TASK]
     found = load_ablations(table, list(students()))[0].get(MAIN_TASK)
-    recorded = _recorded(models / MAIN_TASK, rows[rows.model == "gcka"].steps.max())
+    recorded = _recorded(models / MAIN_TASK)
     chart = _chart(_points(found), recorded, _look_up(rows)) if found else ""
     lines = "\n".join(f"- {line}" for line in details(evaluations, rows))
     fold = f":::{{dropdown}} The numbers, with their intervals\n{lines}\n:::\n"
@@ -118,8 +119,8 @@ def _points(found: Any) -> dict[str, tuple[float, float, str]]:
     return points
 
 
-def _recorded(models: Path, steps: float) -> list[Recorded]:
-    """The recorded students among the demo's networks that trained for more than so many steps, the cheapest first."""
+def _recorded(models: Path) -> list[Recorded]:
+    """The recorded students among the demo's networks, the cheapest first."""
     if not (models / "demo.json").exists():
         return []
     about = read_json(models / "demo.json", "make the demo again")
@@ -127,19 +128,18 @@ def _recorded(models: Path, steps: float) -> list[Recorded]:
     made = [
         Recorded(n["name"], n["macs"][str(about["size"])], n["levels"], n["steps"], n["name"] == about["main"])
         for n in found
-        if n["steps"] > steps
     ]
     return sorted(made, key=lambda student: student.macs)
 
 
 def _longer(rows: Any, recorded: Sequence[Recorded]) -> str:
     """What longer training gives the small network; empty where no such student was recorded."""
-    teacher = rows[rows.model == "teacher"].l1.mean()
+    teacher, steps = rows[rows.model == "teacher"].l1.mean(), rows[rows.model == "gcka"].steps.max()
     return " ".join(
         f"Trained for {student.steps:,} steps{_taught(recorded)}, the same small network is {student.levels:.1f} grey"
         f" levels off; its error is then {in_percent(student.levels / (LEVELS * teacher))}."
         for student in recorded
-        if student.first
+        if student.first and student.steps > steps
     )
 
 
@@ -196,7 +196,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
             steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
             parts.append(f'<path class="line {joined}" d="M{steps}"/>')
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
-    labels |= {name: LONGER for name in [*named][:2][-1:]}  # below the second, where there is room
+    labels |= {name: BUDGETS for name in [*named][:2][-1:]}  # below the second, where there is room
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
@@ -219,7 +219,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:
         steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
-        small = f" {LONGER.capitalize()}: recorded students, {steps} steps{_taught(recorded)}.{small}"
+        small = f" The line joins recorded students of {BUDGETS}: {steps} steps{_taught(recorded)}.{small}"
     said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from i2i_book.presets import load_preset, variants
 from i2i_book.recorded.importing import import_recording, join
 from i2i_book.recorded.pack import pack
 from i2i_book.recorded.teachers import keep, train
@@ -39,9 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
         print(f"{out}: {size / 2**20:.1f} MiB; elsewhere: `python -m i2i_book.recorded import {out.name}`")
     elif options.step in ("teacher", "models"):
-        home = train(options.preset, options.task) if options.step == "teacher" else options.home.resolve()
+        if options.step == "teacher":
+            home, arms = train(options.preset, options.task), variants(load_preset(options.preset), options.task)[0]
+        else:
+            home, arms = options.home.resolve(), ["gcka"]
         target = root() / "book" / "recorded" / home.parent.name
-        keep(home, target)
+        keep(home, target, arms)
         print(f"{target.relative_to(root())}: kept")
     else:
         placed = {"name": options.name, "replace": options.replace}

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +62,26 @@ def measure(home: Path) -> None:
     save_evaluation(home / "eval.json", rows, per_image_values(found), blocks=evaluator.blocks.tolist())
 
 
-def keep(home: Path, target: Path) -> None:
+def keep(home: Path, target: Path, arms: Sequence[str] = ()) -> None:
     """Keep the networks of one task and seed, runs/<run>/<task>/seed<k>, in `target`, book/recorded/<task>.
 
-    Those are the teacher with its discriminator, the Original and students where there are some, with all that
-    `recorded_training` returns, the record of the tiles (which are cut again from the source pictures), and a model
-    card.
+    Those are the teacher with its discriminator, the Original where there is one, and those students that are `arms` of
+    the preset, with all that `recorded_training` returns; the weights of other students, which are for the demo; the
+    record of the tiles (which are cut again from the source pictures); and a model card.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".models-", dir=target.parent) as temporary:
         new = Path(temporary) / "new"
         pack_weights(home / "teacher-discriminator.safetensors", new / "teacher-discriminator.safetensors")
-        for name in ("teacher", "original", "student-gcka"):
+        pages = {"teacher": "02-search-space", "original": "02-search-space-resnet"}
+        pages |= {f"student-{arm}": f"04-distillation-{arm}" for arm in arms}
+        for name, page in pages.items():
             if (home / f"{name}.safetensors").exists():
                 pack_weights(home / f"{name}.safetensors", new / f"{name}.safetensors")
-        for path in sorted(home.glob("student-*.safetensors")):
-            if path.stem != "student-gcka":
-                pack_weights(path, new / "students" / path.name.removeprefix("student-"))
-        for name, page in {"teacher": "02-search-space", "original": "02-search-space-resnet"}.items():
-            if (home / f"{name}.safetensors").exists():
                 _keep_training(home, name, _notes_of(home, page), new)
+        for path in sorted(home.glob("student-*.safetensors")):
+            if path.stem not in pages:
+                pack_weights(path, new / "students" / path.name.removeprefix("student-"))
         for name in ("plan.json", "data.json", "scales.json"):
             if (home / name).exists():
                 atomic_write(new / name, compact_json(json.loads((home / name).read_text())))

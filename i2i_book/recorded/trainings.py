@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book.runs import root
-from i2i_lib.checkpoint import load_discriminator, load_generator, load_info
+from i2i_lib.checkpoint import load_discriminator, load_generator, load_info, load_plan
 from i2i_lib.files import read_json, record_file, shorten_path
 from i2i_lib.scales import ScaleNote, load_scales
 from i2i_lib.train.adversarial import TrainConfig
@@ -34,10 +34,11 @@ class RecordedTraining:
 
 
 def recorded_training(task: str, name: str, recipe: Path, data: Path) -> RecordedTraining:
-    """The recorded training of a task's "teacher" or "original".
+    """The recorded training of a task's "teacher" or "original", or of a student, as "student-mse".
 
     `recipe` is the file of the settings that the run has for it, `data` the saved task (no suffix): both must be those
-    of the record. Raises FileNotFoundError where the task has no record, ValueError where the record is another's.
+    of the record, and so must a student's teacher and widths, which `recipe` names. Raises FileNotFoundError where the
+    task has no record, ValueError where the record is another's.
     """
     folder = root() / "book" / "recorded" / task
     file = record_file("read", folder / f"{name}-training.json")
@@ -47,7 +48,8 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
             " trains it"
         )
     noted = read_json(file, "put the committed file back")
-    wanted = deciding_settings(read_json(recipe, "run the notebook again"))
+    asked = read_json(recipe, "run the notebook again")
+    wanted = deciding_settings(asked)
     had = deciding_settings(noted["settings"])
     different = sorted(key for key in wanted | had if wanted.get(key) != had.get(key))
     if different:
@@ -60,6 +62,8 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
             f"the recorded {name} of {task} was trained on other pictures than {shorten_path(data)} holds: give chapter"
             " 1 the settings of its record, or train with TEACHER=train"
         )
+    if asked.get("teacher"):
+        _check_parents(folder / name, recipe.parent / asked["teacher"], recipe.parent / asked["generator"])
     judge = folder / f"{name}-discriminator"
     return RecordedTraining(
         load_generator(folder / name),
@@ -72,14 +76,30 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
     )
 
 
+def _check_parents(student: Path, teacher: Path, plan: Path) -> None:
+    """Raise ValueError if a recorded student is not of this teacher, or has not the widths of this plan."""
+    made_of, own = load_info(student)["provenance"]["teacher"], load_info(teacher)
+    if made_of not in (own["sha256"], own["provenance"].get("packed_from")):
+        raise ValueError(
+            f"the recorded {student.name} learned from another teacher than {shorten_path(teacher)}: TEACHER=train"
+            " (in a notebook, weights='train') trains it"
+        )
+    if load_generator(student).config != load_plan(plan).config:
+        raise ValueError(
+            f"the recorded {student.name} has other widths than {shorten_path(plan)}: give chapter 3 the settings of"
+            " its record, or train with TEACHER=train"
+        )
+
+
 def deciding_settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe that decide what a training gives.
+    """The settings of a recipe that decide what a training gives; of a student, which is one of a seed, with the seed.
 
     A record that is older than a setting was made as the setting's default makes it.
     """
     recipe, training = _defaults(Recipe) | recipe, _defaults(TrainConfig) | recipe["training"]
     training = {key: value for key, value in training.items() if key not in _FREE_TRAINING}
-    return {key: value for key, value in recipe.items() if key not in _FREE} | {"training": training}
+    free = [key for key in _FREE if key != "seed" or not recipe["teacher"]]
+    return {key: value for key, value in recipe.items() if key not in free} | {"training": training}
 
 
 def _defaults(settings: type) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
     look_up = replace(row, model="look-up", l1=0.4, ssim=row.ssim + 0.1, macs_exact=None, steps=None)
     rows = [replace(row, steps=100), replace(row, model="teacher", macs_exact=40, steps=1600), look_up]
-    values = {"l1": {"gcka": [0.1, 0.2, 0.3], "look-up": [0.3, 0.39, 0.5]}}
+    values = {"l1": {"gcka": [0.1, 0.2, 0.3], "look-up": [0.3, 0.39, 0.5], "teacher": [0.1, 0.3, 0.1]}}
     values["ssim"] = {"gcka": [0.5, 0.6, 0.7], "look-up": [0.6, 0.69, 0.8]}
     values["feature_distance"] = {"gcka": [0.5, 0.6, 0.7], "look-up": [0.3, 0.8, 0.5]}  # by chance
     measured = [evaluation(0) | {"per_image": evaluation(0)["per_image"] | values}]
@@ -239,7 +239,9 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
         " The small network trained for 100 steps, the large one for 1,600."
     )
     measured[0]["per_image"]["l1"]["look-up"] = [0.05, 0.39, 0.2]
-    assert "with looked-up colours, 51.0, a difference that is not shown." in headline(measured, pd.DataFrame(rows))
+    rows[0] = replace(row, steps=100, l1=0.105)
+    said = headline(measured, pd.DataFrame(rows))
+    assert "5 % higher, which is not significant.**" in said and "51.0, not significantly different." in said
 
 
 def test_a_network_that_beats_looked_up_colours_in_nothing_is_called_so():

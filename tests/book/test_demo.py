@@ -63,13 +63,15 @@ def test_the_networks_run_from_the_cheapest_to_the_teacher(home, about):
     assert said and (100 / int(said[1]) if said[1] else int(said[2])) == pytest.approx(100 * student / whole, rel=0.1)
 
 
-def test_a_recorded_student_of_the_same_widths_is_shown_first(home, tmp_path):
+def test_a_recorded_student_of_the_same_widths_that_trained_longer_is_shown_first(home, tmp_path):
     teacher = load_info(home / "teacher")["sha256"]
-    save_generator(trained(CONFIG, 4), tmp_path / "students" / "twin", provenance={"teacher": teacher})
-    make(home, tmp_path / "demo", tmp_path / "students")
-    about = json.loads((tmp_path / "demo/demo.json").read_text())
-    labels = {network["name"]: network["label"] for network in about["networks"]}
-    assert labels["student-gcka"] == labels["twin"] + ", this run" and about["main"] == "twin"
+    for steps, main in ((9, "twin"), (None, "student-gcka")):  # how long the run's own trained is not noted
+        noted = {"teacher": teacher, "training": {"steps": steps}}
+        save_generator(trained(CONFIG, 4), tmp_path / "students" / "twin", provenance=noted)
+        make(home, tmp_path / "demo", tmp_path / "students")
+        about = json.loads((tmp_path / "demo/demo.json").read_text())
+        labels = {network["name"]: network["label"] for network in about["networks"]}
+        assert labels["student-gcka"] == labels["twin"] + ", this run" and about["main"] == main
 
 
 def test_every_network_says_how_far_from_the_truth_it_is(home, about):

@@ -72,17 +72,18 @@ def test_recorded_students_are_joined_and_said_to_have_trained_longer(table, tmp
     (folder / "demo.json").write_text(json.dumps(about))
     front = front_page(table, tmp_path / "models")["front"]
     assert front.count('<circle class="recorded"') == 2 and 'class="line recorded"' in front
-    assert "Trained longer: recorded students, 3,000 steps on the large one's images." in front
+    assert "The line joins recorded students of other budgets: 3,000 steps on the large one's images." in front
     parts = front_page(table, tmp_path / "models")
     assert parts["longer"] == (
         "Trained for 3,000 steps on the large one's images, the same small network is 11.2 grey levels off;"
         " its error is then 10 % higher."
     ), "11.22 against 10.2 grey levels"
     assert parts["longer"] in parts["balance"]
-    for older in ({"name": "pictures-half", "macs": {"8": 1}}, recorded("pictures-half", 1, 9.0) | {"steps": 9}):
-        (folder / "demo.json").write_text(json.dumps(about | {"networks": [*others, older]}))
+    unknown, no_longer = {"name": "pictures-half", "macs": {"8": 1}}, recorded("pictures-eighth", 1, 9.0) | {"steps": 9}
+    for other, dots in ((unknown, 0), (no_longer, 1)):
+        (folder / "demo.json").write_text(json.dumps(about | {"networks": [*others, other]}))
         found = front_page(table, tmp_path / "models")
-        assert '"recorded"' not in found["front"] and found["longer"] == "", "of unknown length, or no longer"
+        assert found["front"].count('<circle class="recorded"') == dots and found["longer"] == ""
 
 
 def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):

@@ -16,7 +16,7 @@ from fake_run import checkout, fill, finished_run
 from i2i_book.ablations import recorded_ablations
 from i2i_book.arms import students
 from i2i_book.claims import YARDSTICKS
-from i2i_book.evidence import confirmed, efforts, evidence, in_short
+from i2i_book.evidence import answer_line, efforts, evidence, in_short
 from i2i_book.figures.effects import draw_answers
 from i2i_book.figures.style import BLUE
 from i2i_book.learning import steps_table
@@ -132,7 +132,8 @@ def test_verdicts_follow_the_corrected_answers():
     table = verdicts_table(answers)
     row = table.loc["openmoji: `gcka` better than `bad`"]
     assert row["verdict"] == "**better**" and row["seeds"] == "5" and "; -3" in row["difference"]
-    assert list(power_table(answers).columns) == [*(f"{n} seeds" for n in (3, 5, 9, 12, 20)), "of the variance, places"]
+    columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 20)), "of the variance, places"]
+    assert list(power_table(answers).columns) == ["for a difference of", *columns]
 
     few = planned_answers({"openmoji": found[:2]}, asked)
     assert {a.verdict for a in few} == {"not asked of fewer than 3 seeds"} and not any(a.shown for a in few)
@@ -252,7 +253,7 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     shown, missing = in_short(answers).splitlines()
     claim = "one threshold picks better channels than uniform narrowing"
     assert shown == f"- **Shown**: {claim} (in 1 of 1 question, on `openmoji`)."
-    assert missing.startswith("- **Not recorded yet**: `eight` better than `uniform-eight` on `openmoji`; ")
+    assert missing.startswith(f"- **Not recorded yet**: {claim} (on `openmoji` and `fluent`); ")
     assert "; without pairs, " in missing
     turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
     assert in_short([turned]).startswith(f"- **The opposite is shown**: {claim} (in 1 of 1 question, on `openmoji`).")
@@ -262,10 +263,10 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
         "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
     )
     alike = replace(answers[0].question, margin=0.05)
-    said = confirmed([replace(answers[0], question=alike, beyond_colour=False)])
+    said = answer_line(replace(answers[0], question=alike, beyond_colour=False))
     assert "`gcka` is **as good as `uniform` (within 5 %)** (corrected p " in said
-    assert said.endswith(" But `uniform` itself is not shown to beat looked-up colours: to be as good is little.\n")
-    assert "But" not in confirmed([replace(answers[0], question=alike, beyond_colour=True)])
+    assert " But `uniform` itself is not shown to beat looked-up colours, so matching it means little." in said
+    assert "But" not in answer_line(replace(answers[0], question=alike, beyond_colour=True))
     figure = draw_answers(answers)
     again = replace(answers[0], question=replace(answers[0].question, recording="ranking-again"))
     asked = "openmoji: `gcka` better than `uniform`"

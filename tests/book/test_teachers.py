@@ -7,17 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from fake_run import TRAINING, finished_teacher, recipe
-from toys import TEACHERS
+from fake_run import TRAINING, finished_teacher, finished_training, recipe
+from toys import TEACHERS, trained
 
 from i2i_book.recorded import teachers, trainings
 from i2i_book.recorded.teachers import ROWS, keep
 from i2i_book.recorded.trainings import recorded_training
-from i2i_lib.checkpoint import load_generator
+from i2i_lib.checkpoint import load_generator, save_generator, save_plan
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task, placeless_tiles
 from i2i_lib.files import sha256
-from i2i_lib.prune import norm_scales
+from i2i_lib.macs import generator_macs
+from i2i_lib.prune import norm_scales, prune
 from i2i_lib.train.recipe import save_recipe
 
 
@@ -91,6 +92,44 @@ def test_other_pictures_are_refused(home: Path, kept: Path, tmp_path: Path):
     )
     with pytest.raises(ValueError, match="recorded teacher of toy was trained on other pictures"):
         recorded_training("toy", "teacher", home / "train" / "teacher" / "config.json", tmp_path / "data")
+
+
+@pytest.fixture
+def student(home: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A student kept with its teacher; its settings by the run."""
+    teacher = load_generator(home / "teacher")
+    plan = prune(teacher, generator_macs(teacher.config, 16) / 2, image_size=16)
+    paths = {"teacher": "../../teacher", "generator": "plan", "discriminator": "../../teacher-discriminator"}
+    private = finished_training(home, "student-none", replace(recipe(), **paths), "04-distillation-none")
+    save_plan(plan, private / "plan", provenance={})
+    noted = {"teacher": sha256(home / "teacher.safetensors")}
+    save_generator(trained(plan.config), home / "student-none", provenance=noted)
+    monkeypatch.setattr(trainings, "root", lambda: tmp_path / "checkout")
+    keep(home, tmp_path / "checkout" / "book" / "recorded" / "toy", ["none"])
+    return private / "config.json"
+
+
+def test_a_recorded_student_comes_back(home: Path, student: Path):
+    found = recorded_training("toy", "student-none", student, home / "data")
+    assert found.generator.config == load_generator(home / "student-none").config and found.discriminator is None
+    assert found.losses[-1]["step"] == 1000 and list(found.frames) == [9, 10, 1000]
+    assert found.packed_from == sha256(home / "student-none.safetensors")
+
+
+def test_a_student_of_another_seed_teacher_or_plan_is_refused(home: Path, student: Path):
+    settings = json.loads(student.read_text())
+    student.write_text(json.dumps(settings | {"seed": 1}))
+    with pytest.raises(ValueError, match=r"student-none of toy was trained with other settings \(seed\)"):
+        recorded_training("toy", "student-none", student, home / "data")
+    student.write_text(json.dumps(settings))
+    teacher = load_generator(home / "teacher")
+    narrower = prune(teacher, generator_macs(teacher.config, 16) / 3, image_size=16)
+    save_plan(narrower, student.parent / "plan", provenance={})
+    with pytest.raises(ValueError, match="student-none has other widths than"):
+        recorded_training("toy", "student-none", student, home / "data")
+    save_generator(trained(teacher.config, 7), home / "teacher")
+    with pytest.raises(ValueError, match="student-none learned from another teacher than"):
+        recorded_training("toy", "student-none", student, home / "data")
 
 
 def test_a_task_without_a_record_says_how_to_train_one(home: Path, kept: Path):
