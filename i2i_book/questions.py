@@ -124,11 +124,6 @@ def pilot() -> str:
     return _listed()["pilot"]
 
 
-def to_come() -> dict[str, str]:
-    """Models that questions name and that cannot be trained yet, with what each will be."""
-    return _listed()["to come"]
-
-
 def questions() -> list[Question]:
     """The whole family, in its order."""
     listed = _listed()

@@ -31,7 +31,6 @@ from i2i_book.questions import (
     questions,
     questions_table,
     recorded_answers,
-    to_come,
     verdicts_table,
 )
 from i2i_book.recorded.importing import import_recording
@@ -101,11 +100,10 @@ def test_the_whole_family_makes_a_false_claim_in_at_most_5_of_100_cases(true):
 
 
 def test_questions_name_what_can_be_trained():
-    known = {*students(), *YARDSTICKS, *to_come()}
+    known = {*students(), *YARDSTICKS}
     for q in questions():
         assert {q.better, q.worse} <= known and q.task in FAMILIES and q.measure in PAIRED and q.better != q.worse
         assert 0 < q.matters <= 0.1 and (q.margin is None or q.margin == 0.05)
-    assert not to_come().keys() & students().keys(), "what can be trained is no longer to come"
     assert len(set(questions())) == len(questions()) == len(questions_table())
     assert {len({q.measure for q in questions() if q.task == task}) for task in TASKS} == {1}, "one primary measure"
 
