@@ -105,6 +105,8 @@ def _join(evaluation: dict[str, Any], more: Mapping[str, Any], students: Sequenc
 
 def starred(c: Comparison) -> str:
     """A difference with its interval, and a star where the interval excludes 0."""
+    if c.low == c.high == 0:
+        return "the same network"
     return numbers(c, DIGITS) + (" *" if c.favours else "")
 
 
@@ -145,15 +147,16 @@ def findings(ablations: Ablations, students: Sequence[str]) -> str:
     groups = {
         f"worse than `{MAIN}`": [c.model for c in enough if c.verdict == "worse"],
         f"better than `{MAIN}`": [c.model for c in enough if c.verdict == "better"],
-        f"not told apart from `{MAIN}`": [c.model for c in enough if c.verdict not in ("better", "worse")],
+        f"no significant difference from `{MAIN}`": [c.model for c in enough if c.verdict not in ("better", "worse")],
     }
     named = {group: ", ".join(f"`{model}`" for model in models) for group, models in groups.items()}
-    return "; ".join(f"{group}: {models or 'none of them'}" for group, models in named.items()) + "."
+    return "; ".join(f"{group}: {models or 'no student'}" for group, models in named.items()) + "."
 
 
 def in_words(found: Sequence[Comparison]) -> str:
     """A sentence for each claim, as a list; where seeds are too few for one, a line that counts them."""
-    lines = [f"- {sentence(c, DIGITS)}" for c in found if c.seeds >= SEEDS_OF_A_CLAIM]
+    told = [c for c in found if c.seeds >= SEEDS_OF_A_CLAIM and not c.low == c.high == 0]
+    lines = [f"- {sentence(c, DIGITS)}" for c in told]
     few = [c.seeds for c in found if c.seeds < SEEDS_OF_A_CLAIM]
     if few:
         lines.append(f"- Seeds: {few[0]} of the {SEEDS_OF_A_CLAIM} that a claim needs.")

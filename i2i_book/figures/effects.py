@@ -31,7 +31,9 @@ def draw_effects(
     rows = {task: sum(c.measure == "l1" for c in found.get(task, ())) for task in tasks}
     heights = [0.26 * rows[task] + 0.9 for task in tasks]
     panels, size = (len(tasks), len(PAIRED)), (WIDTH, sum(heights))
-    figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
+    # In inches: a title is nearer to its own panel than to the one above.
+    with plt.rc_context({"figure.constrained_layout.h_pad": 0.12}):
+        figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
     for line, task in zip(axes, tasks, strict=True):
         for axis, measure in zip(line, PAIRED, strict=True):
             chosen = [c for c in found.get(task, ()) if c.measure == measure]
@@ -69,6 +71,6 @@ def draw_answers(answers: Sequence[Answer]) -> Figure:
             axis.plot(100 * margin, row, "|", color="black", markersize=12)
     axis.axvline(0, color="black", linewidth=0.8)
     named = [label.replace("`", "") for label in labels(answers)]
-    axis.set(yticks=range(len(answers)), yticklabels=named, xlabel="difference, % of the teacher's")
+    axis.set(yticks=range(len(answers)), yticklabels=named, xlabel="difference, % of the teacher's error")
     axis.set_ylim(len(answers) - 0.5, -0.5)
     return figure

@@ -87,8 +87,8 @@ def _picture(models: Path) -> str:
         image = f'<img src="_static/models/{about["task"]}/front-{name}.webp" alt="{alt}" {size}>'
         figures.append(f"<figure>{image}<figcaption>{title}</figcaption></figure>")
     note = (
-        f'<p class="front-note">{len(chosen)} of {about["examples"]} test images, by the error of the network that the'
-        " demo shows first: a smaller, the median and a larger one.</p>"
+        f'<p class="front-note">{len(chosen)} of the demo\'s {about["examples"]} test images: one with a small error,'
+        " the median one, and one with a large error.</p>"
     )
     return f'```{{raw}} html\n<div class="front-pictures">{"".join(figures)}</div>{note}\n```\n'
 
@@ -214,7 +214,11 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     said += [f"colours looked up {look_up:.1f}"] if look_up else []
     alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one image: {'; '.join(said)}.")
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
-    others = ", ".join(name for name, (_, _, kind) in points.items() if kind == "other")
+    others = ", ".join(
+        f'<span style="color: {look(name)["color"]}" aria-hidden="true">●</span> {name}'
+        for name, (_, _, kind) in points.items()
+        if kind == "other"
+    )
     small = f" Small dots: students trained in other ways ({others})." if others else ""
     small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:

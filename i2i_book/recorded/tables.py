@@ -33,9 +33,9 @@ def tables(folder: Path, recorded: Sequence[Answer] = ()) -> str:
         parts.append(markdown(quality_table(rows), "model"))
         if len(found) >= SEEDS_OF_A_CLAIM:
             parts.append(
-                "What each ingredient did: the difference, its 95 % interval over seeds and images and, in bold, the"
-                " model that it favours. These intervals describe and are not corrected for their number: of twenty"
-                " one excludes 0 by chance."
+                "What each ingredient did: the difference, its 95 % interval over seeds and images (of KD, over seeds"
+                " alone) and, in bold, the model that it favours. These intervals describe and are not corrected for"
+                " their number: by chance, one in twenty excludes 0."
             )
             parts.append(markdown(answers_table(answers(found)), "question"))
         parts += [_agreement(folder / task, found), rows.protocol.iloc[0]]

@@ -293,7 +293,7 @@ def test_ablations_join_an_evaluation_only_of_the_same_teacher(tmp_path):
     assert table.loc["half", "differs in"] == "budget = 0.5" and table.loc["half", "seeds"] == "1"
     assert findings(ours, ["gcka", "half"]) == "too few seeds for a claim (1 of 3)."
     said = findings(ours, ["gcka", "teacher"])  # by .1 in the first image, in every seed
-    assert said.startswith("worse than `gcka`: none of them; better than `gcka`:") and "`teacher`" in said
+    assert said.startswith("worse than `gcka`: no student; better than `gcka`:") and "`teacher`" in said
 
 
 def test_numbers_are_said_with_few_digits():
