@@ -160,8 +160,10 @@ def stacked_bars(
 ) -> None:
     """Bars of MACs, first on top, each divided into parts, with its total at the right.
 
-    `bars`: label -> part -> MACs. `colours`: of the parts, in their order. `share`: in percent of each bar's own total.
+    `bars`: label -> part -> MACs. `colours`: of the parts, in their order; the legend leaves out those that cost
+    nothing in any bar. `share`: in percent of each bar's own total.
     """
+    colours = {part: colour for part, colour in colours.items() if any(parts[part] for parts in bars.values())}
     longest = max(sum(parts.values()) for parts in bars.values())
     scale, unit = (1e9, "G") if longest >= 1e9 else (1e6, "M")
     for y, parts in enumerate(bars.values()):
