@@ -299,7 +299,7 @@ def chance_facts(ranked: pd.Series, random: pd.DataFrame) -> dict[str, str]:
     average = random.mean(axis=1)
     outside = (ranked < random.min(axis=1)) | (ranked > random.max(axis=1))
     largest = (ranked - average).abs().idxmax()
-    row = str(largest).replace(r"\times", "&times;").replace("$", "")
+    row = str(largest).replace(r" \times ", "&nbsp;&times;&nbsp;").replace("$", "")
     own = (ranked - average).abs().mean()
     others = [(random[i] - random.drop(columns=i).mean(axis=1)).abs().mean() for i in random]
     return {
