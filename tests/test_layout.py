@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from i2i_book.pages.picture import packages_picture
+from i2i_book.pages.picture import BOXES, packages_picture
 from i2i_lib import data, metrics, train
 from i2i_lib.files import library_modules
 
@@ -20,10 +20,9 @@ LAYERS = [
     "cpus counts files artifacts hub progress facade commands archives distributed variables weights",
     "config macs threshold",
     "kernels layers generators spade discriminators losses prune scales students official fuse checkpoint",
-    "metrics.pairs",
     "data",
-    "train",
     "results metrics",
+    "train",
     "translate export evaluate",
     "demo",
     "compress",
@@ -151,6 +150,24 @@ def test_packages_compute_nothing():
             assert docstring or facade or names, f"{path}: {ast.unparse(node)}"
 
 
-def test_every_module_is_in_the_picture_of_the_packages():
+def test_the_picture_has_every_module_above_what_it_imports():
     picture = packages_picture(ROOT)
     assert picture.startswith("<svg") and all(f"i2i_lib.{name}" in picture for name in ("data", "train", "metrics"))
+    names = re.findall(r'<text class="name"[^>]*>([^<]+)<', picture)
+    assert names == ["notebooks", "i2i_book", *BOXES]
+    parts = re.split(r'<text class="name"[^>]*>', picture)[1:]
+    for place, part in enumerate(parts):
+        text = " ".join(re.findall(r"<text[^>]*>([^<]+)<", part))
+        listed = text.partition("imports from ")[2].split(", ")
+        assert set(filter(None, listed)) <= set(names[place + 1 :]), f"{names[place]} imports from above itself"
+
+
+def test_the_picture_refuses_an_import_from_above(tmp_path):
+    (tmp_path / "i2i_book").mkdir()
+    (tmp_path / "i2i_lib/metrics").mkdir(parents=True)
+    module = tmp_path / "i2i_lib/metrics/pairs.py"
+    module.write_text("from i2i_lib.data.tiles import Task\n")
+    assert "imports from i2i_lib.data" in packages_picture(tmp_path)
+    module.write_text("from i2i_lib.train.loop import fit\n")
+    with pytest.raises(ValueError, match=r"i2i_lib\.metrics imports from i2i_lib\.train, above it"):
+        packages_picture(tmp_path)

@@ -5,12 +5,13 @@ from collections import defaultdict
 from pathlib import Path
 from textwrap import wrap
 
-# A box imports from those below it. In each, modules and packages of `i2i_lib`.
+# A box imports only from those below it. In each, modules and packages of `i2i_lib`.
 BOXES = {
     "the command i2i": "cli compress demo",
     "i2i_lib.export": "export translate",
-    "i2i_lib.metrics": "metrics results evaluate",
+    "i2i_lib.evaluate": "evaluate",
     "i2i_lib.train": "train losses",
+    "i2i_lib.metrics": "metrics results",
     "i2i_lib.data": "data",
     "the method": "config macs threshold kernels layers generators spade discriminators prune scales students fuse"
     " checkpoint official",
@@ -23,7 +24,7 @@ WIDTH, LINE, GAP = 720, 17, 26  # of the picture, of a line of text, between box
 def packages_picture(top: Path) -> str:
     """Inline SVG, in the colours of the page's theme, of the packages of the checkout `top`.
 
-    Raises ValueError for a module that has no box.
+    Raises ValueError for a module that has no box, or that imports from a box above its own.
     """
     lines: dict[str, list[str]] = {
         "notebooks": ["a chapter each, run by i2i_book.runner"],
@@ -38,8 +39,13 @@ def packages_picture(top: Path) -> str:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("i2i_lib."):
                 imports[box].add(_box((node.module or "").split(".")[1]))
-    for box in BOXES:
-        below = [name for name in BOXES if name in imports[box] and name != box]
+    order = list(BOXES)
+    for place, box in enumerate(order):
+        if above := imports[box].intersection(order[:place]):
+            raise ValueError(
+                f"{box} imports from {', '.join(sorted(above))}, above it in i2i_book.pages.picture: move a box"
+            )
+        below = [name for name in order[place + 1 :] if name in imports[box]]
         names = dict.fromkeys(name for name in members[box] if name[0] != "_")
         lines[box] = wrap(", ".join(names), 100)
         if below:
