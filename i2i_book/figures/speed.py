@@ -21,9 +21,11 @@ def draw_speed(times: pd.DataFrame) -> Figure:
             places = [way + (i - (len(own) - 1) / 2) * height for way in range(len(row))]
             bars = axis.barh(places, row, 0.9 * height, color=look(str(network), order)["color"], label=network)
             axis.bar_label(bars, fmt="{:.1f}", padding=2, fontsize=8.5)
-        axis.set(title=f"{size} px", xlabel="ms", xlim=(0, 1.2 * own.max(axis=None)))
+        axis.set_title(f"{size} px", loc="left")
+        axis.set(xlabel="ms", xlim=(0, 1.2 * own.max(axis=None)))
         axis.set_yticks(range(len(own.columns)), list(own.columns))
         axis.grid(axis="y", visible=False)
         axis.invert_yaxis()
+    figure.set_layout_engine("constrained", hspace=0.08)  # a title is nearer to its own panel than to the one above
     axes[0][0].legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
