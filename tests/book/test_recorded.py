@@ -21,6 +21,7 @@ from i2i_book.recorded.check import check
 from i2i_book.recorded.importing import import_recording, join
 from i2i_book.recorded.pack import compact_json, pack
 from i2i_book.recorded.tables import tables
+from i2i_book.runs import root
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.config import cat_teacher
 from i2i_lib.files import sha256, write_json
@@ -388,6 +389,15 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
     shown = dry_run(project.folder, *smoke)
     assert "search_space" not in shown and "book" in shown
     assert "search_space" in dry_run(project.folder, *smoke, RECORDED="no")
+
+
+def test_recorded_students_are_those_of_the_first_seed():
+    asked = ["preset=cpu", "task=fluent", "seeds=2", "--printshellcmds", "--forceall"]
+    said = dry_run(root(), *asked)
+    for seed, arm, ends in ((0, "none", " -p weights recorded"), (0, "gcka", ""), (1, "none", "")):
+        page = f"runs/cpu/fluent/seed{seed}/notebooks/04-distillation-{arm}.ipynb"
+        assert f"-p seed {seed} -p arm {arm}{ends} --publish {page}" in said
+    assert "-p weights recorded" not in dry_run(root(), "teacher=train", *asked)
 
 
 def test_a_part_of_a_recording_is_made_without_pages(tmp_path):
