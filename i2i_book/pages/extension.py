@@ -14,6 +14,7 @@ from i2i_book.pages import alike, excerpt, method, reference, search
 
 PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 UNIT = re.compile(r"(?<=\d) (?=%|(?:px|ms|s|min|h|k|M|G|T|kB|MB|GB|KiB|MiB|GiB|dB|MACs)\b)")
+SIZE = re.compile(r"(?<=\d) \N{MULTIPLICATION SIGN} (?=\d)")
 NUMBER = re.compile(r"\W*\d")  # begins with one, whatever sign is before it
 MINUS = re.compile(r"(?<![\w.,\])-])-(?=\.?\d)")
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
@@ -23,8 +24,10 @@ FURTHER = "The task "  # begins the captions of the parts of further tasks
 
 
 def set_type(text: str) -> str:
-    """The text with units that stay with their number, and with minus signs in place of hyphens."""
-    return MINUS.sub("\N{MINUS SIGN}", UNIT.sub("\N{NO-BREAK SPACE}", PERCENT.sub(" %", text)))
+    """The text with units and sizes that stay in one line, and with minus signs in place of hyphens."""
+    text = UNIT.sub("\N{NO-BREAK SPACE}", PERCENT.sub(" %", text))
+    text = SIZE.sub("\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}", text)
+    return MINUS.sub("\N{MINUS SIGN}", text)
 
 
 def set_type_in_html(html: str) -> str:

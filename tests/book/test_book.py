@@ -273,7 +273,9 @@ def test_the_last_change_of_a_notebook_is_that_of_its_history(tmp_path):
 def test_numbers_keep_their_units_and_minus_signs_are_no_hyphens():
     assert set_type("-0.012 to +3 % at 64 px, -.5") == "\u22120.012 to +3\u00a0% at 64\u00a0px, \u2212.5"
     assert set_type("30% of 5 %") == "30\u00a0% of 5\u00a0%"
-    for same in ("2026-11-20", "fp-16", "GPT-2", "pages 3-7", "12 percent", "a - b", "[1]-2"):
+    times = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
+    assert set_type("5 \u00d7 5, 3 \u00d7 256 \u00d7 256 px") == f"5{times}5, 3{times}256{times}256\u00a0px"
+    for same in ("2026-11-20", "fp-16", "GPT-2", "pages 3-7", "12 percent", "a - b", "[1]-2", "3 \u00d7 n"):
         assert set_type(same) == same
     html = '<td style="left: -1px">-1</td><code>-1 ms</code><svg><text>-2</text></svg><p>3 ms</p>'
     wanted = '<td style="left: -1px">\u22121</td><code>-1 ms</code><svg><text>-2</text></svg><p>3\u00a0ms</p>'
