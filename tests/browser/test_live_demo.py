@@ -154,6 +154,17 @@ STUDENT = """async ({ folder, main, size, first }) => {
 
 
 @drawn
+def test_the_first_stroke_shows_on_the_example_and_around_it(drawing):
+    about = json.loads((MODELS / DRAWN / "demo.json").read_text())
+    size, first = about["size"], about["first"]
+    strip = np.asarray(Image.open(MODELS / DRAWN / "sources.webp").convert("RGB"), int)
+    colours, counts = np.unique(strip[:, first * size :][:, :size].reshape(-1, 3), axis=0, return_counts=True)
+    number = part(drawing[0], "input[name^=brush]:checked").get_attribute("value")
+    brush = np.array([*bytes.fromhex(about["palette"][int(number)]["colour"][1:])])
+    assert np.linalg.norm(colours[counts.argsort()[-2:]] - brush, axis=1).min() > 128
+
+
+@drawn
 def test_what_is_drawn_with_the_mouse_changes_the_pictures_until_it_is_undone(drawing):
     page = drawing[0]
     choose(page, "example", "0")

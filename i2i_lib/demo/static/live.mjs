@@ -153,6 +153,10 @@ export async function open(demo) {
   };
   const styles = about.palette?.map(({ colour }) => colour)
     ?? Object.values(about.world.brushes).map((at) => textureOf(map, at, about.world.patch));
+  if (about.palette) {
+    const brush = apart(about.palette.map(({ colour }) => Number.parseInt(colour.slice(1), 16)), example(sources));
+    section.querySelector(`input[name="brush-${about.task}"][value="${brush}"]`).checked = true;
+  }
   listen("tool", ({ value }) => (sheet.tool = value));
   listen("brush", ({ value }) => (sheet.style = styles[value]));
   for (const [i, swatch] of section.querySelectorAll(".demo-colours canvas").entries()) fill(swatch.getContext("2d"), styles[i]);
@@ -178,7 +182,7 @@ export async function open(demo) {
   part("size")?.addEventListener("change", async ({ target }) => {
     const [row, column] = [state.row + state.size / 2, state.column + state.size / 2];
     state.size = Number(target.value);
-    part("pixels").textContent = `${state.size} × ${state.size}`;
+    part("pixels").textContent = `${state.size}\u00a0×\u00a0${state.size}`;
     for (const place of section.querySelectorAll("[data-time]")) place.textContent = "";
     for (const place of section.querySelectorAll("[data-macs]")) place.textContent = cost(place.dataset.macs, about, state.size);
     await beginAt(row - state.size / 2, column - state.size / 2);
@@ -236,6 +240,19 @@ function middleOf(image, size) {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
   return canvas;
+}
+
+/** Which of the colours, as 24-bit numbers, is farthest from the two that fill most of a picture: its strokes show on both. */
+function apart(colours, { data }) {
+  const counts = new Map();
+  for (let i = 0; i < data.length; i += 4) {
+    const colour = (data[i] << 16) | (data[i + 1] << 8) | data[i + 2];
+    counts.set(colour, (counts.get(colour) ?? 0) + 1);
+  }
+  const filling = [...counts].sort(([, a], [, b]) => b - a).slice(0, 2);
+  const distance = (a, b) => Math.hypot(...[16, 8, 0].map((bits) => ((a >> bits) & 255) - ((b >> bits) & 255)));
+  const distances = colours.map((colour) => Math.min(...filling.map(([other]) => distance(colour, other))));
+  return distances.indexOf(Math.max(...distances));
 }
 
 function draw(canvas, pixels) {
