@@ -2,7 +2,7 @@
 
     python benchmarks/bench_walk.py FOLDER [STEPS]
 
-makes in FOLDER what the reader of the page has (pairs, and a ResNet's latest_net_G.pth, trained for three minutes of
+makes in FOLDER what the reader of the page has (pairs, and a ResNet's latest_net_G.pth, trained for twenty minutes of
 processor time with the layout of pytorch-CycleGAN-and-pix2pix), gives the page's commands there, and writes their
 output and pictures of each step to book/measured/walk-*. What is done already is not done again. STEPS bounds the
 training, for a machine that has other things to do. Needs the task `fluent`, Chromium and onnxruntime-web.
@@ -35,7 +35,7 @@ from i2i_lib.data.tiles import encode
 from i2i_lib.files import root
 
 SIZE = 64  # pixels
-MINUTES = 3.0  # of the ResNet's training, on one thread
+MINUTES = 20.0  # of the ResNet's training, on one thread
 MEASURED = root() / "book" / "measured"
 
 

@@ -100,7 +100,7 @@ def test_int8_is_called_slower_where_it_is():
     full: dict[str, Any] = {"format": "ONNX fp32", "ms": 4.0, "l1_to_pytorch": 0.0, "l1_to_target": 0.1}
     small: dict[str, Any] = {"format": "ONNX int8", "ms": 5.0, "l1_to_pytorch": 0.01, "l1_to_target": 0.12}
     slower = about_int8([full, small])
-    assert slower.startswith("int8 is slower on this processor, 5.0 ms in place of 4.0") and "take fp32" in slower
+    assert slower.startswith("int8 is no faster on this processor, 5.00 ms in place of 4.00") and "take fp32" in slower
     assert "0.0100 from PyTorch's in L1, and 0.1200 from the targets, where fp32's are 0.1000" in slower
     faster = about_int8([full, small | {"ms": 2.0}])
     assert faster.startswith("int8 is 2.0 times as fast on this processor") and "0.1200" in faster
