@@ -196,7 +196,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
             steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
             parts.append(f'<path class="line {joined}" d="M{steps}"/>')
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
-    labels |= {name: BUDGETS for name in [*named][:2][-1:]}  # below the second, where there is room
+    labels |= {name: BUDGETS for name in [*named][:1]}  # above the cheapest, where the line begins
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
         title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
@@ -204,10 +204,11 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
         at = f'cx="{x(macs_of):.1f}" cy="{y(error):.1f}"'
         parts.append(f'<circle class="{kind}" {at} r="{radius}"{fill}>{title}</circle>')
         if name in labels:
-            left = kind != "recorded" and x(macs_of) > (LEFT + right) / 2
-            # Teacher and Original are near each other: one name stands below its point, the other above.
-            places = {"teacher": (8, 24), "original": (8, -12), "gcka": (-12 if left else 12, 5)}
-            across, down = places.get(name, (-2, 26))
+            left = kind != "recorded" and x(macs_of) > LEFT + 120  # room for its name
+            # Teacher and Original are near each other: one name stands below its point, the other above. The line of
+            # other budgets falls to the right, so the small network's stands below it at the left.
+            places = {"teacher": (8, 24), "original": (8, -12), "gcka": (-10 if left else 10, 16)}
+            across, down = places.get(name, (8, -8))
             place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
     said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
