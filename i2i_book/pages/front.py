@@ -23,7 +23,7 @@ from i2i_lib.results import load_evaluations, load_table
 
 COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
 LONGER = "trained longer"  # the column of a recorded student of the small network's widths, if it was
-BUDGETS = "other budgets"  # the line of the recorded students
+BUDGETS = "several budgets"  # the line of the recorded students
 EXAMPLES = 3  # rows of the picture
 WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 18, 18, 52  # its margins
@@ -102,7 +102,7 @@ def _spread(models: Path, about: Mapping[str, Any]) -> list[int]:
     apart = ImageChops.difference(made, truth)
     errors = [sum(ImageStat.Stat(apart.crop((i * side, 0, (i + 1) * side, side))).mean) for i in range(count)]
     order = sorted(range(count), key=errors.__getitem__)
-    return [order[(count - 1) * quarter // 4] for quarter in (1, 2, 3)]
+    return [order[count * quarter // 4] for quarter in (1, 2, 3)]
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:
         steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
-        small = f" The line joins recorded students of {BUDGETS}: {steps} steps{_taught(recorded)}.{small}"
+        small = f" The line joins recorded students of several budgets: {steps} steps{_taught(recorded)}.{small}"
     said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
@@ -253,7 +253,8 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, longer: str, h
     error = f"{grey_levels(student.l1)} in place of {grey_levels(teacher.l1)} grey levels of 255"
     lost = [
         f"the error is {in_percent(student.l1 / teacher.l1)}: {error}",
-        f"the similarity of structure (SSIM) is {student.ssim:.2f} in place of {teacher.ssim:.2f}",
+        f"the similarity of structure (SSIM) is {student.ssim:.3f} in place of {teacher.ssim:.3f}"
+        + (f"; looked-up colours have {mean.ssim['look-up']:.3f}" if "look-up" in mean.index else ""),
     ]
     if longer:
         lost.insert(1, longer)

@@ -72,7 +72,7 @@ def test_recorded_students_are_joined_and_said_to_have_trained_longer(table, tmp
     (folder / "demo.json").write_text(json.dumps(about))
     front = front_page(table, tmp_path / "models")["front"]
     assert front.count('<circle class="recorded"') == 2 and 'class="line recorded"' in front
-    assert "The line joins recorded students of other budgets: 3,000 steps on the large one's images." in front
+    assert "The line joins recorded students of several budgets: 3,000 steps on the large one's images." in front
     parts = front_page(table, tmp_path / "models")
     assert parts["longer"] == (
         "Trained for 3,000 steps on the large one's images, the same small network is 11.2 grey levels off;"
