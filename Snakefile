@@ -228,7 +228,9 @@ rule distillation:
     params:
         preset=parameters("04-distillation"),
         # A function's result is not searched for wildcards.
-        fixed=lambda w: f"{SEEDED} -p arm {{arm}}{' -p weights recorded' if is_recorded(w) else ''}".format(**w),
+        fixed=lambda w: SEEDED.format(task=w.task, seed=w.seed)
+        + f" -p arm {w.arm}"
+        + (" -p weights recorded" if is_recorded(w) else ""),
     threads: THREADS
     resources:
         gpu=GPU,

@@ -103,9 +103,14 @@ def _join(evaluation: dict[str, Any], more: Mapping[str, Any], students: Sequenc
     return evaluation | {"results": evaluation["results"] + added, "per_image": values}
 
 
+def _same_network(c: Comparison) -> bool:
+    """Whether two models never differ: what sets them apart made no difference to their training."""
+    return c.low == c.high == 0
+
+
 def starred(c: Comparison) -> str:
     """A difference with its interval, and a star where the interval excludes 0."""
-    if c.low == c.high == 0:
+    if _same_network(c):
         return "the same network"
     return numbers(c, DIGITS) + (" *" if c.favours else "")
 
@@ -155,7 +160,7 @@ def findings(ablations: Ablations, students: Sequence[str]) -> str:
 
 def in_words(found: Sequence[Comparison]) -> str:
     """A sentence for each claim, as a list; where seeds are too few for one, a line that counts them."""
-    told = [c for c in found if c.seeds >= SEEDS_OF_A_CLAIM and not c.low == c.high == 0]
+    told = [c for c in found if c.seeds >= SEEDS_OF_A_CLAIM and not _same_network(c)]
     lines = [f"- {sentence(c, DIGITS)}" for c in told]
     few = [c.seeds for c in found if c.seeds < SEEDS_OF_A_CLAIM]
     if few:

@@ -206,7 +206,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
         if name in labels:
             left = kind != "recorded" and x(macs_of) > LEFT + 120  # room for its name
             # Teacher and Original are near each other: one name stands below its point, the other above. The line of
-            # other budgets falls to the right, so the small network's stands below it at the left.
+            # several budgets falls to the right, so the small network's stands below it at the left.
             places = {"teacher": (8, 24), "original": (8, -12), "gcka": (-10 if left else 10, 16)}
             across, down = places.get(name, (8, -8))
             place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
@@ -224,7 +224,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:
         steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
-        small = f" The line joins recorded students of several budgets: {steps} steps{_taught(recorded)}.{small}"
+        small = f" The line joins recorded students of {BUDGETS}: {steps} steps{_taught(recorded)}.{small}"
     said_below = f"Error on test images against the cost of one image; lower left is better.{small}"
     figure = f'<figure class="front-chart">{svg}<figcaption>{said_below}</figcaption></figure>'
     return f"```{{raw}} html\n{figure}\n```\n"
