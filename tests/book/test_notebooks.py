@@ -120,18 +120,19 @@ def test_presets_set_parameters_that_exist(preset):
 
 
 SHORTER: dict[str, dict[str, Any]] = {"04-distillation": {"steps": 1000}}
+EARLIER: dict[str, dict[str, Any]] = {"02-search-space": {"steps": 1000}}
 # Of the recordings that answer questions of the plan: their task, and what they set otherwise than preset cpu.
 RECORDINGS = {
-    "ranking": ("openmoji", {}),
-    "ranking-again": ("openmoji", {}),
-    "unpaired": ("earth-unpaired", {}),
-    "distilling": ("openmoji", {}),
+    "ranking": ("openmoji", EARLIER),
+    "ranking-again": ("openmoji", EARLIER),
+    "unpaired": ("earth-unpaired", {"02-search-space": {"steps": 1800}}),
+    "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
     "lasting": ("openmoji", {"02-search-space": {"steps": 6000}}),
-    "recipe": ("openmoji", {}),
+    "recipe": ("openmoji", EARLIER),
     "recipe, too": ("fluent", SHORTER),
-    "recipes": ("openmoji", {"05-evaluation": {"part": "validation"}}),
+    "recipes": ("openmoji", EARLIER | {"05-evaluation": {"part": "validation"}}),
     "recipes, too": ("fluent", SHORTER | {"05-evaluation": {"part": "validation"}}),
 }
 
