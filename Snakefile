@@ -302,7 +302,7 @@ rule students:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/fuse.py", "i2i_lib/metrics/pairs.py"],
+        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_book/recorded/trainings.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/fuse.py", "i2i_lib/metrics/pairs.py"],
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         compared=lambda w: expand(rules.distillation.output.student, arm=[a for a in PLAN.arms(w.task) if a in ("gcka", "none")], **w),

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from i2i_book.alike import LABELS, tapped
+from i2i_book.recorded.trainings import known_hashes
 from i2i_book.wording import LEVELS
 from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.data.earth import earth_rasters
@@ -89,8 +90,7 @@ def _networks(home: Path, students: Path | None) -> dict[str, Path]:
     found = {name: home / name for name in (OWN, "teacher") if (home / f"{name}.safetensors").exists()}
     if students is None or "teacher" not in found:
         return found
-    teacher = load_info(found["teacher"])
-    known = {teacher["sha256"], teacher.get("packed_from"), teacher["provenance"].get("packed_from")} - {None}
+    known = known_hashes(load_info(found["teacher"]))
     for file in sorted(students.glob("*.safetensors")):
         if load_info(file.with_suffix(""))["provenance"].get("teacher") in known:
             found.setdefault(file.stem, file.with_suffix(""))

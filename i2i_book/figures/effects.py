@@ -31,9 +31,7 @@ def draw_effects(
     rows = {task: sum(c.measure == "l1" for c in found.get(task, ())) for task in tasks}
     heights = [0.26 * rows[task] + 0.9 for task in tasks]
     panels, size = (len(tasks), len(PAIRED)), (WIDTH, sum(heights))
-    # In inches: a title is nearer to its own panel than to the one above.
-    with plt.rc_context({"figure.constrained_layout.h_pad": 0.12}):
-        figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
+    figure, axes = plt.subplots(*panels, figsize=size, sharey="row", squeeze=False, height_ratios=heights)
     for line, task in zip(axes, tasks, strict=True):
         for axis, measure in zip(line, PAIRED, strict=True):
             chosen = [c for c in found.get(task, ()) if c.measure == measure]

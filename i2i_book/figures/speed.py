@@ -26,6 +26,5 @@ def draw_speed(times: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(own.columns)), list(own.columns))
         axis.grid(axis="y", visible=False)
         axis.invert_yaxis()
-    figure.set_layout_engine("constrained", hspace=0.08)  # a title is nearer to its own panel than to the one above
     axes[0][0].legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

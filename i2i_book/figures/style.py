@@ -58,6 +58,7 @@ def style() -> None:
             "axes.grid": True,
             "grid.alpha": 0.25,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.hspace": 0.08,  # a title is nearer to its own panel than to the one above
             "figure.facecolor": "none",
             "font.size": 10,
             "savefig.dpi": 200,  # of what is no vector

@@ -76,10 +76,18 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
     )
 
 
+def known_hashes(info: dict[str, Any]) -> set[str]:
+    """The SHA-256 hashes by which a student may name the teacher with this record (`load_info`).
+
+    Beside that of its file, the one from before its weights were rounded, of the same file or of the one it came from.
+    """
+    return {info["sha256"], info.get("packed_from"), info["provenance"].get("packed_from")} - {None}
+
+
 def _check_parents(student: Path, teacher: Path, plan: Path) -> None:
     """Raise ValueError if a recorded student is not of this teacher, or has not the widths of this plan."""
     made_of, own = load_info(student)["provenance"]["teacher"], load_info(teacher)
-    if made_of not in (own["sha256"], own["provenance"].get("packed_from")):
+    if made_of not in known_hashes(own):
         raise ValueError(
             f"the recorded {student.name} learned from another teacher than {shorten_path(teacher)}: TEACHER=train"
             " (in a notebook, weights='train') trains it"
