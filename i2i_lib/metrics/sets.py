@@ -83,26 +83,35 @@ def kernel_distance(features: Tensor, target: Tensor, *, paired: bool = False) -
 
 
 def kernel_distance_interval(
-    features: Tensor, target: Tensor, blocks: Tensor, *, paired: bool = False, resamples: int = 1000
+    features: Tensor,
+    target: Tensor,
+    blocks: Tensor,
+    *,
+    target_blocks: Tensor | None = None,
+    paired: bool = False,
+    resamples: int = 1000,
 ) -> Estimate:
     """`kernel_distance` with a bootstrap interval over blocks, without one for fewer than 5 blocks.
 
     `blocks` [N] names the independent unit of each image; units are drawn with replacement. With `paired` the target
-    is drawn with its image, else it is kept as it is. Two copies of one unit are not compared with each other, since no
-    image is its own second sample.
+    is drawn with its image. Otherwise it is a second sample, drawn by itself, in the units `target_blocks` [M] (each
+    image one, if not given). Two copies of one unit are not compared with each other, since no image is its own second
+    sample.
     """
     units, blocks = number_blocks(blocks, len(features))
-    if units < LEAST_BLOCKS:
+    if paired:
+        target_units, target_blocks = units, blocks
+    else:
+        own = torch.arange(len(target)) if target_blocks is None else target_blocks
+        target_units, target_blocks = number_blocks(own, len(target))
+    fewest = min(units, target_units)
+    if fewest < LEAST_BLOCKS:
         return Estimate(kernel_distance(features, target, paired=paired), None, None)
     weights = resample_blocks(units, resamples)
-    if paired:
-        target_blocks, target_weights = blocks, weights
-    else:
-        target_blocks = torch.zeros(len(target), dtype=torch.int64)
-        target_weights = torch.ones(1, 1, dtype=torch.float64)
+    target_weights = weights if paired else resample_blocks(target_units, resamples, seed=1)
     distance = _distance_by_blocks(features, target, blocks, target_blocks, paired)
     value = distance(torch.ones_like(weights[:1]), torch.ones_like(target_weights[:1])).item()
-    return percentile_interval(value, distance(weights, target_weights), units)
+    return percentile_interval(value, distance(weights, target_weights), fewest)
 
 
 def _distance_by_blocks(
