@@ -49,7 +49,7 @@ def taped(files: dict[str, bytes], **fields) -> bytes:
 
 class Server(ThreadingHTTPServer):
     content = b""
-    changed = "Mon, 01 Jan 2024 00:00:00 GMT"
+    changed: str | None = "Mon, 01 Jan 2024 00:00:00 GMT"  # None for a server that does not say
     cut_after: int | None = None  # bytes of a response
     ranges = True
 
@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = server.content[start:]
-        self.send_header("Last-Modified", server.changed)
+        if server.changed:
+            self.send_header("Last-Modified", server.changed)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cut_after])

@@ -129,7 +129,7 @@ def _resumed(url: str, output_file: str, _: object) -> None:
     """A pooch downloader that goes on where an earlier one, in this process or another, was cut."""
     part = Path(output_file).with_name(Path(url).name + ".part")
     version = part.with_name(part.name + ".version")  # the server's date of the file when the part was begun
-    vain = 0
+    vain = most = 0
     while True:
         have = part.stat().st_size if part.exists() and version.exists() else 0
         problem = "the connection was cut"
@@ -142,7 +142,8 @@ def _resumed(url: str, output_file: str, _: object) -> None:
             reason = getattr(error.args[0] if error.args else None, "reason", error)
             problem = str(reason).rpartition(": ")[2]  # before it stand objects of the library
         now = part.stat().st_size if part.exists() else 0
-        vain = vain + 1 if now <= have else 0
+        # A part that cannot go on (see `_fetch_rest`) begins again: it gains nothing until it is larger than ever.
+        vain, most = (vain + 1, most) if now <= max(have, most) else (0, now)
         if vain == ATTEMPTS or not now:
             way_out = f"{now:,} bytes are kept: the same command goes on from there" if now else "is there a network?"
             raise ConnectionError(f"{url} could not be downloaded ({problem}); {way_out}")

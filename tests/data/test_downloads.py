@@ -36,6 +36,14 @@ def test_a_cut_connection_is_resumed(server, tmp_path):
     assert server.asked == list(range(0, len(server.content), 20_000)) and len(server.asked) > 2
 
 
+def test_a_download_that_only_begins_again_is_given_up(server, tmp_path):
+    """A part without the server's date cannot be told from that of another file."""
+    server.content, server.cut_after, server.changed = zipped(CYCLEGAN), 20_000, None
+    with pytest.raises(ConnectionError, match=r"could not be downloaded \(the connection was cut\)"):
+        fetch("horse2zebra", tmp_path)
+    assert server.asked == [0] * (1 + downloads.ATTEMPTS)
+
+
 def test_a_download_goes_on_in_the_next_process(server, tmp_path, monkeypatch):
     server.content, server.cut_after = zipped(CYCLEGAN), 30_000
     monkeypatch.setattr(downloads, "ATTEMPTS", 1)
