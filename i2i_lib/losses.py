@@ -52,7 +52,8 @@ def kernel_alignment(
     Raises ValueError where the index is undefined or the same for all maps: fewer than two rows (centred: three),
     features that do not vary (uncentred: all zero), grids of pixels that differ.
     """
-    value, constant = unchecked_alignment(x, y, rows=rows, centered=centered, group=group)
+    samples = _samples(x, group)
+    value, constant = unchecked_alignment(x, y, rows=rows, centered=centered, group=group, samples=samples)
     if constant.any():
         names = compress(("x", "y"), constant.tolist())
         raise ValueError(f"alignment is undefined: the features {' and '.join(names)} do not vary (or are all zero)")
@@ -60,11 +61,18 @@ def kernel_alignment(
 
 
 def unchecked_alignment(
-    x: Tensor, y: Tensor, *, rows: str, centered: bool, group: "dist.ProcessGroup | None"
+    x: Tensor,
+    y: Tensor,
+    *,
+    rows: str,
+    centered: bool,
+    group: "dist.ProcessGroup | None",
+    samples: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `kernel_alignment` and, as bool [2], whether x and y do not vary, which leaves it undefined.
 
     For training steps: reading whether they vary makes a GPU wait for the host, which may be done once in many steps.
+    So would asking each process how many `samples` it holds: if they are not given, all hold as many as this one.
     """
     check_choice("rows", rows, ("pixels", "samples"))
     if x.shape[0] != y.shape[0]:
@@ -72,11 +80,13 @@ def unchecked_alignment(
     if rows == "pixels" and x.shape[2:] != y.shape[2:]:
         grids = f"{tuple(x.shape[2:])} and {tuple(y.shape[2:])}"
         raise ValueError(f"the maps have different grids, {grids}: resize one, or compare samples (rows='samples')")
+    held = samples or [x.shape[0]] * (1 if group is None else dist.get_world_size(group))
+    each = math.prod(x.shape[2:]) if rows == "pixels" else 1
+    counts = [each * own for own in held]
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = (m.to(dtype).movedim(1, -1) for m in (x, y))
         x, y = (m.reshape(-1, m.shape[-1]) if rows == "pixels" else m.flatten(1) for m in (x, y))
-        counts = _counts(x, group)
         count = sum(counts)
         least = 3 if centered else 2
         if count < least:
@@ -142,8 +152,8 @@ def _reduce(parts: list[Tensor], group: "dist.ProcessGroup | None") -> list[Tens
     return [flat.view_as(p) for flat, p in zip(total.split([p.numel() for p in parts]), parts, strict=True)]
 
 
-def _counts(x: Tensor, group: "dist.ProcessGroup | None") -> list[int]:
-    """How many rows each process of the group holds."""
+def _samples(x: Tensor, group: "dist.ProcessGroup | None") -> list[int]:
+    """How many samples each process of the group holds."""
     if group is None:
         return [x.shape[0]]
     counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=x.device)
