@@ -62,6 +62,15 @@ class TrainConfig:
         if self.gan is not None:
             check_choice("gan", self.gan, get_args(Gan))
         check_choice("precision", self.precision, get_args(Precision))
+        if self.steps < 1:
+            raise ValueError(f"steps is at least 1, got {self.steps}")
+        for name in ("decay_from", "gan_from", "imitate"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, got {share}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is a decay a step, at least 0 and below 1, got {self.average}")
+        if self.distill < 0:
+            raise ValueError(f"distill is a weight of at least 0, got {self.distill}")
         if not 0 < self.labelled <= 1:
             raise ValueError(f"labelled is a share of the training pairs, above 0 and at most 1, got {self.labelled}")
         if self.patches < 1 or (self.patches > 1 and self.shard):
