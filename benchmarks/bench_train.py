@@ -41,7 +41,7 @@ from i2i_book.runner.notebook import notebook_parameters
 from i2i_book.runner.provenance import machine
 from i2i_book.runs import root
 from i2i_lib.checkpoint import build as build_network
-from i2i_lib.checkpoint import load_generator, save_generator, save_plan
+from i2i_lib.checkpoint import load_generator, load_info, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tasks import load_task
@@ -112,7 +112,7 @@ def settings(preset: str, folder: Path) -> dict[str, Setting]:
     size = task.test.size
     budget = cut["share"] * generator_macs(config, size, "exact")
     plan = prune(teacher, budget, image_size=size, cost="exact", scales=random_scales(teacher, 0))
-    save_plan(plan, folder / "plan")
+    save_plan(plan, folder / "plan", provenance={"teacher": load_info(folder / "teacher")["sha256"]})
     discriminator = DiscriminatorConfig(
         6, first["disc_base"], first["disc_layers"], first["disc_norm"] or first["norm"]
     )

@@ -208,13 +208,15 @@ def teacher(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     precision: Precision = "bf16" if CUDA else "fp32"
     trainer, batches, run = fluent_teacher(scale, folder, precision=precision, lr=2e-4, average=0.999)
     snapshots = Snapshots(out / "teacher", 4000, load_saved_task(folder / "data"), set_up(0))
-    step = snapshots.after(trainer.step, trainer, trainer.generator)
     until = float(os.environ["PART_ENDS"]) - 10  # seconds for the last checkpoint
 
     def stops(batch: Any) -> Any:
         if time.time() > until or (scale is TOY and trainer.count >= 20):
             raise KeyboardInterrupt
-        return step(batch)
+        losses = trainer.step(batch)
+        if trainer.count in snapshots.due:
+            snapshots.take(trainer.count, trainer.generator)
+        return losses
 
     started = time.monotonic()
     try:

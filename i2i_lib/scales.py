@@ -1,10 +1,9 @@
 """Norm scales during a teacher's training: noted a few times, kept as `scales.json`."""
 
 import json
-from collections.abc import Callable
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from i2i_lib.artifacts import artifact_file
 from i2i_lib.files import write_json
@@ -28,16 +27,11 @@ class ScaleNotes:
         self.folder, self.steps = folder, steps
         self.due = sorted({max(1, round(share * steps)) for share in SHARES})
 
-    def after(self, step: Callable[[Any], Any], trainer: Any, generator: Prunable) -> Callable[[Any], Any]:
-        """Return the training step `step`, followed by a note of the generator's scales where one is due."""
-
-        def stepped(batch: Any) -> Any:
-            losses = step(batch)
-            if trainer.count in self.due:
-                write_json(self.folder / f"{trainer.count}.json", norm_scales(generator))
-            return losses
-
-        return stepped
+    def take(self, step: int, generator: Prunable) -> None:
+        """Note the generator's scales, unless they are no longer finite: the next line of the log tells of that."""
+        scales = norm_scales(generator)
+        if all(math.isfinite(value) for values in scales.values() for value in values):
+            write_json(self.folder / f"{step}.json", scales)
 
     def history(self, result: Prunable) -> list[ScaleNote]:
         """All notes of the training, and last the scales of its result."""

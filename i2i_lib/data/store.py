@@ -13,6 +13,7 @@ from torch import Tensor
 
 from i2i_lib.artifacts import artifact_file, read_record, read_tensors, tensor_bytes, write_artifact
 from i2i_lib.data.tiles import Task, Tiles
+from i2i_lib.files import sha256
 
 _TENSORS = ("source", "target", "block", "box", "target_box")  # fields of `Tiles`; the others are plain JSON
 
@@ -67,7 +68,9 @@ def _saved_task(record: dict[str, Any], tensors: dict[str, Tensor], path: str | 
     found: dict[str, Any] = dict(tensors)
     for name, files in record["files"].items():
         file_images = import_module("i2i_lib.data.picture_cache").FileImages  # which few tasks depend on
-        key = hashlib.sha256(json.dumps(files | {"half": 0}).encode()).hexdigest()[:12]  # both halves share a cache
+        decoder = sha256(Path(__file__).with_name("pictures.py"))
+        # Both halves share a cache, which holds nothing that other code has decoded.
+        key = hashlib.sha256(json.dumps(files | {"half": 0, "decoder": decoder}).encode()).hexdigest()[:12]
         found[name] = file_images(**files, cache=artifact_file(path, f"{key}.tiles"))
     parts = {}
     for part in ("train", "test", "validation"):

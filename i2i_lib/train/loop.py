@@ -94,7 +94,7 @@ def _train(
     batches: Batches,
     run: TrainingRun,
     steps: int,
-    fingerprint: str,
+    fingerprint: dict[str, str],
     done: int,
     seconds: float,
 ) -> list[dict[str, float]]:
@@ -160,8 +160,9 @@ def _train(
 # A training is the same as long as this code is: the trainer's module with all that it imports, and what makes its
 # networks, draws its batches and calls its steps; but not what only stores, reports or explains.
 _ALWAYS = (
-    "config.py", "data/batches.py", "data/tiles.py", "discriminators.py", "distributed.py", "generators.py",
-    "layers.py", "students.py", "train/loop.py", "train/recipe.py",
+    "config.py", "data/batches.py", "data/picture_cache.py", "data/pictures.py", "data/tiles.py", "discriminators.py",
+    "distributed.py", "generators.py", "layers.py", "students.py", "train/device.py", "train/loop.py",
+    "train/recipe.py",
 )  # fmt: skip
 _NEVER = (
     "commands.py", "facade.py", "files.py", "progress.py", "__init__.py", "train/nonfinite.py", "variables.py",
@@ -177,24 +178,27 @@ def training_code(trainer: Any) -> list[Path]:
     return sorted(path for path in reached if not path.as_posix().endswith(tuple(f"/{name}" for name in _NEVER)))
 
 
-def _fingerprint(run: TrainingRun, steps: int) -> str:
-    """Hash of all that makes two trainings the same: inputs, code, versions, device and threads."""
-    code = {str(path.relative_to(root())): sha256(path) for path in training_code(run.trainer)}
-    parts = {"inputs": run.inputs, "steps": steps, "code": code, "torch": torch.__version__}
-    parts |= {"threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+def _fingerprint(run: TrainingRun, steps: int) -> dict[str, str]:
+    """Hashes of all that makes two trainings the same, apart from rounding: neither processes nor threads are in it."""
+    parts: dict[str, Any] = {
+        "settings": run.inputs | {"steps": steps},
+        "library": {str(path.relative_to(root())): sha256(path) for path in training_code(run.trainer)},
+        "PyTorch": [torch.__version__, torch.version.cuda if torch.cuda.is_available() else None],
+    }
+    texts = {name: json.dumps(part, sort_keys=True, default=str) for name, part in parts.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
-def _checkpoint(fingerprint: str, step: int, trainer: dict[str, Any]) -> bytes:
+def _checkpoint(fingerprint: dict[str, str], step: int, trainer: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "step": step, "trainer": trainer}, buffer)
     return buffer.getvalue()
 
 
-def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, float]]]:
+def _resume(run: TrainingRun, fingerprint: dict[str, str]) -> tuple[int, list[dict[str, float]]]:
     """Load the checkpoint if it is of this training, and cut the log to its step; else start clean.
 
-    The files of another training, be it one with other parameters or with other library code, are kept as
+    The files of another training, be it one with other settings or with other library code, are kept as
     `checkpoint.pt.previous` and `losses.jsonl.previous`, in place of older ones.
     """
     checkpoint, log = run.folder / "checkpoint.pt", run.folder / "losses.jsonl"
@@ -202,18 +206,23 @@ def _resume(run: TrainingRun, fingerprint: str) -> tuple[int, list[dict[str, flo
     if checkpoint.exists():
         try:
             state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-            own = state["fingerprint"] == fingerprint
-            if own:
+            had = state["fingerprint"]
+            had = had if isinstance(had, dict) else {}  # of an earlier version: one hash of everything
+            other = [name for name, part in fingerprint.items() if had.get(name) != part]
+            if not other:
                 run.trainer.load_state_dict(state["trainer"])
                 done = state["step"]
         except Exception as error:  # a pickle meets damage in as many ways as it has commands
             reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
             raise ValueError(f"{checkpoint} is damaged ({reason}): delete it, to train from the beginning") from error
-        if not own:
+        if other:
             for file in (log, checkpoint):
                 if file.exists():
                     file.replace(file.with_name(f"{file.name}.previous"))
-            print(f"{run.what}: beginning anew; another training's files are kept as *.previous")
+            print(
+                f"{run.what}: beginning anew, since {' and '.join(other)} changed; the files of the training before are"
+                " kept as *.previous"
+            )
     if done and log.exists():
         for line in log.read_text().splitlines():
             try:

@@ -30,7 +30,7 @@ from i2i_lib.config import check_choice
 from i2i_lib.data.batches import paired_batches, partly_labelled_batches, unpaired_batches
 from i2i_lib.data.store import load_saved_task
 from i2i_lib.data.tiles import Task
-from i2i_lib.distributed import default_group, rank
+from i2i_lib.distributed import default_group, local_slice, rank
 from i2i_lib.files import sha256, write_json
 from i2i_lib.layers import init_weights
 from i2i_lib.prune import Prunable
@@ -144,6 +144,7 @@ def build(
     if recipe.training.gan_from and task.family != "pix2pix":
         raise ValueError(f"gan_from is for tasks with pairs: {task.name} has no other loss to begin with, set it to 0")
     _check_paired(recipe, task)
+    _check_shards(recipe)
     module = import_module(f"i2i_lib.train.{task.family}")
     teacher_trainer, distiller = (getattr(module, name) for name in TRAINERS[task.family])
     options, inputs = {}, _inputs(recipe, folder)
@@ -184,6 +185,16 @@ def _check_paired(recipe: Recipe, task: Task) -> None:
         )
 
 
+def _check_shards(recipe: Recipe) -> None:
+    """Raise ValueError unless each process's part of a batch is of whole shards: others would mean another loss."""
+    own, shard = local_slice(recipe.batch_size), recipe.training.shard
+    if recipe.teacher and shard and (samples := own.stop - own.start) % shard:
+        raise ValueError(
+            f"shard is {shard}, and {samples} samples of each batch are a process's own: choose a batch_size, and so"
+            " many processes, that this is a multiple of it"
+        )
+
+
 def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) -> tuple[Any, ...]:
     """The networks of a training, in the order of its trainer's arguments."""
     start: dict[str, Any] = {"gain": recipe.gain, "scheme": "xavier" if task.family == "gaugan" else "normal"}
@@ -200,7 +211,7 @@ def _networks(recipe: Recipe, folder: Path, task: Task, device: torch.device) ->
     if recipe.teacher:
         teacher, seed = load_generator(folder / recipe.teacher), 1000 + recipe.seed
         if isinstance(recipe.generator, str):
-            plan = load_plan(folder / recipe.generator)
+            plan = load_plan(folder / recipe.generator, teacher=folder / recipe.teacher)
             kind = "random" if recipe.start == "noisy" else recipe.start
             student = _sync_batch_norm(start_student(teacher, plan, kind, seed=seed, **start).to(device))
         else:
@@ -251,10 +262,18 @@ def noted_step(
 ) -> Callable[[Any], dict[str, Any]]:
     """The trainer's step, and after some of them a snapshot in `folder` and, of a teacher to prune, its norm scales."""
     generator = trainer.ab.generator if hasattr(trainer, "ab") else trainer.generator  # from sources to targets
-    step = Snapshots(folder / "snapshots", recipe.training.steps, task, device).after(trainer.step, trainer, generator)
+    notes: list[Any] = [Snapshots(folder / "snapshots", recipe.training.steps, task, device)]
     if not recipe.teacher and isinstance(generator, Prunable):
-        step = ScaleNotes(folder / "scales", recipe.training.steps).after(step, trainer, generator)
-    return step
+        notes.append(ScaleNotes(folder / "scales", recipe.training.steps))
+
+    def stepped(batch: Any) -> dict[str, Any]:
+        losses = trainer.step(batch)
+        for note in notes:
+            if trainer.count in note.due:
+                note.take(trainer.count, generator)
+        return losses
+
+    return stepped
 
 
 def launch(path: Path) -> Path:

@@ -1,9 +1,7 @@
 """Snapshots of a training: what its generator makes of a fixed row of sources, noted every so many steps."""
 
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -28,24 +26,17 @@ class Snapshots:
         self.folder, self.sources = folder, _sources(task).to(device)
         self.due = sorted({max(1, round(steps * (k / COUNT) ** 2)) for k in range(1, COUNT + 1)})
 
-    def after(self, step: Callable[[Any], Any], trainer: Any, generator: nn.Module) -> Callable[[Any], Any]:
-        """Return the training step `step`, followed by a snapshot of the generator where one is due."""
-
-        def stepped(batch: Any) -> Any:
-            losses = step(batch)
-            if trainer.count in self.due:
-                self.take(trainer.count, generator)
-            return losses
-
-        return stepped
-
     def take(self, step: int, generator: nn.Module) -> None:
-        """Note what the generator makes of the sources; its mode and its statistics stay as they are."""
+        """Note what the generator makes of the sources; its mode and its statistics stay as they are.
+
+        Pictures that are not finite are left out: the next line of the log tells of them.
+        """
         training = generator.training
         with torch.no_grad():
             made = generator.eval()(self.sources)
         generator.train(training)
-        atomic_write(self.folder / f"{step}.webp", picture_row(made))
+        if made.isfinite().all():
+            atomic_write(self.folder / f"{step}.webp", picture_row(made))
 
 
 def _sources(task: Task) -> Tensor:

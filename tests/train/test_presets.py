@@ -10,7 +10,7 @@ from toys import tiles
 from i2i_book.presets import load_preset, preset_parameters
 from i2i_book.runner.notebook import notebook_parameters
 from i2i_book.runs import root
-from i2i_lib.checkpoint import save_discriminator, save_generator, save_plan
+from i2i_lib.checkpoint import load_info, save_discriminator, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tiles import Task
@@ -58,7 +58,7 @@ def test_a_full_width_preset_trains_prunes_and_distils(preset, tmp_path):
     budget = 1e9 * cut["paper_budget"] or cut["share"] * generator_macs(config, cut["image_size"], "exact")
     plan = prune(trainer.generator, budget, image_size=cut["image_size"], cost=count)
     assert 0.9 * budget < plan.cost <= budget
-    save_plan(plan, tmp_path / "plan")
+    save_plan(plan, tmp_path / "plan", provenance={"teacher": load_info(tmp_path / "teacher")["sha256"]})
     _, distilled = trained(second, "plan", "teacher-discriminator", teacher="teacher", distillation=second["index"])
     assert all(loss.isfinite() for loss in [*losses.values(), *distilled.values()]) and distilled["distill"] > 0
 

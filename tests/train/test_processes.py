@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import start_processes
 from toys import FAMILIES
 
 from i2i_book.runs import root
-from i2i_lib.checkpoint import load_generator, load_plan, save_generator, save_plan
+from i2i_lib.checkpoint import load_generator, load_info, load_plan, save_generator, save_plan
 from i2i_lib.cli.__main__ import main
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.batches import paired_batches
@@ -111,7 +111,8 @@ def folder(tmp_path):
     teacher = toys.network(cat_teacher(8, 3))
     save_generator(teacher, tmp_path / "teacher")
     budget = generator_macs(teacher.config, 16) / 3
-    save_plan(prune(teacher, budget, image_size=16), tmp_path / "student" / "plan")
+    made_of = {"teacher": load_info(tmp_path / "teacher")["sha256"]}
+    save_plan(prune(teacher, budget, image_size=16), tmp_path / "student" / "plan", provenance=made_of)
     save_recipe(student_recipe(), tmp_path / "student" / "config.json")
     assert load_recipe(tmp_path / "student" / "config.json") == student_recipe()
     yield tmp_path / "student"

@@ -39,7 +39,9 @@ def files(tmp_path, request):
     teacher = network(GENERATORS[family], 5, norm_start="normal")
     checkpoint.save_generator(teacher, tmp_path / "teacher")
     budget = generator_macs(teacher.config, 16) / 2
-    checkpoint.save_plan(prune(teacher, budget, image_size=16, min_width=1), tmp_path / "plan")
+    made_of = {"teacher": checkpoint.load_info(tmp_path / "teacher")["sha256"]}
+    plan = prune(teacher, budget, image_size=16, min_width=1)
+    checkpoint.save_plan(plan, tmp_path / "plan", provenance=made_of)
     for seed, name in enumerate(("discriminator", "discriminator-back")):
         checkpoint.save_discriminator(network(DISCRIMINATORS[family], seed), tmp_path / name)
     return tmp_path
@@ -206,9 +208,34 @@ def test_a_recipe_is_json_and_its_paths_follow_its_file(family, tmp_path):
         load_recipe(file)
 
 
+def test_a_plan_of_another_teacher_is_refused(files):
+    checkpoint.save_generator(network(GENERATORS["pix2pix"], 6), files / "teacher")
+    with pytest.raises(ValueError, match=r"plan\.json was made of another teacher than .*: prune again"):
+        build(student_recipe("pix2pix", start="inherited"), files, task("pix2pix"), CPU)
+
+
+def test_shards_share_a_batch_evenly(files):
+    """Else the rest of a batch would be a shard of its own, or other ones with more processes."""
+    training = replace(TRAINING, shard=2)
+    build(student_recipe("pix2pix", training=training, batch_size=4), files, task("pix2pix"), CPU)
+    with pytest.raises(ValueError, match=r"shard is 2, and 3 samples of each batch are a process's own"):
+        build(student_recipe("pix2pix", training=training, batch_size=3), files, task("pix2pix"), CPU)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"steps": 0}, {"decay_from": -0.5}, {"gan_from": 7.0}, {"imitate": 3.0}, {"average": 1.0}, {"distill": -5.0}],
+    ids=str,
+)
+def test_settings_with_which_nothing_is_learned_are_refused(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))} is .*, got {next(iter(given.values()))}"):
+        TrainConfig(**{"steps": 4} | given)
+
+
 def test_what_decides_a_training_tells_it_apart_and_nothing_else_does(files):
-    def fingerprint(**given: Any) -> str:
-        return _fingerprint(build(student_recipe("pix2pix", **given), files, task("pix2pix"), CPU)[2], 4)
+    def fingerprint(**given: Any) -> tuple[str, ...]:
+        run = build(student_recipe("pix2pix", **given), files, task("pix2pix"), CPU)[2]
+        return tuple(_fingerprint(run, 4).values())
 
     wanted = fingerprint()
     assert fingerprint(log_every=7, threads=2, result="other", task=str(files / "data")) == wanted
@@ -216,7 +243,7 @@ def test_what_decides_a_training_tells_it_apart_and_nothing_else_does(files):
     changed += [{"discriminator": "discriminator-back"}, {"batch_size": 4}, {"matching": 1.0}]
     assert len({wanted, *(fingerprint(**given) for given in changed)}) == len(changed) + 1
     plan = json.loads((files / "plan.json").read_text())
-    (files / "plan.json").write_text(json.dumps(plan | {"provenance": {"note": "another"}}))
+    (files / "plan.json").write_text(json.dumps(plan | {"provenance": plan["provenance"] | {"note": "another"}}))
     assert fingerprint() != wanted
 
 
@@ -230,7 +257,7 @@ def test_a_perceptual_loss_is_asked_for_and_tells_trainings_apart(family, files,
     def begun(perceptual: str) -> tuple[Any, str]:
         recipe = teacher_recipe(family, perceptual=perceptual)
         trainer, _, run = build(recipe, files, task(family), CPU)
-        return trainer.perceptual, _fingerprint(run, 4)
+        return trainer.perceptual, _fingerprint(run, 4)["settings"]
 
     before = begun("none")
     with pytest.raises(ValueError, match=r"I2I_VGG19 names .*vgg19\.pth, which is not a file"):
@@ -245,9 +272,9 @@ def test_a_perceptual_loss_is_asked_for_and_tells_trainings_apart(family, files,
 
 
 COMMON = {
-    "config", "data.batches", "data.tiles", "discriminators", "distributed", "fuse", "generators", "kernels",
-    "layers", "losses", "students", "train.adversarial", "train.average", "train.distill", "train.loop", "train.packed",
-    "train.parts", "train.pix2pix", "train.recipe",
+    "config", "data.batches", "data.picture_cache", "data.pictures", "data.tiles", "discriminators", "distributed",
+    "fuse", "generators", "kernels", "layers", "losses", "students", "train.adversarial", "train.average",
+    "train.device", "train.distill", "train.loop", "train.packed", "train.parts", "train.pix2pix", "train.recipe",
 }  # fmt: skip
 
 

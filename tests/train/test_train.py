@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, capsys):
     assert "toy" not in capsys.readouterr().out
     run(tmp_path, other, 4, inputs={"lr": 2})
     assert other.count == 4
-    assert "toy: beginning anew; another training's files are kept as *.previous" in capsys.readouterr().out
+    assert "toy: beginning anew, since settings changed; the files of the training before" in capsys.readouterr().out
     assert {name: (tmp_path / f"{name}.previous").read_bytes() for name in left} == left
 
 
@@ -215,22 +215,22 @@ class Trainer:
     """Every step adds 1 to all scales."""
 
     def __init__(self) -> None:
-        self.generator, self.count = network(GENERATORS["pix2pix"]), 0
+        self.generator = network(GENERATORS["pix2pix"])
 
-    def step(self, batch):
-        self.count += 1
+    def step(self):
         with torch.no_grad():
             for layer in norm_scales(self.generator):
                 norm = f"{layer}.expand.norm" if layer.startswith("blocks") else f"{layer}.norm"
                 self.generator.get_parameter(f"{norm}.weight").add_(1)
-        return {"loss": torch.tensor(float(batch))}
 
 
 def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
     trainer, notes = Trainer(), ScaleNotes(tmp_path / "notes", 20)
     assert notes.due == [1, 2, 4, 7, 10, 15]
-    step = notes.after(trainer.step, trainer, trainer.generator)
-    assert [step(i)["loss"].item() for i in range(20)] == list(range(20))
+    for step in range(1, 21):
+        trainer.step()
+        if step in notes.due:
+            notes.take(step, trainer.generator)
     history = notes.history(trainer.generator)
     assert [(note.step, note.scales["stem.0"][0]) for note in history] == [(s, s + 1.0) for s in (*notes.due, 20)]
     save_scales(history, tmp_path / "scales")
@@ -239,6 +239,9 @@ def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
     (tmp_path / "scales.json").write_text('[{"steps": 1}]')
     with pytest.raises(ValueError, match=r"scales\.json does not hold norm scales"):
         load_scales(tmp_path / "scales")
+    trainer.generator.get_parameter("stem.0.norm.weight").data.fill_(torch.nan)
+    notes.take(99, trainer.generator)
+    assert not (tmp_path / "notes" / "99.json").exists(), "`fit` is to say what is wrong"
 
 
 def test_snapshots_show_the_validation_part_and_change_nothing(tmp_path):
@@ -250,15 +253,19 @@ def test_snapshots_show_the_validation_part_and_change_nothing(tmp_path):
     plain, watched = (trainer("pix2pix", TrainConfig(steps=9, lr=1e-3)) for _ in range(2))
     snapshots = Snapshots(tmp_path, 9, replace(task, validation=test))
     assert torch.equal(snapshots.sources[0], encode(test.source[:1])[0])
-    step = snapshots.after(watched.step, watched, watched.generator)
-    for _, batch in zip(range(9), batches()(0), strict=False):
+    for step, batch in zip(range(1, 10), batches()(0), strict=False):
         plain.step(batch)
-        step(batch)
+        watched.step(batch)
+        if step in snapshots.due:
+            snapshots.take(step, watched.generator)
     assert same(plain.state_dict(), watched.state_dict())
     frames = read_frames(tmp_path)
     assert list(frames) == snapshots.due and snapshots.due[0] == 1 and snapshots.due[-1] == 9
     with Image.open(BytesIO(frames[9])) as row:
         assert row.size == (WIDTH * height, height)
+    watched.generator.head.weight.data.fill_(torch.nan)
+    snapshots.take(99, watched.generator)
+    assert list(read_frames(tmp_path)) == snapshots.due, "`fit` is to say what is wrong"
     # Without a validation part, of the training's pictures the middle.
     middle = Snapshots(tmp_path, 9, task).sources
     assert torch.equal(middle[0], encode(pictures[:1, :, 4:20, 4:20])[0])
