@@ -264,7 +264,7 @@ def numbers(first: int) -> Iterator[Any]:
 
 
 def test_a_training_outlives_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("i2i_lib.train.loop._fingerprint", lambda run, steps: "the same")  # reads all sources
+    monkeypatch.setattr("i2i_lib.train.loop._fingerprint", lambda run, steps: {"all": "the same"})  # reads all sources
 
     def train(folder: Path) -> tuple[list[Any], torch.Tensor]:
         toy = Toy()
