@@ -120,7 +120,10 @@ def test_presets_set_parameters_that_exist(preset):
 
 
 SHORTER: dict[str, dict[str, Any]] = {"04-distillation": {"steps": 1000}}
-EARLIER: dict[str, dict[str, Any]] = {"02-search-space": {"steps": 1000}, "04-distillation": {"steps": 500}}
+EARLIER: dict[str, dict[str, Any]] = {
+    "02-search-space": {"weights": "train", "steps": 1000},
+    "04-distillation": {"steps": 500},
+}
 # Of the recordings that answer questions of the plan: their task, and what they set otherwise than preset cpu.
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
@@ -129,7 +132,7 @@ RECORDINGS = {
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
-    "lasting": ("openmoji", EARLIER | {"02-search-space": {"steps": 6000}}),
+    "lasting": ("openmoji", EARLIER | {"02-search-space": {"weights": "train", "steps": 6000}}),
     "recipe": ("openmoji", EARLIER),
     "recipe, too": ("fluent", SHORTER),
     "recipes": ("openmoji", EARLIER | {"05-evaluation": {"part": "validation"}}),
