@@ -65,6 +65,7 @@ def export_onnx(
     float32 in [-1, 1] whatever the precision. A `size`, one that the generator takes as it is, fixes N = 1 and H = W
     and leaves out the padding where none is needed. "int8" quantises convolutions, except the first and the last, per
     channel, by their inputs on training tiles of the task saved at `calibrate`, by default `data` beside the generator.
+    It is compared with PyTorch on these tiles where they are read, for "int8" or a given `calibrate`, else on noise.
 
     Raises ValueError where the generator is of another kind or the file does not compute what PyTorch does, and
     FileNotFoundError without a task to calibrate on. Nothing is then written.
@@ -78,7 +79,11 @@ def export_onnx(
             f"only inception and ResNet generators are exported, and {student} is a {type(generator).__name__}"
         )
     side = 256 if size is None else check_image_size(size, generator.config)[0]
-    tiles = _training_tiles(student, calibrate, required=precision == "int8")
+    if calibrate or precision == "int8":
+        images = _training_tiles(Path(calibrate) if calibrate else student.with_name("data"))
+    else:  # what lies beside the student may lead to pictures that were moved since
+        noise = torch.rand(8, generator.config.in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
+        images = 2 * noise - 1
     described = {
         "config": json.dumps(asdict(generator.config)),
         "weights_sha256": info["sha256"],
@@ -91,8 +96,7 @@ def export_onnx(
     }
     model = _model(fuse(generator), half=precision == "fp16", any_size=size is None or size < LEAST)
     if precision == "int8":
-        assert tiles is not None
-        model = _quantised(model, tiles)
+        model = _quantised(model, images)
     if size is not None:
         for value in (*model.graph.input, *model.graph.output):
             batch, _, height, width = value.type.tensor_type.shape.dim
@@ -101,7 +105,6 @@ def export_onnx(
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()
 
-    images = tiles if tiles is not None else torch.rand(8, generator.config.in_channels, 64, 64) * 2 - 1
     if size is not None:
         images = torch.nn.functional.interpolate(images, size=(size, size))
     largest, psnr = _difference(data, generator, images[:8])
@@ -162,15 +165,9 @@ def psnr_between(gap: Tensor) -> tuple[float, float]:
     return gap.abs().max().item(), (10 * torch.log10(4 / square)).item()
 
 
-def _training_tiles(student: Path, calibrate: Path | str | None, *, required: bool) -> Tensor | None:
-    """Encoded sources [N, C, H, W] spread over the training tiles, of the size that training crops from them.
-
-    None without tiles, if they are not required.
-    """
-    task = Path(calibrate) if calibrate else student.with_name("data")
+def _training_tiles(task: Path) -> Tensor:
+    """Encoded sources [N, C, H, W] spread over the training tiles, of the size that training crops from them."""
     if not artifact_file(task, "json").exists():
-        if not required and not calibrate:
-            return None
         raise FileNotFoundError(
             f"{task}.json does not exist: int8 is calibrated on training tiles, so name a saved task (a path without"
             " suffix, as `save_task` writes it) with --calibrate"

@@ -2,17 +2,20 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from toys import tiles, trained
 
 from i2i_lib.checkpoint import load_info, save_generator
 from i2i_lib.cli.__main__ import main
 from i2i_lib.config import BlockWidths, GeneratorConfig, ResnetConfig
 from i2i_lib.data.store import save_task
+from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import Task, encode
 from i2i_lib.export import onnx as export
 from i2i_lib.export.onnx import export_onnx, session
@@ -86,6 +89,19 @@ def test_training_tiles_may_have_any_side(folder, tmp_path, precision):
     out = tmp_path / "student.onnx"
     export_onnx(folder / "instance", out, precision=precision, calibrate=tmp_path / "data")
     assert out.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_only_int8_reads_the_pictures_that_a_student_learnt_from(tmp_path, precision):
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    for name in "abc":
+        Image.new("RGB", (64, 32), "teal").save(tmp_path / "photos" / "train" / f"{name}.png")
+    save_task(load_task("folder", image_size=16, path=tmp_path / "photos"), tmp_path / "data")
+    save_generator(trained(CONFIGS["batch"], 1), tmp_path / "student")
+    shutil.rmtree(tmp_path / "photos")
+    assert export_onnx(tmp_path / "student", precision=precision).path.exists()
+    with pytest.raises(FileNotFoundError, match="listed and is gone: put it back"):
+        export_onnx(tmp_path / "student", precision="int8")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
