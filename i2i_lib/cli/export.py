@@ -28,12 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="of an ONNX file; default: fp32")
     parser.add_argument("--size", help="side of the pictures in pixels; default: any size, for pte 256")
     parser.add_argument("--out", help="the file to write; default: STUDENT-PRECISION.onnx, STUDENT.pt2, STUDENT.pte")
-    parser.add_argument("--calibrate", metavar="DATA", help="a saved task for int8; default: data beside the student")
     parser.add_argument("--compare", action="store_true", help="a table of all formats in place of a file")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a saved task, to calibrate int8, compare or draw on; default: data beside the student",
+    )
     page = parser.add_argument_group("page")
     page.add_argument("--demo", metavar="FOLDER", type=Path, help="write a page into this folder, and no file")
     page.add_argument("--teacher", metavar="TEACHER", help="a saved generator; default: teacher beside the student")
-    page.add_argument("--data", metavar="DATA", help="a saved task; default: data beside the student")
     page.add_argument("--runtime", metavar="FOLDER", type=Path, help="of the npm package; default: node_modules here")
 
 
@@ -42,7 +45,7 @@ def run(options: argparse.Namespace) -> Result:
     from i2i_lib.hub import is_address
 
     given = {name for name, value in vars(options).items() if value not in (None, False)}
-    page, file = given & {"teacher", "runtime"}, given & {"precision", "out", "calibrate", "size", "to"}
+    page, file = given & {"teacher", "runtime"}, given & {"precision", "out", "size", "to"}
     if (options.demo or options.compare) and file:
         what = "--demo writes a page" if options.demo else "--compare writes nothing"
         raise ValueError(f"--{min(file)} is for a file, and {what}: leave one of them out")
@@ -54,21 +57,21 @@ def run(options: argparse.Namespace) -> Result:
             f'"{options.student}"), "student")` of i2i_lib.checkpoint brings it'
         )
     student = Path(without_suffix(options.student)).expanduser()
-    data = Path(without_suffix(options.data)) if options.data else student.with_name("data")
+    data = Path(without_suffix(options.data)) if options.data else None
     if options.demo:
         return _page(student, data, options)
-    return _table(student, data) if options.compare else _file(student, options)
+    return _table(student, data or student.with_name("data")) if options.compare else _file(student, data, options)
 
 
-def _file(student: Path, options: argparse.Namespace) -> Result:
+def _file(student: Path, data: Path | None, options: argparse.Namespace) -> Result:
     if options.size and options.size != "dynamic" and not options.size.isdigit():
         raise ValueError(f"--size is a number of pixels or dynamic, got {options.size!r}")
     size = int(options.size) if options.size and options.size != "dynamic" else None
     if options.to in ("pt2", "pte"):
         from i2i_lib.export.programs import SIZE, export_pt2, export_pte
 
-        if options.precision not in (None, "fp32") or options.calibrate:
-            raise ValueError(f"--to {options.to} writes fp32: --precision and --calibrate are for ONNX")
+        if options.precision not in (None, "fp32") or data:
+            raise ValueError(f"--to {options.to} writes fp32: --precision and --data are for ONNX")
         if options.to == "pte":
             done = export_pte(student, options.out, size=size or SIZE)
         else:
@@ -77,7 +80,7 @@ def _file(student: Path, options: argparse.Namespace) -> Result:
         from i2i_lib.export.onnx import export_onnx
 
         precision = options.precision or "fp32"
-        done = export_onnx(student, options.out, precision=precision, size=size, calibrate=options.calibrate)
+        done = export_onnx(student, options.out, precision=precision, size=size, calibrate=data)
     record = {"path": str(done.path), "precision": done.precision, "bytes": done.size}
     record |= {"largest_difference": done.largest, "psnr_db": done.psnr}
     text = (
@@ -103,7 +106,7 @@ def _table(student: Path, data: Path) -> Result:
     return Result({"rows": rows, "int8": said}, "\n".join([*lines, measured, said]))
 
 
-def _page(student: Path, data: Path, options: argparse.Namespace) -> Result:
+def _page(student: Path, data: Path | None, options: argparse.Namespace) -> Result:
     from i2i_lib.artifacts import read_record, without_suffix
     from i2i_lib.demo.page import write_site
 

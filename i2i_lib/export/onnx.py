@@ -170,7 +170,7 @@ def _training_tiles(task: Path) -> Tensor:
     if not artifact_file(task, "json").exists():
         raise FileNotFoundError(
             f"{task}.json does not exist: int8 is calibrated on training tiles, so name a saved task (a path without"
-            " suffix, as `save_task` writes it) with --calibrate"
+            " suffix, as `save_task` writes it) with --data (in Python: calibrate)"
         )
     saved = load_saved_task(task)
     tiles, (height, width) = saved.train, saved.test.shape

@@ -189,10 +189,13 @@ def test_the_command_line(folder, tmp_path, capsys):
     assert "fp32" in capsys.readouterr().out and (tmp_path / "a.onnx").exists()
     save_generator(trained(CONFIGS["batch"], 1), tmp_path / "alone")
     for arguments, sentence in {
-        ("--precision", "int8"): "name a saved task .* with --calibrate",
+        ("--precision", "int8"): "name a saved task .* with --data",
         ("--size", "big"): "--size is a number of pixels or dynamic, got 'big'",
         ("--size", "30"): "multiples of 4, got 30 x 30",
     }.items():
         assert main(["export", str(tmp_path / "alone"), *arguments]) == 1
         assert re.search(sentence, capsys.readouterr().err)
+    int8 = ["--precision", "int8", "--data", f"{folder / 'data'}.json", "--out", str(tmp_path / "int8.onnx")]
+    assert main(["export", str(tmp_path / "alone"), *int8]) == 0, capsys.readouterr().err
+    (tmp_path / "int8.onnx").unlink()
     assert not np.any([path.suffix == ".onnx" and path.name != "a.onnx" for path in tmp_path.iterdir()])
