@@ -20,6 +20,7 @@ from i2i_lib.config import check_choice
 from i2i_lib.data.cityscapes import train_ids
 from i2i_lib.data.folders import maps_originals
 from i2i_lib.data.tiles import Task, encode, middle, source_pictures
+from i2i_lib.hub import fetch_generator, is_address
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.cost import peak_memory
@@ -104,9 +105,10 @@ class Evaluator:
             self._read, self.labels_missing = None, str(error)
 
     def evaluate(self, name: str, weights: str | Path | None = None) -> Evaluated:
-        """Evaluate the generator that was saved at `weights`, or the yardstick "floor" or "look-up".
+        """Evaluate the generator saved at `weights`, also on a hub, or the yardstick "floor" or "look-up".
 
-        A network's row also holds its price: MACs, parameters and memory, and what its training took.
+        A network's row also holds its price: MACs, parameters and memory, and what its training took, where the saved
+        file tells.
         """
         if name == "floor":
             return self.measure(name, _other_places(self.task, len(self.target)), registered=False)
@@ -114,6 +116,8 @@ class Evaluator:
             return self.measure(name, _colour_look_up(self.task, self.source))
         if weights is None:
             raise ValueError(f"{name!r} is not one of {', '.join(YARDSTICKS)}: pass the path of its weights")
+        if is_address(weights):  # once, so that network and record are of one commit
+            weights = fetch_generator(str(weights))
         model = load_generator(weights).to(self.device)
         price = _price(model, Path(weights), self.task)
         return self.measure(name, self.generate(model), **price)
@@ -241,14 +245,15 @@ def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tenso
 
 
 def _price(model: Generator, weights: Path, task: Task) -> dict[str, Any]:
-    """The cost of one picture by the model, and of its training."""
+    """The cost of one picture by the model, and of its training; None for what its record does not tell."""
     saved = load_info(weights)
+    made = saved["provenance"]
     return {
         "macs_paper": generator_macs(model.config, task.test.shape),
         "macs_exact": generator_macs(model.config, task.test.shape, "exact"),
         "params": generator_params(model.config),
         "peak_memory_mib": peak_memory(model, task.test.shape, channels=task.train.source_channels),
-        "steps": saved["provenance"]["training"]["steps"],
-        "train_seconds": saved["provenance"]["seconds"],
+        "steps": made.get("training", {}).get("steps"),
+        "train_seconds": made.get("seconds"),
         "weights": saved["sha256"],
     }

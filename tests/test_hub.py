@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from hub_server import TOKEN, Hub, hub
-from toys import same, trained
+from toys import same, task, trained
 
 from i2i_lib.checkpoint import load_generator, load_info, save_generator
 from i2i_lib.cli.__main__ import main
 from i2i_lib.config import cat_teacher
+from i2i_lib.data.store import save_task
 
 constants = pytest.importorskip("huggingface_hub.constants")
 CONFIG = cat_teacher(4, 3)
@@ -74,6 +75,15 @@ def test_a_generator_goes_to_the_hub_and_comes_back_by_revision(served, student,
         load_generator("hf://me/tiny"), trained(CONFIG, 2)
     )
     assert push(student, "me/secret", "--private") == 0 and served.private == {"me/secret"}
+
+
+def test_a_generator_on_a_hub_is_measured_there(served, student, tmp_path, capsys):
+    assert push(student, "me/tiny") == 0, capsys.readouterr().err
+    save_task(task(), tmp_path / "data")
+    capsys.readouterr()
+    assert main(["evaluate", "hf://me/tiny", str(tmp_path / "data"), "--json"]) == 0, capsys.readouterr().err
+    record = json.loads(capsys.readouterr().out)
+    assert record["model"] == "tiny" and record["weights"] == load_info(student)["sha256"]
 
 
 def test_what_cannot_be_fetched_is_told(served, tmp_path, capsys):

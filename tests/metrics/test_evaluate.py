@@ -48,6 +48,13 @@ def test_a_network_is_measured_on_the_test_pictures(weights):
     assert per_image_values([found])["l1"]["gcka"] == found.per_image["l1"].tolist()
 
 
+def test_a_network_whose_training_is_not_known_is_measured_all_the_same(tmp_path):
+    """As a teacher that a compression saved, or what `save_generator` writes without a provenance."""
+    save_generator(network(GENERATORS["pix2pix"]), tmp_path / "plain")
+    row = Evaluator(task()).evaluate("plain", tmp_path / "plain").result
+    assert (row.steps, row.train_seconds) == (None, None) and row.params and row.weights
+
+
 def test_settings_are_chosen_on_the_validation_part(weights):
     toy = task()
     held = tiles(n=4, size=16, seed=2)
