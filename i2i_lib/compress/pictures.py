@@ -75,10 +75,11 @@ def compression_task(folder: Folder, teacher: nn.Module, *, swap: bool, device: 
     chosen = FileImages(folder.path, test, size)[_spread(len(test), MOST_TEST)]
     few = source[_spread(len(source), MOST_REAL)]
     real = teacher_pictures(teacher, middle(few, (size, size)), device, "the teacher's pictures")
-    tiles = placeless_tiles(cast(Tensor, source), real, paired=False)
-    made = placeless_tiles(chosen, chosen, torch.arange(len(chosen)), paired=False)
+    seen = placeless_tiles(cast(Tensor, source), real, paired=False)
+    made = teacher_pictures(teacher, chosen, device, "the teacher's test pictures")
+    held_out = placeless_tiles(chosen, made, torch.arange(len(chosen)), paired=False)
     info: dict[str, Any] = {"domains": ["source", "the teacher's picture"], "folder": str(folder.path)}
-    return Task("pictures", "cyclegan", tiles, made, info)
+    return Task("pictures", "cyclegan", seen, held_out, info)
 
 
 def teacher_pictures(generator: nn.Module, sources: Tensor, device: torch.device, what: str) -> Tensor:

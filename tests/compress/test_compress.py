@@ -19,7 +19,9 @@ from i2i_lib.cli.__main__ import main
 from i2i_lib.compress import budget as budgets
 from i2i_lib.compress import run as runs
 from i2i_lib.compress.budget import Budget, narrowed
+from i2i_lib.compress.pictures import teacher_pictures
 from i2i_lib.config import DiscriminatorConfig, GeneratorConfig, ResnetConfig, cat_spade_teacher, cat_teacher
+from i2i_lib.data.store import load_saved_task
 from i2i_lib.export.onnx import session
 from i2i_lib.macs import generator_macs
 from i2i_lib.translate import at_any_size
@@ -64,6 +66,10 @@ def test_a_resnet_and_photographs_become_a_student(given, tmp_path, capsys):
     student = load_generator(out / "student")
     assert isinstance(student.config, GeneratorConfig) and student.config.n_blocks == 3
     assert record["l1_to_teacher"]["low"] < record["l1_to_teacher"]["mean"] < record["l1_to_teacher"]["high"]
+
+    test = load_saved_task(out / "data").test
+    made = teacher_pictures(load_generator(out / "teacher"), test.source, torch.device("cpu"), "")
+    assert torch.equal(test.target, made), "`i2i evaluate` on the saved task compares with the teacher's pictures"
 
     source = torch.rand(1, 3, 20, 28) * 2 - 1
     with torch.no_grad():
