@@ -197,7 +197,7 @@ def generate(model: Generator, source: Tensor, classes: int, device: str | torch
 
 def _authors_real(task: Task) -> tuple[Iterable[Tensor], str] | None:
     """The real pictures that the paper's FID is taken to, and their name; None where they are those of the test."""
-    if task.name == "maps":
+    if task.name == "maps" and task.info["direction"] == "AtoB":
         return maps_originals(task), "maps test pictures at their own size"
     if task.train.paired:
         return None
@@ -234,7 +234,7 @@ def _colour_look_up(task: Task, source: Tensor) -> Tensor:
 def _label_reader(evaluator: Evaluator, segmenter_steps: int) -> Callable[[Tensor], Tensor] | None:
     """A function from pictures to confusion matrices [N, classes, classes]; None where sources are not labels."""
     task, device = evaluator.task, evaluator.device
-    if task.name == "cityscapes":
+    if task.name == "cityscapes" and task.info["direction"] == "AtoB":
         network = drn_d_105(device=device)
         scenes, path = task.info[f"{evaluator.part}_scenes"], task.info["options"].get("path")
         return lambda pictures: cityscapes_confusion(network, pictures, train_ids(scenes, path))

@@ -84,6 +84,8 @@ def test_fid_is_taken_to_the_real_pictures_of_the_authors(tmp_path):
     assert [(picture.shape, picture[0, 0, 0, 0].item()) for picture in pictures] == [
         ((1, 3, 30, 30), n) for n in range(3)
     ]
+    back = load_task("maps", image_size=12, path=tmp_path, direction="BtoA")
+    assert _authors_real(back) is None, "generated maps are not aerial photographs"
 
 
 def test_yardsticks_need_no_weights():
@@ -134,7 +136,9 @@ def test_labels_are_read_back_from_pictures():
 def test_missing_weights_are_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("I2I_DRN", str(tmp_path / "absent.pth"))
     toy = replace(task(), name="cityscapes")
-    toy.info.update(test_scenes=[], options={})
+    toy.info.update(test_scenes=[], options={}, direction="AtoB")
     evaluator = Evaluator(toy)
     assert evaluator.labels_missing and "Mean IoUs on Cityscapes are left out" in evaluator.labels_missing
     assert evaluator.read_labels(evaluator.target) is None
+    toy.info["direction"] = "BtoA"
+    assert Evaluator(toy).labels_missing is None, "painted labels are no photographs to segment"
