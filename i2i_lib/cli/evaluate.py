@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", choices=["auto", "unpaired", "paired", "side-by-side"], default="auto", help="of a folder"
     )
+    parser.add_argument(
+        "--direction", choices=["AtoB", "BtoA"], help="which domain of a folder is translated; default: AtoB"
+    )
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -32,9 +35,12 @@ def run(options: argparse.Namespace) -> Result:
 
     weights, data = without_suffix(options.generator), without_suffix(options.data)
     if artifact_file(data, "json").exists():
+        if options.direction:
+            raise ValueError(f"{data} is a saved task, which has its direction: --direction is for a folder")
         task = load_saved_task(data)
     elif Path(data).expanduser().is_dir():
-        task = load_task("folder", image_size=options.size, path=data, layout=options.layout)
+        direction = options.direction or "AtoB"
+        task = load_task("folder", image_size=options.size, path=data, layout=options.layout, direction=direction)
     else:
         raise FileNotFoundError(f"{data} is neither a saved task ({data}.json) nor a folder of pictures")
     row = Evaluator(task).evaluate(Path(weights).name, weights).result

@@ -1,14 +1,17 @@
 """One model on one task: its row holds what the measures give, and yardsticks need no weights."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from toys import GENERATORS, network, task, tiles
+from toys import GENERATORS, network, task, tiles, trained
 
 from i2i_lib.checkpoint import load_generator, save_generator
+from i2i_lib.cli.__main__ import main
+from i2i_lib.data.store import save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import encode
 from i2i_lib.evaluate import Evaluator, _authors_real, per_image_values
@@ -53,6 +56,30 @@ def test_a_network_whose_training_is_not_known_is_measured_all_the_same(tmp_path
     save_generator(network(GENERATORS["pix2pix"]), tmp_path / "plain")
     row = Evaluator(task()).evaluate("plain", tmp_path / "plain").result
     assert (row.steps, row.train_seconds) == (None, None) and row.params and row.weights
+
+
+def test_the_command_measures_a_folder_in_either_direction(tmp_path, capsys):
+    """As a student of `i2i compress --direction BtoA` is to be measured: here B is white, and A black."""
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for name in "abc":
+            pair = Image.new("RGB", (32, 16))
+            pair.paste("white", (16, 0, 32, 16))
+            pair.save(tmp_path / part / f"{name}.png")
+    generator = trained(GENERATORS["pix2pix"])
+    save_generator(generator, tmp_path / "student")
+    found = []
+    for direction, source, target in (("AtoB", -1.0, 1.0), ("BtoA", 1.0, -1.0)):
+        words = [str(tmp_path / "student"), str(tmp_path), "--size", "16", "--direction", direction, "--json"]
+        assert main(["evaluate", *words]) == 0, capsys.readouterr().err
+        found.append(json.loads(capsys.readouterr().out)["l1"])
+        with torch.no_grad():
+            made = generator(torch.full((1, 3, 16, 16), source))
+        assert found[-1] == pytest.approx((made - target).abs().mean().item(), abs=0.01)
+    assert abs(found[0] - found[1]) > 0.1
+    save_task(task(), tmp_path / "data")
+    assert main(["evaluate", str(tmp_path / "student"), str(tmp_path / "data"), "--direction", "BtoA"]) == 1
+    assert "is a saved task, which has its direction: --direction is for a folder" in capsys.readouterr().err
 
 
 def test_settings_are_chosen_on_the_validation_part(weights):
