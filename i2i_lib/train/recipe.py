@@ -129,7 +129,7 @@ def load_recipe(path: Path) -> Recipe:
             if isinstance(value := values.get(name), dict):
                 values[name] = _CONFIGS[value["kind"]](**value["config"])
         return Recipe(**values | {"training": TrainConfig(**values["training"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # the third where the JSON is no object
         raise ValueError(f"{path} is not a recipe of a training: {type(error).__name__}: {error}") from error
 
 

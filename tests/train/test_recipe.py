@@ -206,6 +206,9 @@ def test_a_recipe_is_json_and_its_paths_follow_its_file(family, tmp_path):
     file.write_text(file.read_text().replace('"seed"', '"sead"'))
     with pytest.raises(ValueError, match=r"config\.json is not a recipe of a training: TypeError: .*'sead'"):
         load_recipe(file)
+    file.write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json is not a recipe of a training"):
+        load_recipe(file)
 
 
 def test_a_plan_of_another_teacher_is_refused(files):
