@@ -10,6 +10,7 @@ with `load_generator` from `i2i_lib.checkpoint` and the other two from `i2i_lib.
 import glob
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -71,11 +72,28 @@ def translate(generator: Generator, picture: Tensor) -> Tensor:
 
 
 def free_memory() -> float:
-    """Bytes that a process may still take without swapping; infinite where, as outside Linux, none are told."""
-    try:
+    """Bytes that a process may still take without swapping, of the machine and of a container's limit.
+
+    Infinite where, as outside Linux, none are told.
+    """
+    free = _container_memory(Path("/sys/fs/cgroup"))
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
+        free = min(free, next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    return free
+
+
+def _container_memory(top: Path) -> float:
+    """Bytes that a control group, by version 2 or 1, has left; infinite without a limit."""
+    limit, used = "memory.max", "memory.current"
+    if not (top / limit).exists():
+        top, limit, used = top / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+    try:
+        left = int((top / limit).read_text()) - int((top / used).read_text())
+        counted = dict(line.split() for line in (top / "memory.stat").read_text().splitlines())
+        # Copies of files count as used, and give way where memory is short.
+        return left + int(counted["active_file"]) + int(counted["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such group, or "max"
         return math.inf
 
 

@@ -1,5 +1,6 @@
 """A saved student on pictures as users have them."""
 
+import math
 import re
 from copy import deepcopy
 
@@ -86,6 +87,24 @@ def test_what_cannot_be_translated_says_why(generator, monkeypatch):
     monkeypatch.setattr(generator, "forward", broken)
     with pytest.raises(RuntimeError, match="an illegal memory access"):
         translate(generator, noise(16, 16))
+
+
+@pytest.mark.parametrize(
+    "folder, limit, used",
+    [("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")],
+)
+def test_a_containers_limit_bounds_the_memory_that_is_free(tmp_path, monkeypatch, folder, limit, used):
+    assert module._container_memory(tmp_path) == math.inf
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    (group / limit).write_text("5000\n")
+    (group / used).write_text("4000\n")
+    (group / "memory.stat").write_text("anon 3300\ninactive_file 400\nactive_file 300\n")
+    assert module._container_memory(tmp_path) == 1700, "copies of files give way"
+    (group / limit).write_text("max\n")
+    assert module._container_memory(tmp_path) == math.inf
+    monkeypatch.setattr(module, "_container_memory", lambda _: 1700)
+    assert module.free_memory() == 1700
 
 
 def test_a_folder_with_bad_files_goes_on_and_tells(student, generator, tmp_path, capsys):
