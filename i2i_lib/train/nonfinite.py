@@ -32,7 +32,10 @@ def explain_out_of_memory(what: str) -> Iterator[None]:
         if not lacks_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MemoryError(f"{what}: out of memory, lower batch_size, image_size or base ({reason})") from error
+        raise MemoryError(
+            f"{what}: out of memory, set recompute or, without batch norm, micro_batch, which cost time alone; or lower"
+            f" batch_size, image_size or base ({reason})"
+        ) from error
 
 
 def not_finite(state: Any, name: str = "") -> list[str]:
