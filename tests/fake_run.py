@@ -84,8 +84,8 @@ def publish(run: Path, name: str, home: Path | None) -> None:
     nbformat.write(notebook, path)
 
 
-def finished_run(top: Path, task: str = "fluent") -> Path:
-    """runs/gpu with two seeds of a task, as the pipeline leaves it."""
+def finished_run(top: Path, task: str = "fluent", version: int = 0) -> Path:
+    """runs/gpu with two seeds of a task, as the pipeline leaves it; one of another version has another plan."""
     run = top / "runs" / "gpu"
     for seed in (0, 1):
         home = run / task / f"seed{seed}"
@@ -95,7 +95,7 @@ def finished_run(top: Path, task: str = "fluent") -> Path:
         save_generator(student, home / "teacher")
         write_json(home / "data.json", {"kind": "task"})
         (home / "data.safetensors").write_bytes(bytes(1000))
-        write_json(home / "plan.json", {"kind": "plan"})
+        write_json(home / "plan.json", {"kind": "plan", "version": version})
         rows = [row(seed, task=task, l1=0.1 + 0.2 * seed)]
         save_evaluation(home / "eval.json", rows, {"l1": {"gcka": [0.1, 0.1]}}, blocks=[0, 1])
         for name in WROTE:

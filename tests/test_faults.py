@@ -132,14 +132,9 @@ def published(folder: Path) -> str:
 
 
 def run_of(folder: Path, version: int) -> Path:
-    """A finished run, and another whose weights are the other way round."""
     made = folder.parent / f"there{version}"
     if not made.exists():
-        finished_run(made)
-        for name in ("teacher", "teacher-discriminator"):
-            for suffix in (".json", ".safetensors"):
-                source = made / f"runs/gpu/fluent/seed{version}/student-gcka{suffix}"
-                shutil.copy(source, made / f"runs/gpu/fluent/seed0/{name}{suffix}")
+        finished_run(made, version=version)
     return made / "runs" / "gpu"
 
 
@@ -200,8 +195,7 @@ def test_no_half_written_artifact_is_read(name, tmp_path, monkeypatch):
     new = artifact.read(folder)
     artifact.write(folder, 0)
     old, names = artifact.read(folder), files_in(folder)
-    if name != "import":
-        assert old != new
+    assert old != new
     for fault, *arguments in faults(lambda: artifact.write(folder, 0), folder):
         artifact.write(folder, 0)
         done = True
