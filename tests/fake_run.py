@@ -76,8 +76,9 @@ def publish(run: Path, name: str, home: Path | None) -> None:
     place = (None, None) if home is None else (home.parent.name, int(home.name.removeprefix("seed")))
     made |= dict(zip(("task", "seed"), place, strict=True))
     number = {"text/plain": "a number", "text/html": "<b>a number</b>"}
+    figure = {"text/plain": "<Figure>", "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg"/>'}
     shown = new_code_cell("show()", execution_count=1)
-    shown.outputs = [new_output("execute_result", number, execution_count=1)]
+    shown.outputs = [new_output("execute_result", data, execution_count=1) for data in (number, figure)]
     notebook = new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), shown], metadata={"i2i": made})
     path = (home or run) / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)

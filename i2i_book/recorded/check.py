@@ -28,7 +28,7 @@ LIMIT = 200 * 2**20  # bytes of a whole recording: the repository holds it
 PRESET = re.compile(r"[a-z0-9-]+")
 # What a page could do in a reader's browser: no notebook of this book does any of it.
 ACTIVE = re.compile(r"<\s*(?:script|iframe|object|embed|form)|javascript:|<[a-z][^<>]*\son[a-z]+\s*=", re.IGNORECASE)
-SHOWN = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg")
+SHOWN = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg", "image/svg+xml")
 
 
 def may_hold(name: str) -> bool:

@@ -195,6 +195,11 @@ def a_script(folder: Path) -> None:
         notebook["cells"][1]["outputs"][0]["data"]["text/html"] = ["<p><script>alert(1)</script>"]
 
 
+def a_script_in_a_figure(folder: Path) -> None:
+    with changed(folder / "fluent/seed0/notebooks/01-data.ipynb") as notebook:
+        notebook["cells"][1]["outputs"][1]["data"]["image/svg+xml"] = ["<svg><script>alert(1)</script></svg>"]
+
+
 def a_handler(folder: Path) -> None:
     with changed(folder / "manifest.json") as manifest:
         manifest["runs"]["06-results"]["machine"]["cpu"] = '<img src=x onerror="alert(1)">'
@@ -212,6 +217,7 @@ def another_run(folder: Path) -> None:
         (better_everywhere, r"seed0/eval\.json is not the file that its notebook wrote"),
         (other_weights, r"seed1/student-gcka\.json is not the file that its notebook wrote"),
         (a_script, r"01-data\.ipynb holds active content"),
+        (a_script_in_a_figure, r"01-data\.ipynb holds active content"),
         (a_handler, r"manifest\.json holds active content"),
         (another_run, r"01-data\.ipynb is not of the run that the manifest lists"),
     ],
