@@ -6,7 +6,7 @@ With FROM=artifacts, the default, the weights and tiles of the run are evaluated
 behind the number is made anew, from the source pictures on, by the notebooks that made it, with the parameters on
 record, in runs/verify/. The exit status is 0 only if the numbers agree: by default within 1e-4 of the
 recorded value (another processor may round a picture's value the other way), within 2 % where the weights were
-recorded in bfloat16, and within 10 % for a training on another kind of machine, where trainings part ways.
+recorded in 16 bits, and within 10 % for a training on another kind of machine, where trainings part ways.
 """
 
 import argparse
@@ -205,7 +205,7 @@ def tolerance(number: Number, start: str) -> tuple[float, str]:
     """The relative difference that passes, and why it is this large."""
     if start == "artifacts":
         if number.recorded and number.weights:
-            return ROUNDED, "the recorded weights are rounded to bfloat16"
+            return ROUNDED, "the recorded weights are rounded to 16 bits"
         return SAME, "the same weights on the same tiles"
     if number.weights is None:
         return SAME, "nothing is trained for it"

@@ -1,6 +1,6 @@
 """Runs that another machine made, packed small, checked, and shown in the book under their own label.
 
-A recording is a manifest, the evaluations and plans, the students' weights in bfloat16 and, where pages were packed,
+A recording is a manifest, the evaluations and plans, the students' weights in 16 bits and, where pages were packed,
 the executed notebooks of seed 0. The manifest holds the checksum of every file, and what every notebook noted when it
 ran: parameters, versions, machine, time, and the hashes of the files that it read and wrote. Every file is checked
 against the manifest, and the files against each other: the table against the evaluations, evaluations and weights
