@@ -38,10 +38,13 @@ def chapters() -> dict[str, Chapter]:
     return {name: Chapter(name, **entry) for name, entry in listed.items()}
 
 
-def made_by(artifact: str) -> str:
-    """The notebook that makes an artifact, such as `teacher` or `student-gcka`. Raises KeyError for an unknown one."""
+def made_by(artifact: str, family: str | None = None) -> str:
+    """The notebook that makes an artifact, such as `teacher` or `student-gcka`; of several, that of the family.
+
+    Raises KeyError for an unknown one.
+    """
     for chapter in chapters().values():
-        if artifact.split("-")[0] in chapter.makes:
+        if artifact.split("-")[0] in chapter.makes and family in (None, *chapter.families):
             return chapter.notebook
     raise KeyError(artifact)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from i2i_book.chapters import GENERATORS
+from i2i_book.chapters import GENERATORS, made_by
 from i2i_book.plan import Plan
 from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
 from i2i_book.runner.notebook import notebook_parameters
@@ -95,7 +95,7 @@ def estimates(
         steps = Plan(preset, task).steps_together(task) if name == "longer" else taught["steps"]
         yield Estimate(GENERATORS[name], steps, work)
     teacher = _generator(counter, taught, "inception")
-    cut = of("03-pruning-gaugan" if counter.kind == "gaugan" else "03-pruning")
+    cut = of(made_by("plan", counter.kind))
     for arm in arms:
         own = of("04-distillation", arm)
         work = counter.student(_student(teacher, cut, own), teacher, taught, own)

@@ -20,7 +20,8 @@ from typing import Any
 import nbformat
 
 from i2i_book import runs
-from i2i_book.chapters import GENERATORS
+from i2i_book.chapters import GENERATORS, made_by
+from i2i_book.presets import FAMILIES
 from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
 from i2i_book.runner.provenance import machine
@@ -62,7 +63,9 @@ class Number:
         if self.model in GENERATORS.values():
             generator = next(name for name, model in GENERATORS.items() if model == self.model)
             return ["01-data", "02-search-space" if generator == "inception" else f"02-search-space-{generator}"]
-        return ["01-data", "02-search-space", "03-pruning", f"04-distillation-{self.model}"]
+        data = self.pages.get("01-data", {"parameters": {}})["parameters"]
+        pruning = made_by("plan", data.get("family") or FAMILIES[self.task])
+        return ["01-data", "02-search-space", pruning, f"04-distillation-{self.model}"]
 
     @property
     def weights(self) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import nbformat
 
-from i2i_book.presets import load_preset, preset_parameters, recorded_students, variants
+from i2i_book.chapters import made_by
+from i2i_book.presets import family, load_preset, preset_parameters, recorded_students, variants
 from i2i_book.recorded.pack import compact_json, pack_weights
 from i2i_book.recorded.trainings import deciding_settings
 from i2i_book.runner.run import run_notebook
@@ -37,7 +38,8 @@ def train(preset: str, task: str) -> Path:
         steps.append(("02-search-space", name, {"generator": generator, "weights": "train"}))
     students = recorded_students(settings, task)
     if students:
-        steps.append(("03-pruning", "03-pruning", {}))
+        pruning = made_by("plan", family(settings, task))
+        steps.append((pruning, pruning, {}))
     steps += [("04-distillation", f"04-distillation-{arm}", {"arm": arm}) for arm in students]
     for notebook, name, own in steps:
         source = root() / "notebooks" / f"{notebook}.ipynb"

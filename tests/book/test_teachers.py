@@ -95,6 +95,31 @@ def test_other_pictures_are_refused(home: Path, kept: Path, tmp_path: Path):
 
 
 @pytest.fixture
+def ran(monkeypatch, tmp_path: Path) -> dict[str, dict]:
+    """What `train` runs: the page of each notebook -> how it is run. Nothing is trained."""
+    calls = {}
+
+    def note(notebook: Path, parameters: dict, *, publish: Path, **options) -> None:
+        calls[publish.stem] = options | {"notebook": notebook.stem}
+
+    monkeypatch.setattr(teachers, "run_notebook", note)
+    monkeypatch.setattr(teachers, "measure", lambda home: None)
+    monkeypatch.setattr(teachers, "root", lambda: tmp_path)
+    return calls
+
+
+def test_students_beside_a_teacher_are_pruned_in_the_chapter_of_its_family(ran, tmp_path):
+    preset = tmp_path / "mine.yml"
+    lists = "arms: [gcka]\ngenerators: [inception]\nrecorded: [none]\n"
+    preset.write_text(f"like: cpu\nthreads: 1\ngpu: 2\nminutes: 1\n{lists}")
+    for task, pruning in (("earth-labels", "03-pruning-gaugan"), ("openmoji", "03-pruning")):
+        ran.clear()
+        teachers.train(str(preset), task)
+        assert list(ran) == ["01-data", "02-search-space", pruning, "04-distillation-none"]
+        assert ran[pruning]["notebook"] == pruning
+
+
+@pytest.fixture
 def student(home: Path, tmp_path: Path, monkeypatch) -> Path:
     """A student kept with its teacher; its settings by the run."""
     teacher = load_generator(home / "teacher")

@@ -123,6 +123,20 @@ def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
     assert "0.1 is allowed (trained on another kind of machine" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("task", "family", "pruning"),
+    [
+        ("earth-labels", "", "03-pruning-gaugan"),
+        ("cityscapes", "gaugan", "03-pruning-gaugan"),
+        ("cityscapes", "", "03-pruning"),
+    ],
+)
+def test_a_student_was_pruned_in_the_chapter_of_its_family(task, family, pruning):
+    data = {"01-data": {"parameters": {"family": family}}}
+    number = verify.Number("", task, 0, "gcka", "l1", 0.0, Path(), False, data)
+    assert number.chain == ["01-data", "02-search-space", pruning, "04-distillation-gcka"]
+
+
 @pytest.mark.parametrize("folder", recordings(ROOT / "book" / "recorded"), ids=lambda folder: folder.name)
 def test_the_notebooks_of_today_take_the_parameters_of_what_is_recorded(folder: Path):
     for name, made in read_manifest(folder)["runs"].items():
