@@ -47,7 +47,8 @@ def train(preset: str, task: str) -> Path:
         given |= own | {"run": RUN, "task": task, "seed": 0}
         page = home / "notebooks" / f"{name}.ipynb"
         log = home / "logs" / page.name
-        run_notebook(source, given, log=log, publish=page, threads=settings["threads"], preset=preset)
+        gpu = settings["gpu"] if notebook in (made_by("teacher"), made_by("student")) else 0
+        run_notebook(source, given, log=log, publish=page, threads=settings["threads"], gpu=gpu, preset=preset)
     measure(home)
     return home
 

@@ -108,7 +108,7 @@ def ran(monkeypatch, tmp_path: Path) -> dict[str, dict]:
     return calls
 
 
-def test_students_beside_a_teacher_are_pruned_in_the_chapter_of_its_family(ran, tmp_path):
+def test_a_teacher_and_its_students_run_in_the_chapters_of_their_family_on_the_presets_gpus(ran, tmp_path):
     preset = tmp_path / "mine.yml"
     lists = "arms: [gcka]\ngenerators: [inception]\nrecorded: [none]\n"
     preset.write_text(f"like: cpu\nthreads: 1\ngpu: 2\nminutes: 1\n{lists}")
@@ -117,6 +117,7 @@ def test_students_beside_a_teacher_are_pruned_in_the_chapter_of_its_family(ran, 
         teachers.train(str(preset), task)
         assert list(ran) == ["01-data", "02-search-space", pruning, "04-distillation-none"]
         assert ran[pruning]["notebook"] == pruning
+        assert [how["gpu"] for how in ran.values()] == [0, 2, 0, 2], "for what trains"
 
 
 @pytest.fixture
