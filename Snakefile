@@ -26,8 +26,8 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 RUN = PLAN.folder
-# A recorded run is shown as it is, unless the ablations were asked for.
-SHOWN = shown(Path(PRESET).stem) and not PLAN.ablate
+# Recorded tasks are shown as they are, unless the ablations were asked for.
+SHOWN = shown(Path(PRESET).stem, PLAN.tasks) and not PLAN.ablate
 
 HOME = RUN + "/{task}/seed{seed}"
 EVALUATIONS = PLAN.each("eval.json")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,10 +31,9 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         raise ValueError(f"{preset} gives its run's folder its name, which cannot hold {' '.join(sorted(odd))}")
     if missing := sorted({"threads", "gpu", "minutes", "arms", "generators"} - settings.keys()):
         raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
-    found = settings["gpu"]
-    if found and (targets or not shown(Path(preset).stem)):
+    tasks, found = presets.tasks(task), settings["gpu"]
+    if found and (targets or not shown(Path(preset).stem, tasks)):
         found = _gpus_for(settings["gpu"], preset)
-    presets.tasks(task)
     if presets.seeds(seeds).start and not targets:
         raise ValueError(f"SEEDS={seeds} is a part of a recording, for make record; a book begins with seed 0")
     teacher = os.environ.get("TEACHER", "")
@@ -130,10 +130,24 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def shown(run: str) -> bool:
-    """Whether a preset that another machine has recorded is shown, not run: unless begun here or RECORDED=no."""
-    recorded = (runs.root() / "book" / "recorded" / run / "manifest.json").exists()
+def shown(run: str, tasks: Sequence[str]) -> bool:
+    """Whether tasks that another machine has recorded by a preset are shown, not run.
+
+    They are where its recording has all of them, unless the preset was begun here or RECORDED=no.
+    """
+    recording = runs.root() / "book" / "recorded" / run
+    recorded = (recording / "manifest.json").exists() and all((recording / task).is_dir() for task in tasks)
     return recorded and not (runs.root() / "runs" / run).exists() and os.environ.get("RECORDED") != "no"
+
+
+def command(preset: str, task: str = presets.MAIN_TASK, seeds: int = 1) -> str:
+    """The call that runs a task and so many seeds by a preset, also where they would be shown as recorded."""
+    said = f"make book PRESET={preset}"
+    if task != presets.MAIN_TASK:
+        said += f" TASK={task}"
+    if seeds > 1:
+        said += f" SEEDS={seeds}"
+    return said + (" RECORDED=no" if shown(Path(preset).stem, [task]) else "")
 
 
 def _check_same_folder(run: Path, folder: Path) -> None:

@@ -280,7 +280,7 @@ def preset(folder: Path, text: str) -> Path:
 
 
 def no_gpu(folder: Path) -> str:
-    with instead(torch.cuda, "is_available", lambda: False), instead(make, "shown", lambda run: False):
+    with instead(torch.cuda, "is_available", lambda: False), instead(make, "shown", lambda *_: False):
         return said(make.main, "gpu", "earth", "1")
 
 

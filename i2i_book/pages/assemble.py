@@ -13,6 +13,7 @@ import nbformat
 
 from i2i_book.claims import markdown
 from i2i_book.evidence import in_short
+from i2i_book.make import command
 from i2i_book.pages import search
 from i2i_book.pages.contents import Page, contents, page_of, parts_of, stub, toc_entries, variants_of
 from i2i_book.pages.demo import demo_parts
@@ -115,7 +116,7 @@ def _headline(preset: str, pages: list[Page], made: Path) -> str:
     chapter = "{doc}`Chapter 6 </notebooks/06-results>`"
     if any(page.executed for page in pages if page.source.stem == "06-results"):
         return f"{label}{chapter} has the results.\n"
-    return f"{label}{chapter} has not been run with the preset `{preset}` yet.\n"
+    return f"{label}{chapter} has not been run with the preset `{preset}` yet: `{command(preset)}` runs it.\n"
 
 
 def _changes(top: Path) -> str:

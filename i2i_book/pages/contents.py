@@ -11,6 +11,7 @@ import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from i2i_book.chapters import Chapter, chapter_of, chapters
+from i2i_book.make import command
 from i2i_book.presets import FAMILIES, MAIN_TASK
 
 MAIN_ARM = "04-distillation-gcka"  # shown as the page 04-distillation
@@ -106,13 +107,13 @@ def _title(source: Path) -> str:
 
 
 def stub(page: Page, preset: str) -> Any:
-    command = f"make book PRESET={preset}" + ("" if page.task == MAIN_TASK else f" TASK={page.task}")
     return new_notebook(
         cells=[
             new_markdown_cell(
                 f"# {full_title(_title(page.source), page)}\n\n:::{{admonition}} Not run\n:class: note not-run\n"
                 f"This page shows an executed notebook, and that notebook has not been run with the preset "
-                f"`{preset}`. `{command}` makes it. The {{doc}}`status page </status>` lists what has been run.\n:::\n"
+                f"`{preset}`. `{command(preset, page.task)}` makes it. The {{doc}}`status page </status>` lists what"
+                " has been run.\n:::\n"
             )
         ]
     )

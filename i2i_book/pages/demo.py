@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from i2i_book.make import command
 from i2i_book.pages.status import smoke_label
 from i2i_book.plan import DEMOS
 from i2i_lib.demo.page import demo_part
@@ -19,7 +20,7 @@ def demo_parts(preset: str, book: Path, runs: Path) -> str:
     if not found:
         return (
             f":::{{admonition}} Not run\n:class: note not-run\nNo network has been trained with the preset `{preset}`. "
-            f"`make book PRESET={preset}` trains them and puts them here.\n:::\n"
+            f"`{command(preset)}` trains them and puts them here.\n:::\n"
         )
     others = [*found][1:]
     links = " · ".join(f"[{found[task]}](#demo-{task})" for task in others)

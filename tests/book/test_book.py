@@ -19,6 +19,7 @@ from fake_run import CHAPTERS, checkout, facts, fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from i2i_book.make import command
 from i2i_book.pages.build import SCRIPTS, build, faults
 from i2i_book.pages.dress import last_change
 from i2i_book.pages.extension import _end_chain, align_words, chains, set_type, set_type_in_html
@@ -136,6 +137,22 @@ def test_an_entry_that_did_not_run_is_a_stub_that_names_the_command(book: Path):
     demo = (book / "notebooks/demo.md").read_text()
     assert "Not run" in demo and "make book PRESET=cpu" in demo
     assert not (book / "static/models").exists()
+
+
+def test_the_command_for_what_is_shown_as_recorded_runs_it(book: Path, monkeypatch, tmp_path: Path):
+    """Else it would be shown again."""
+    monkeypatch.setattr("i2i_book.runs.root", lambda: tmp_path / "checkout")
+    monkeypatch.delenv("RECORDED", raising=False)
+    recording = tmp_path / "checkout" / "book" / "recorded" / "numbers"
+    (recording / "fluent").mkdir(parents=True)
+    (recording / "manifest.json").touch()
+    fill(book, "numbers")
+    texts = [page(book, "notebooks/01-data")]
+    texts += [(book / "notebooks" / name).read_text() for name in ("demo.md", "headline.md")]
+    assert all("`make book PRESET=numbers RECORDED=no`" in text for text in texts)
+    assert command("numbers", "earth") == "make book PRESET=numbers TASK=earth", "which it does not have"
+    (tmp_path / "checkout" / "runs" / "numbers").mkdir(parents=True)
+    assert command("numbers", seeds=3) == "make book PRESET=numbers SEEDS=3"
 
 
 def test_a_run_gets_its_line_below_the_title(book: Path):

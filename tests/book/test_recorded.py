@@ -1,6 +1,7 @@
 """A run packed in one checkout appears in the book of another, and nothing that was tampered with does."""
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -395,6 +396,8 @@ def test_a_recorded_preset_is_shown_and_not_run(packed: Path, tmp_path):
     shown = dry_run(project.folder, *smoke)
     assert "search_space" not in shown and "book" in shown
     assert "search_space" in dry_run(project.folder, *smoke, RECORDED="no")
+    another = dry_run(project.folder, "preset=smoke", "task=earth", "seeds=1")
+    assert "search_space" in another, "which the recording does not have"
 
 
 def test_recorded_students_are_those_of_the_first_seed():
@@ -411,6 +414,13 @@ def test_a_part_of_a_recording_is_made_without_pages(tmp_path):
     part = dry_run(project.folder, "preset=smoke", "task=fluent", "seeds=1-2", "--", "record")
     assert all(f"runs/smoke/fluent/seed{seed}/eval.json" in part for seed in (1, 2))
     assert "seed0" not in part and "06-results" not in part and "_build" not in part
+
+
+def test_a_preset_that_is_recorded_says_how_it_is_run_again():
+    for path in (ROOT / "book" / "recorded").glob("*/manifest.json"):
+        preset = ROOT / "presets" / f"{path.parent.name}.yml"
+        calls = re.findall(r"make book PRESET=[^;\n]*", preset.read_text()) if preset.exists() else []
+        assert all("RECORDED=no" in call for call in calls), preset
 
 
 def test_the_recordings_of_this_checkout_fit_and_are_compact():
