@@ -21,6 +21,7 @@ import nbformat
 
 from i2i_book import runs
 from i2i_book.chapters import GENERATORS, made_by
+from i2i_book.make import command
 from i2i_book.presets import FAMILIES
 from i2i_book.recorded.check import check, facts_of
 from i2i_book.runner.notebook import code_digest
@@ -87,11 +88,12 @@ def find(preset: str, name: str) -> Number:
     if measure in TIMED:
         raise ValueError(f"{measure} is a measurement of time or memory, which no rerun repeats: verify another")
     place = f"{task}/seed{seed}"
-    run, recording = runs.root() / "runs" / preset, runs.root() / "book" / "recorded" / preset
+    run, recording = _places(preset)
     recorded = not (run / place / "eval.json").exists()
     home = (recording if recorded else run) / place
     if not (home / "eval.json").exists():
-        raise FileNotFoundError(f"{task} with seed {seed} has no evaluation: `make book PRESET={preset}` makes it")
+        wanted = command(preset, task, seed + 1)
+        raise FileNotFoundError(f"{task} with seed {seed} has no evaluation: `{wanted}` makes it")
     pages = facts_of(check(recording), place) if recorded else {}
     evaluations = [path for name in ("ablations", "eval") if (path := home / f"{name}.json").exists()]
     rows = {row.model: row for path in evaluations for row in load_evaluation(path)["results"]}
@@ -112,7 +114,7 @@ def draw(preset: str, count: int) -> list[str]:
 
     Raises FileNotFoundError naming the command that makes the run.
     """
-    run, recording = runs.root() / "runs" / preset, runs.root() / "book" / "recorded" / preset
+    run, recording = _places(preset)
     names = []
     for path in sorted(run.glob("*/seed*/eval.json")) or sorted(recording.glob("*/seed*/eval.json")):
         for row in load_evaluation(path)["results"]:
@@ -120,8 +122,14 @@ def draw(preset: str, count: int) -> list[str]:
                 measured = [measure for measure in DRAWN if getattr(row, measure) is not None]
                 names += [f"{path.parent.parent.name}/{row.seed}/{row.model}/{measure}" for measure in measured]
     if not names:
-        raise FileNotFoundError(f"{preset} has no student and its evaluation: `make book PRESET={preset}` makes them")
+        raise FileNotFoundError(f"{preset} has no student and its evaluation: `{command(preset)}` makes them")
     return random.sample(names, min(count, len(names)))
+
+
+def _places(preset: str) -> tuple[Path, Path]:
+    """The folder of a preset's run, and that of its recording; a preset may be the path of its file."""
+    name = Path(preset).stem
+    return runs.root() / "runs" / name, runs.root() / "book" / "recorded" / name
 
 
 def rerun(number: Number, start: str) -> float:
