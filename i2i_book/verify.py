@@ -137,6 +137,9 @@ def rerun(number: Number, start: str) -> float:
     if start == "artifacts":
         _check_files(number)
         return evaluate_again(number, number.home)
+    for page in number.chain:
+        if page not in number.pages:
+            raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     scratch = runs.root() / "runs" / "verify"
     with files.exclusive(scratch / "lock", "runs/verify"):
         shutil.rmtree(scratch / number.task, ignore_errors=True)
@@ -181,8 +184,6 @@ def _check_files(number: Number) -> None:
 
 def _execute(number: Number, page: str) -> None:
     """Run a notebook as it was run, but in runs/verify."""
-    if page not in number.pages:
-        raise ValueError(f"{number.home / 'notebooks' / page}.ipynb is missing, which says how it was run")
     made = number.pages[page]
     notebook = _note_changes(made, number.task)
     parameters = known_today(made["parameters"])
@@ -245,8 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _compare(number: Number, start: str) -> bool:
     """Make the number again, print both, and return whether they agree."""
-    allowed, why = tolerance(number, start)
     again = rerun(number, start)
+    allowed, why = tolerance(number, start)
     difference = abs(again - number.value) / (abs(number.value) or 1.0)
     agree = difference <= allowed
     print(f"{number.name} on record: {number.value!r}, from {number.home / 'eval.json'}")

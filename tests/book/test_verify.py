@@ -151,6 +151,13 @@ def test_the_notebooks_of_today_take_the_parameters_of_what_is_recorded(folder: 
             check_parameters(ROOT / "notebooks" / f"{made['notebook']}.ipynb", verify.known_today(made["parameters"]))
 
 
+def test_a_number_whose_notebook_is_missing_is_refused_before_anything_runs(home: Path, ran, capsys):
+    (home / "notebooks" / "04-distillation-gcka.ipynb").unlink()
+    assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 1
+    assert "04-distillation-gcka.ipynb is missing, which says how it was run" in capsys.readouterr().err
+    assert ran == []
+
+
 def test_other_weights_are_not_taken_for_those_of_the_number(home: Path, ran, capsys):
     (home / "student-gcka.safetensors").write_bytes(bytes([99]))
     assert verify.main(["micro", "earth/0/gcka/l1"]) == 1
