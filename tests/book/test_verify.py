@@ -81,7 +81,8 @@ def ran(monkeypatch) -> list[tuple[str, dict[str, Any]]]:
 
     def stub(notebook: Path, parameters: dict[str, Any], **_: Any) -> None:
         calls.append((notebook.stem, parameters))
-        made = {"01-data": "data", "04-distillation": f"student-{parameters.get('arm')}"}.get(notebook.stem)
+        student = f"student-{parameters.get('arm')}"
+        made = {"01-data": "data", "02-search-space": "teacher", "04-distillation": student}.get(notebook.stem)
         if made:
             name = f"{made}.safetensors"
             shutil.copy(runs.root() / "runs/micro/earth/seed0" / name, runs.Run("verify", "earth", 0).folder / name)
@@ -128,6 +129,24 @@ def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
     recorded_value(home, 0.27)
     assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0
     assert "0.1 is allowed (trained on another kind of machine" in capsys.readouterr().out
+
+
+def test_what_was_taken_from_the_record_is_trained_but_a_students_teacher(home: Path, ran, capsys):
+    for page in ("02-search-space", "04-distillation-gcka"):
+        path = home / "notebooks" / f"{page}.ipynb"
+        notebook: Any = nbformat.read(path, as_version=4)
+        notebook.metadata.i2i.parameters |= {"weights": "recorded", "arm": "gcka"}
+        nbformat.write(notebook, path)
+    save_evaluation(home / "eval.json", [row(l1=0.27), row(model="teacher", l1=0.02)], {})
+    assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0
+    assert [parameters.get("weights") for _, parameters in ran] == [None, "recorded", None, "train"]
+    said = capsys.readouterr().out
+    assert "note: its teacher is the recorded one, which `make teacher TASK=earth` trains again" in said
+    assert "0.1 is allowed (the recorded training was another machine's" in said
+    ran.clear()
+    assert verify.main(["micro", "earth/0/teacher/l1", "--from", "data"]) == 0
+    assert [parameters.get("weights") for _, parameters in ran] == [None, "train"]
+    assert "note:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
