@@ -9,7 +9,7 @@ from pathlib import Path
 
 from i2i_book.chapters import chapters
 from i2i_book.make import shown
-from i2i_book.plan import Plan, listing, sources
+from i2i_book.plan import Plan, imported, listing, sources
 from i2i_book.presets import MAIN_TASK, preset_parameters
 from i2i_book.runs import ASSEMBLED
 
@@ -106,8 +106,9 @@ rule book:
         results=[] if SHOWN else f"{RUN}/results.jsonl",
         demos=[] if SHOWN else PLAN.demos(),
         recorded=glob("book/recorded/**/*.*"),
-        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/search/*.*", "book/static/alike/*.*", "i2i_lib/demo/static/*.*") if Path(path).name not in ASSEMBLED],
-        config=["_config.yml", "package.json", "package-lock.json", "notebooks/chapters.yml", "notebooks/questions.yml"],
+        prose=[path for path in glob("book/*.*", "book/static/*.*", "book/static/search/*.*", "book/static/alike/*.*", "book/measured/*.*", "benchmarks/*.md", "i2i_lib/demo/static/*.*") if Path(path).name not in ASSEMBLED],
+        config=["_config.yml", "package.json", "package-lock.json", "pyproject.toml", "CHANGELOG.md"],
+        notebooks=glob("notebooks/*.*"),  # of those that did not run, too, it shows titles and status
         book=glob("i2i_book/**/*.py", "i2i_book/pages/autoapi/**/*.rst"),
         library=glob("i2i_lib/**/*.py"),  # for its reference
     output:
@@ -195,6 +196,7 @@ for pruning in [name for name, chapter in chapters().items() if "plan" in chapte
         input:
             **source(pruning),
             teacher=rules.search_space.output.teacher,
+            published=glob("book/published/*.csv"),
         output:
             notebook=HOME + f"/notebooks/{pruning}.ipynb",
             plan=HOME + "/plan.json",
@@ -302,7 +304,7 @@ rule students:
 
 rule demo:
     input:
-        modules=["i2i_book/demo.py", "i2i_book/alike.py", "i2i_book/recorded/trainings.py", "i2i_lib/demo/files.py", "i2i_lib/losses.py", "i2i_lib/export/onnx.py", "i2i_lib/fuse.py", "i2i_lib/metrics/pairs.py"],
+        modules=imported("i2i_book.demo"),
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         compared=lambda w: expand(rules.distillation.output.student, arm=[a for a in PLAN.arms(w.task) if a in ("gcka", "none")], **w),

@@ -9,7 +9,7 @@ from typing import Any
 from i2i_book import presets
 from i2i_book.chapters import GENERATORS, Chapter, chapters, made_by
 from i2i_book.runner.notebook import imported_modules, notebook_parameters
-from i2i_lib.files import root, walk_once
+from i2i_lib.files import library_modules, root, walk_once
 from i2i_lib.weights import DINOV2, DRN, INCEPTION, at_hand, find_vgg19
 
 # The tasks of the live demo, in the order of its page: their source is a picture that one can paint.
@@ -158,5 +158,13 @@ def listing(folder: str) -> str:
 @cache
 def sources(notebook: str, task: str | None = None) -> list[str]:
     """The modules of this checkout that a notebook imports or that the library picks for its task."""
-    modules = imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task)
-    return [path.relative_to(root()).as_posix() for path in modules]
+    return _relative(imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task))
+
+
+def imported(module: str) -> list[str]:
+    """A module of this checkout and those that it imports."""
+    return _relative(library_modules(f"import {module}"))
+
+
+def _relative(paths: list[Path]) -> list[str]:
+    return [path.relative_to(root()).as_posix() for path in paths]

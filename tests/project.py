@@ -47,7 +47,7 @@ class Project:
         self.environment = {**os.environ, "PYTHONPATH": "."}  # the copy's own library, not the installed one
         for name in ("i2i_lib", "i2i_book", "notebooks", "presets", "tests/golden", "book"):
             shutil.copytree(root() / name, folder / name, ignore=left_out)
-        for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json"):
+        for name in ("Snakefile", "_config.yml", "package.json", "package-lock.json", "pyproject.toml", "CHANGELOG.md"):
             shutil.copy(root() / name, folder)
         self.seed = folder / "runs" / "micro" / "earth" / "seed0"
 

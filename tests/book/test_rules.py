@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from project import PRESETS, Project, dry_run
 
+from i2i_book.departures import departures
 from i2i_book.plan import Plan, sources
 from i2i_book.presets import FAMILIES
 from i2i_book.runs import root
@@ -51,6 +53,34 @@ def quick(tmp_path_factory) -> Project:
     for preset in PRESETS:
         project.make(f"runs/{preset}/notebooks/06-results.ipynb", preset=preset)
     return project
+
+
+Job = tuple[str, set[str], set[str]]
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[Job]:
+    """Every job of a book, as if nothing had been run: its rule, the files that it reads and those that it makes."""
+    said = dry_run(root(), f"preset={PRESETS['micro']}", "task=earth", "seeds=1", "--forceall")
+    found = re.findall(r"^rule (\w+):\n    input: (.*)\n    output: (.*)\n", said, flags=re.M)
+    return [(rule, {*read.split(", ")}, {*made.split(", ")}) for rule, read, made in found]
+
+
+def test_the_book_is_made_again_if_what_a_page_shows_is_changed(jobs):
+    (read,) = (read for rule, read, _ in jobs if rule == "book")
+    shown = {"CHANGELOG.md", "pyproject.toml", "notebooks/arms.yml"}
+    for page in root().glob("book/*.md"):
+        names = re.findall(r"{(?:literalinclude|figure)} (\S+)|{download}`[^<`]*<([^>]+)>", page.read_text())
+        shown |= {os.path.normpath(f"book/{included or offered}") for included, offered in names}
+    assert len(shown) > 12 and shown <= read, shown - read
+
+
+def test_what_a_notebook_or_the_demo_reads_is_an_input(jobs):
+    read = {rule: read for rule, read, _ in jobs}
+    assert "book/published/search.csv" in read["pruning"]
+    quoted = {held["default"].rpartition(".")[0] for row in departures() for held in row.held if "default" in held}
+    assert {f"{module.replace('.', '/')}.py" for module in quoted} | {"notebooks/arms.yml"} <= read["paper_numbers"]
+    assert {"i2i_book/demo.py", "i2i_lib/checkpoint.py", "i2i_lib/data/earth.py"} <= read["demo"]
 
 
 AFTER_04 = {"distillation", "evaluation", "collect", "results", "book"}
