@@ -11,6 +11,7 @@ from i2i_book.chapters import chapter_of
 from i2i_book.pages.contents import Page, full_title
 from i2i_book.pages.status import run_summary, smoke_label
 from i2i_book.presets import FAMILIES, MAIN_TASK
+from i2i_lib.files import read_json
 
 PARAMETER_CELLS = {"parameters", "injected-parameters"}
 ONLY = "only-"  # begins the tags of cells for some families or tasks: `only-pix2pix`, `only-fluent`
@@ -24,11 +25,20 @@ def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
     for part in parts:
         last = _last_section(notebook)
         notebook.cells[last:last] = _as_section(part)
-    _leave_out(notebook, page)
-    _choose_captions(notebook, page)
+    record = _record_of(page)
+    # By its name, a task may be of another family: that of `folder` and `cityscapes` is chosen in chapter 1.
+    family = record.get("family") or FAMILIES[page.task]
+    _leave_out(notebook, page.task, family)
+    _choose_captions(notebook, family)
     _add_run_line(notebook, page, status)
     if page.task != MAIN_TASK:
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
+
+
+def _record_of(page: Page) -> dict[str, Any]:
+    """The record of the pictures of the page's seed, as chapter 1 wrote it; empty where a page is of a whole run."""
+    path = page.executed.parents[1] / "data.json" if page.executed else None
+    return read_json(path, "run chapter 1 again") if path and path.exists() else {}
 
 
 def _last_section(notebook: Any) -> int:
@@ -45,19 +55,19 @@ def _as_section(notebook: Any) -> list[Any]:
     return notebook.cells
 
 
-def _choose_captions(notebook: Any, page: Page) -> None:
+def _choose_captions(notebook: Any, family: str) -> None:
     """Give figures the caption for the page's family of tasks, where their cell has one in `captions`."""
     for cell in notebook.cells:
-        if caption := cell.metadata.get("captions", {}).get(FAMILIES.get(page.task, "")):
+        if caption := cell.metadata.get("captions", {}).get(family):
             cell.metadata["mystnb"]["figure"]["caption"] = caption
 
 
-def _leave_out(notebook: Any, page: Page) -> None:
+def _leave_out(notebook: Any, task: str, family: str) -> None:
     """Mark what the page leaves out and the download keeps: parameters, cells for other tasks, cells without output.
 
     A Markdown cell tagged `if-output` goes with the code between it and the next text, if none of that has an output.
     """
-    here = {f"{ONLY}{FAMILIES.get(page.task, '')}", f"{ONLY}{page.task}"}
+    here = {f"{ONLY}{family}", f"{ONLY}{task}"}
     below = False  # whether the code between this cell and the next text shows something
     for cell in reversed(notebook.cells):
         tags = set(cell.metadata.get("tags", []))

@@ -256,6 +256,19 @@ def test_a_page_leaves_out_what_is_not_for_its_reader(book: Path):
     assert {cell.source for cell in cells} >= set(kept), "the download is whole"
 
 
+def test_a_page_speaks_of_the_family_that_chapter_1_chose(book: Path):
+    path = run(book, "01-data", task="folder")
+    (path.parents[1] / "data.json").write_text('{"family": "cyclegan"}')  # by its name it would have pairs
+    notebook = nbformat.read(path, as_version=4)
+    tags = ["only-pix2pix", "only-cyclegan", "only-folder"]
+    notebook.cells += [new_markdown_cell(tag, metadata={"tags": [tag]}) for tag in tags]
+    nbformat.write(notebook, path)
+    fill(book, "cpu")
+    cells = nbformat.read(book / "tasks/folder/01-data.ipynb", as_version=4).cells
+    gone = [cell.source for cell in cells if "remove-cell" in cell.metadata.get("tags", [])]
+    assert gone == ["steps: int = 100  # steps", "only-pix2pix"]
+
+
 @pytest.mark.parametrize("task, caption", [("fluent", "and the truth"), ("earth-unpaired", "no truth")])
 def test_a_figure_has_the_caption_of_its_family(book: Path, task, caption):
     path = run(book, "01-data", task=task)
