@@ -27,9 +27,10 @@ def dress(notebook: Any, page: Page, status: str, parts: list[Any]) -> None:
         notebook.cells[last:last] = _as_section(part)
     record = _record_of(page)
     # By its name, a task may be of another family: that of `folder` and `cityscapes` is chosen in chapter 1.
-    family = record.get("family") or FAMILIES[page.task]
+    family = record.get("family") or FAMILIES.get(page.task, "")
     _leave_out(notebook, page.task, family)
-    _choose_captions(notebook, family)
+    if not record.get("test", {}).get("paired", True):
+        _choose_captions(notebook)
     _add_run_line(notebook, page, status)
     if page.task != MAIN_TASK:
         _relabel(notebook, "-" + page.docname.split("/", 1)[1].replace("/", "-"))
@@ -55,10 +56,10 @@ def _as_section(notebook: Any) -> list[Any]:
     return notebook.cells
 
 
-def _choose_captions(notebook: Any, family: str) -> None:
-    """Give figures the caption for the page's family of tasks, where their cell has one in `captions`."""
+def _choose_captions(notebook: Any) -> None:
+    """Give figures their caption for a test without pairs, where their cell has one."""
     for cell in notebook.cells:
-        if caption := cell.metadata.get("captions", {}).get(family):
+        if caption := cell.metadata.get("captions", {}).get("unpaired"):
             cell.metadata["mystnb"]["figure"]["caption"] = caption
 
 

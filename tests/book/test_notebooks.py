@@ -84,6 +84,10 @@ def test_figures_have_captions_and_alt_texts(notebook):
             assert len(cell.metadata.mystnb.image.alt) > 40 if drawn else "image" not in cell.metadata.mystnb
 
 
+def test_captions_for_some_tests_are_those_that_pages_look_for(notebook):
+    assert all(cell.metadata.get("captions", {"unpaired": "x"}).keys() == {"unpaired"} for cell in code(notebook))
+
+
 def test_functions_are_not_those_of_the_library(notebook):
     library = {
         ast.dump(node.args) + "".join(map(ast.dump, node.body))
