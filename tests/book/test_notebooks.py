@@ -157,6 +157,15 @@ def test_recordings_train_as_the_preset_cpu_does(name):
     assert len(made & planned) >= 2 or preset == "recipes", "it answers questions of the plan"
 
 
+def test_recordings_train_for_the_share_of_steps_that_chapter_6_says():
+    def steps(preset: str, notebook: str, task: str) -> int:
+        return presets.preset_parameters(presets.load_preset(preset), notebook, task)["steps"]
+
+    for task in ("fluent", "openmoji"):
+        assert 4 * steps("ranking", "04-distillation", task) == steps("cpu", "04-distillation", task)
+    assert 6 * steps("ranking", "02-search-space", "openmoji") == steps("cpu", "02-search-space", "openmoji")
+
+
 def test_every_student_is_set_apart_by_parameters_that_exist():
     names = [name for found in arms().values() for name in found]
     assert sorted(["gcka", *names]) == sorted(students()), "no name stands for two students"
