@@ -35,14 +35,12 @@ class _Member(NamedTuple):
     open: Callable[[], Any]
 
 
-def unpack(
-    archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED, allowed: Callable[[str], object] | None = None
-) -> None:
+def unpack(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED) -> None:
     """Unpack a .zip or .tar.gz to a new folder: plain files and folders, nothing outside it.
 
     Raises ValueError naming the member that is absolute, climbs out with `..`, is a link or a device, has the name of
-    another (or one that differs in case or Unicode form only), is not `allowed`, or makes it all larger than
-    `max_bytes`; or if the archive is damaged. Half of it may lie in `folder` then.
+    another (or one that differs in case or Unicode form only), or makes it all larger than `max_bytes`; or if the
+    archive is damaged. Half of it may lie in `folder` then.
     """
     folder.mkdir(parents=True)
     members = _zip_members if archive.suffix == ".zip" else _tar_members
@@ -60,8 +58,6 @@ def unpack(
                 if member.kind == "folder":
                     path.mkdir(parents=True, exist_ok=True)
                     continue
-                if allowed and not allowed(member.name):
-                    raise ValueError(f"{archive} holds {member.name!r}, which does not belong there: refused")
                 plain = unicodedata.normalize("NFC", str(path)).casefold()
                 if plain in names:
                     raise ValueError(f"{archive} holds {member.name!r} twice: refused")

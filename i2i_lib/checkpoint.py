@@ -78,9 +78,9 @@ def save_discriminator(
     _save(discriminator, path, DISCRIMINATORS, provenance)
 
 
-def load_discriminator(path: Path | str, *, device: str = "cpu") -> Any:
-    """As `load_generator`, but in training mode: a loaded discriminator is one to train on."""
-    return _load(path, DISCRIMINATORS).to(device).train()
+def load_discriminator(path: Path | str) -> Any:
+    """As `load_generator`, but on the CPU and in training mode: a loaded discriminator is one to train on."""
+    return _load(path, DISCRIMINATORS).train()
 
 
 def load_info(path: Path | str) -> dict[str, Any]:

@@ -89,20 +89,6 @@ def from_cat_state_dict(state: Mapping[str, Any], *, upsamplings: int = 6, paddi
     return net.eval()
 
 
-def from_resnet_state_dict(state: Mapping[str, Any], *, padding: str = "reflect") -> ResnetGenerator:
-    """Our ResNet generator, in eval mode, from one of pytorch-CycleGAN-and-pix2pix, such as `latest_net_G.pth`.
-
-    As `from_cat_state_dict`: instance norm without scales (ours then have scales of 1 and shifts of 0, which compute
-    the same) or batch norm, any number of blocks from 3, with or without dropout, `module.` before its names or not.
-
-    Raises ValueError for any other network, and as there.
-    """
-    net = from_cat_state_dict(state, padding=padding)
-    if not isinstance(net, ResnetGenerator):
-        raise ValueError(f"the state dict is of an {type(net).__name__}, not of a ResNet: use from_cat_state_dict")
-    return net
-
-
 def _unwrapped(state: Any) -> dict[str, Any]:
     """The generator's own state dict, under its own names."""
     if not isinstance(state, Mapping):

@@ -124,26 +124,26 @@ def onnx_file(generator: InceptionGenerator) -> bytes:
     return _model(fuse(generator), half=False, any_size=True).SerializeToString()
 
 
-def milliseconds(model: Path | str | bytes, size: int, *, repeats: int = 30, seconds: float = 2.0) -> float:
+def milliseconds(model: Path | str | bytes, size: int) -> float:
     """Time of one colour picture of `size` pixels in ONNX Runtime on one thread of the CPU: the fastest of many runs.
 
     The clock is the thread's own: it stands still while another process has the core. The fastest, since what others
-    leave in the caches can only add to it. After `seconds`, five runs do.
+    leave in the caches can only add to it. After two seconds, five runs do.
     """
     running, times = session(model), []
     source = np.zeros((1, 3, size, size), np.float32)
-    while len(times) < repeats and (len(times) < 5 or sum(times) < 1000 * seconds):
+    while len(times) < 30 and (len(times) < 5 or sum(times) < 2000):
         started = time.thread_time()
         running.run(None, {"source": source})
         times.append(1000 * (time.thread_time() - started))
     return min(times)
 
 
-def session(model: Path | str | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An exported file or its content, ready to run on the CPU: `.run(None, {"source": array})[0]`."""
+def session(model: Path | str | bytes) -> onnxruntime.InferenceSession:
+    """An exported file or its content, ready to run on one thread of the CPU: `.run(None, {"source": array})[0]`."""
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from goldens import golden, widely_used_resnet
-from goldens import official as official_inception
 from toys import label_map, network, same
 
 from i2i_lib.checkpoint import build
@@ -21,7 +20,7 @@ from i2i_lib.config import (
 from i2i_lib.discriminators import PatchDiscriminator
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
 from i2i_lib.macs import generator_macs
-from i2i_lib.official import from_cat_state_dict, from_resnet_state_dict
+from i2i_lib.official import from_cat_state_dict
 
 
 @pytest.mark.parametrize("name", ["inception_instance", "inception_batch", "student_instance", "student_batch"])
@@ -57,7 +56,7 @@ def test_resnets_of_the_widely_used_repository_load(norm, dropout, n_blocks, pre
     before = dict(state)
     image = torch.rand(2, 3, 24, 32) * 2 - 1
     with torch.no_grad():
-        ours = from_resnet_state_dict(state)
+        ours = from_cat_state_dict(state)
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
     assert ours.config == ResnetConfig(4, n_blocks, norm) and not ours.training
     assert state.keys() == before.keys() and all(state[name] is before[name] for name in before)
@@ -70,11 +69,6 @@ def test_a_separable_resnet_loads():
         ours = from_cat_state_dict(official.state_dict())
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
     assert isinstance(ours, ResnetGenerator)
-
-
-def test_another_network_is_no_resnet():
-    with pytest.raises(ValueError, match="of an InceptionGenerator, not of a ResNet: use from_cat_state_dict"):
-        from_resnet_state_dict(official_inception())
 
 
 CONFIGS = {

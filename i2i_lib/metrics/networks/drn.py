@@ -64,7 +64,6 @@ class DrnSegmenter(nn.Module):
 
     def __init__(
         self,
-        classes: int = CLASSES,
         widths: Sequence[int] = (16, 16, 32, 64, 128, 256, 512, 512, 512),
         depths: Sequence[int] = (1, 1, 1, 3, 4, 23, 3, 1, 1),
     ) -> None:
@@ -84,14 +83,14 @@ class DrnSegmenter(nn.Module):
                     inputs = width
             levels.append(nn.Sequential(*level))
         self.base = nn.Sequential(*levels)
-        self.seg = nn.Conv2d(inputs, classes, 1)
+        self.seg = nn.Conv2d(inputs, CLASSES, 1)
         # Bilinear interpolation by 8, written as a convolution; not renormalised at the border.
-        self.up = nn.ConvTranspose2d(classes, classes, 16, 8, 4, groups=classes, bias=False)
+        self.up = nn.ConvTranspose2d(CLASSES, CLASSES, 16, 8, 4, groups=CLASSES, bias=False)
         ramp = 1 - (torch.arange(16) - 7.5).abs() / 8
         self.up.weight.data.copy_(torch.outer(ramp, ramp))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes, H, W] of normalised pictures [N, 3, H, W], H and W multiples of 8."""
+        """Logits [N, 19, H, W] of normalised pictures [N, 3, H, W], H and W multiples of 8."""
         return self.up(self.seg(self.base(x)))
 
 
