@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from i2i_lib.data.pictures import to_image
+from i2i_lib.data.tiles import evenly
 from i2i_lib.files import atomic_write
 
 SHOWN = 8  # test pictures on the page
@@ -135,7 +135,7 @@ Licence: a student carries on what its teacher and its pictures were licensed fo
 def write_page(record: Mapping[str, Any], pictures: Mapping[str, Tensor], path: Path) -> None:
     """Write the report, one HTML file that loads nothing: `pictures` are uint8 [N, 3, S, S] by their column's name."""
     count = len(pictures["source"])
-    chosen = torch.linspace(0, count - 1, min(count, SHOWN)).round().long().tolist()
+    chosen = evenly(count, SHOWN).tolist()
     heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in pictures)
     rows = []
     for number, i in enumerate(chosen, start=1):

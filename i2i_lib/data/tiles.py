@@ -102,6 +102,11 @@ def encode(images: Tensor, classes: int = 0) -> Tensor:
     return torch.cat([one_hot, images[:, 1:].float()], 1)
 
 
+def evenly(count: int, most: int) -> Tensor:
+    """Indices [min(count, most)], int64, evenly spaced over `count` things from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
+
+
 def middle(images: Tensor, shape: tuple[int, int]) -> Tensor:
     """The middle of images [..., H, W], `shape` high and wide."""
     height, width = shape

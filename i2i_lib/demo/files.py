@@ -15,7 +15,7 @@ from torch import Tensor
 
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.data.pictures import to_image
-from i2i_lib.data.tiles import Task, encode
+from i2i_lib.data.tiles import Task, encode, evenly
 from i2i_lib.export.onnx import Precision, export_onnx
 from i2i_lib.files import atomic_write
 from i2i_lib.macs import generator_macs, generator_params
@@ -30,7 +30,7 @@ APART = 48  # least distance of two colours of a palette, of levels from 0 to 25
 
 def chosen_examples(task: Task) -> Tensor:
     """Numbers of the test pictures that come along, at even distances."""
-    return torch.linspace(0, len(task.test) - 1, min(EXAMPLES, len(task.test))).long()
+    return evenly(len(task.test), EXAMPLES)
 
 
 def write_networks(

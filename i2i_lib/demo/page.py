@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from jinja2 import Environment, FileSystemLoader
 
 from i2i_lib.artifacts import artifact_file
 from i2i_lib.counts import short_count
 from i2i_lib.data.store import load_saved_task
+from i2i_lib.data.tiles import evenly
 from i2i_lib.demo.files import SAMPLED, chosen_examples, palette, write_networks
 from i2i_lib.files import atomic_write, place_folder, read_json, root, write_json
 
@@ -140,7 +140,7 @@ def write_site(
         about["names"] = [named[i]["name"] if named else f"picture {n}" for n, i in enumerate(chosen, start=1)]
         if about["domains"] in (["A", "B"], ["B", "A"]):
             about["domains"] = ["source", "target"]
-        sampled = task.train.source[torch.linspace(0, len(task.train.source) - 1, SAMPLED).long().unique()]
+        sampled = task.train.source[evenly(len(task.train.source), SAMPLED)]
         about |= {"tools": [*TOOLS], "palette": palette(sampled, COLOURS), "own": True}
         about |= {"credit": task.info["credit"]} if "credit" in task.info else {}
         write_json(new / "models" / "demo.json", about)

@@ -26,7 +26,7 @@ from i2i_lib.artifacts import artifact_file
 from i2i_lib.checkpoint import load_generator, load_info
 from i2i_lib.config import check_image_size
 from i2i_lib.data.store import load_saved_task
-from i2i_lib.data.tiles import encode
+from i2i_lib.data.tiles import encode, evenly
 from i2i_lib.files import atomic_write
 from i2i_lib.fuse import FusedGenerator, can_fuse, fuse
 from i2i_lib.generators import InceptionGenerator, ResnetGenerator
@@ -174,8 +174,8 @@ def _training_tiles(task: Path) -> Tensor:
         )
     saved = load_saved_task(task)
     tiles, (height, width) = saved.train, saved.test.shape
-    chosen = torch.linspace(0, len(tiles) - 1, min(CALIBRATION_TILES, len(tiles))).long()
-    return encode(tiles.source[chosen][..., :height, :width], tiles.classes)
+    chosen = tiles.source[evenly(len(tiles), CALIBRATION_TILES)]
+    return encode(chosen[..., :height, :width], tiles.classes)
 
 
 class _Graph:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from i2i_lib.data.tiles import Task, encode, middle
+from i2i_lib.data.tiles import Task, encode, evenly, middle
 from i2i_lib.files import atomic_write
 from i2i_lib.metrics.pairs import quantise
 
@@ -42,7 +42,7 @@ class Snapshots:
 def _sources(task: Task) -> Tensor:
     """The sources that are watched, encoded, evenly spaced over their part and cut to the size of a test picture."""
     tiles = task.validation or task.train
-    chosen = tiles.source[torch.linspace(0, len(tiles) - 1, min(WIDTH, len(tiles))).long()]
+    chosen = tiles.source[evenly(len(tiles), WIDTH)]
     return encode(middle(chosen, task.test.shape), tiles.classes)
 
 

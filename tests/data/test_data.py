@@ -13,7 +13,7 @@ from i2i_lib.data import earth as earth_module
 from i2i_lib.data.batches import labelled_pairs, paired_batches, partly_labelled_batches
 from i2i_lib.data.store import load_saved_task, save_task
 from i2i_lib.data.tasks import load_task
-from i2i_lib.data.tiles import Task, Tiles, to_batch
+from i2i_lib.data.tiles import Task, Tiles, evenly, to_batch
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,12 @@ def test_half_of_a_batch_is_labelled_and_the_other_drawn_from_all():
     assert all(torch.equal(a.source, b.source) and torch.equal(a.target, b.target) for a, b in resumed)
     with pytest.raises(ValueError, match="give an even batch_size, got 3"):
         make(3)
+
+
+@pytest.mark.parametrize("count, most, chosen", [(3, 8, [0, 1, 2]), (10, 4, [0, 3, 6, 9]), (8, 3, [0, 3, 7])])
+def test_what_is_chosen_evenly_begins_with_the_first_and_ends_with_the_last(count, most, chosen):
+    """Between them indices are rounded down: recorded numbers and the demo's examples are of such pictures."""
+    assert evenly(count, most).tolist() == chosen
 
 
 def test_evaluation_batches_are_exact():
