@@ -18,6 +18,7 @@ from i2i_lib.data.pictures import to_image
 from i2i_lib.data.tiles import Task, encode, evenly
 from i2i_lib.export.onnx import Precision, export_onnx
 from i2i_lib.files import atomic_write
+from i2i_lib.fuse import can_fuse
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.pairs import l1, quantise
 
@@ -42,8 +43,15 @@ def write_networks(
     first example is the one whose L1 by the main network is the median: to the truth of pairs, else to the teacher's
     picture. `sizes` are sides of pictures in pixels, by default that of the test pictures.
 
-    Raises ValueError for a network that does not read colour pictures.
+    Raises ValueError for a network that does not read colour pictures, before anything is written.
     """
+    generators = {name: load_generator(path) for name, path in saved.items()}
+    for name, generator in generators.items():
+        if not can_fuse(generator) or generator.config.in_channels != 3:
+            raise ValueError(
+                f"{saved[name]} reads label maps or another kind of picture: a demo's networks read the colour pictures"
+                " that are drawn"
+            )
     chosen = chosen_examples(task)
     sources = task.test.source[chosen]
     atomic_write(out / "sources.webp", strip(sources))
@@ -53,7 +61,6 @@ def write_networks(
     size = task.test.size
     sizes = sizes or [size]
 
-    generators = {name: load_generator(path) for name, path in saved.items()}
     largest = max(generator_params(generator.config) for generator in generators.values())
     precision: Precision = "fp32" if largest <= PARAMETERS_FP32 else "fp16"
     networks, made = [], {}

@@ -97,6 +97,10 @@ def test_a_wrong_call_is_a_sentence_and_writes_nothing(what, home, capsys, monke
 
 
 def test_label_maps_cannot_be_drawn(home, capsys):
+    save_generator(network(cat_spade_teacher(2, 4, 2)), home / "teacher")
+    assert export(home) == 1
+    assert "teacher reads label maps or another kind of picture" in capsys.readouterr().err
+    assert not (home / "page").exists()
     data = tiles("gaugan", size=16)
     save_task(Task("labels", "gaugan", data, data, {"domains": ["labels", "pictures"]}), home / "data")
     save_generator(network(cat_spade_teacher(2, 4, 2)), home / "student")
