@@ -25,7 +25,7 @@ class EvalResult:
     model: str  # "floor", "look-up", "teacher", "original" or the name of a student's arm
     protocol: str  # numbers compare only within one id
     images: int
-    blocks: int  # independent geographic units among them
+    blocks: int  # independent units among them: drawings, regions or pictures
     l1: float | None  # mean absolute distance to the target, images in [-1, 1]
     ssim: float | None
     feature_distance: float | None

@@ -43,7 +43,7 @@ def plan_channels(
         raise ValueError("`scales` must name the teacher's prunable layers, with a scale for each of their channels")
     for name, layer in scales.items():
         if not all(0 <= s < float("inf") for s in layer):
-            raise ValueError(f"norm scales of {name} are not finite and positive: the teacher's training diverged")
+            raise ValueError(f"norm scales of {name} are negative or not finite: the teacher's training diverged")
     if min_width is None:
         min_width = max(config.base // 4, 1)
     if min_width < 1:

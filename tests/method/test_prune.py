@@ -190,7 +190,10 @@ def test_any_monotone_cost_will_do():
         ({"min_width": 0}, "min_width is at least 1"),
         ({"image_size": 18}, "multiples of 4"),
         ({"scales": {"stem.0": [1.0]}}, "must name the teacher's prunable layers"),
-        ({"scales": norm_scales(TEACHER) | {"up.1": [float("nan")] * 8}}, "norm scales of up.1 are not finite"),
+        (
+            {"scales": norm_scales(TEACHER) | {"up.1": [float("nan")] * 8}},
+            "norm scales of up.1 are negative or not finite",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(options, message):

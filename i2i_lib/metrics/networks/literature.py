@@ -240,7 +240,7 @@ class SetDistance:
     measure: str
     protocol: str
     value: float  # a kernel distance is times 1000
-    low: float | None = None  # 95 % interval over geographic blocks, of a kernel distance; None of fewer than 5
+    low: float | None = None  # 95 % interval over independent blocks, of a kernel distance; None of fewer than 5
     high: float | None = None
 
 
