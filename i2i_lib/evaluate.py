@@ -83,7 +83,10 @@ class Evaluator:
         check_choice("part", part, ("test", "validation"))
         if part == "validation":
             if task.validation is None:
-                raise ValueError(f"{task.name} has no validation part: make its data with validation=0.1")
+                raise ValueError(
+                    f"{task.name} has no validation part: make its data with validation=0.1, or with a larger share if"
+                    " that is less than 2 pictures"
+                )
             task = replace(task, test=task.validation)
         test, self.part = task.test, part
         self.task, self.seed, self.data, self.device = task, seed, data, device

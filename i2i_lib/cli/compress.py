@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--steps", type=int, help="how many steps, in place of minutes")
     training.add_argument("--size", type=int, help="side of the pictures in pixels; default: as they are, 256 at most")
     training.add_argument("--seed", type=int, default=0, help="of all random numbers; default: %(default)s")
-    training.add_argument("--min-width", type=int, help="channels left in a layer; default: a quarter of the first's")
+    training.add_argument(
+        "--min-width",
+        type=int,
+        help="channels left in a layer; default: a quarter of the first's, or 8 if that is less and the budget allows",
+    )
     folder = parser.add_argument_group("folder")
     folder.add_argument(
         "--layout", choices=["auto", "unpaired", "paired", "side-by-side"], default="auto", help="see below"

@@ -156,7 +156,10 @@ class GanState:
         return self.count + judged - _updates(self.opt_g) - _updates(self.opt_d)
 
     def decay(self) -> None:
-        """Set the learning rates of this step: constant, then linear to 0 at the last step (Zhu et al. 2017)."""
+        """Set the learning rates of this step: constant, then linear to 0 (Zhu et al. 2017).
+
+        A step after the last one would have 0.
+        """
         c = self.config
         start = c.decay_from * c.steps
         factor = 1.0 if self.count < start else (c.steps - self.count) / max(c.steps - start, 1)
