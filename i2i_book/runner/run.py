@@ -159,7 +159,7 @@ def _execute(notebook: Path, log: Path, parameters: dict[str, Any]) -> str | Non
     except PapermillExecutionError as error:
         return f"cell {error.exec_count} raised {error.ename}: {error.evalue}"
     except DeadKernelError:
-        return "its kernel died (DeadKernelError), mostly for want of memory: lower batch_size or image_size"
+        return "its kernel died (DeadKernelError), mostly for want of memory: set recompute, or lower batch_size"
     except Exception as error:  # a kernel that never answered, a full disk, ...
         return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
     return None
