@@ -36,10 +36,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_image
 from torchvision.transforms.v2 import Compose, RandomCrop, RandomHorizontalFlip
 
-from i2i_book.presets import load_preset, preset_parameters
-from i2i_book.runner.notebook import notebook_parameters
+from i2i_book.presets import load_preset
+from i2i_book.runner.notebook import chapter_parameters
 from i2i_book.runner.provenance import machine
-from i2i_book.runs import root
 from i2i_lib.checkpoint import build as build_network
 from i2i_lib.checkpoint import load_generator, load_info, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
@@ -93,12 +92,8 @@ class Setting:
 
 def settings(preset: str, folder: Path) -> dict[str, Setting]:
     """The teacher and the student that a preset trains for `earth`; the teacher that distils has random weights."""
-    chapters = {}
-    for name in ("01-data", "02-search-space", "03-pruning", "04-distillation"):
-        known = notebook_parameters(root() / "notebooks" / f"{name}.ipynb")
-        defaults = {key: default for key, (_, default) in known.items()}
-        chapters[name] = defaults | preset_parameters(load_preset(preset), name, "earth")
-    data, first, cut, second = chapters.values()
+    chapters = ("01-data", "02-search-space", "03-pruning", "04-distillation")
+    data, first, cut, second = (chapter_parameters(load_preset(preset), name, "earth") for name in chapters)
     asked = {name: data[name] for name in ("image_size", "crop", "validation", "scale")}
     task = load_task("earth", **asked)
     save_task(task, folder / "data")

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from i2i_book.presets import load_preset, preset_parameters
-from i2i_book.runner.notebook import notebook_parameters
+from i2i_book.presets import load_preset
+from i2i_book.runner.notebook import chapter_parameters
 from i2i_lib.files import root
 
 
@@ -43,9 +43,7 @@ def found(held: dict[str, Any]) -> dict[str, Any]:
         return {}
     if "default" in held:
         return {name: _default(resolve_name(held["default"]), name) for name in held["values"]}
-    known = notebook_parameters(root() / "notebooks" / f"{held['chapter']}.ipynb")
-    given = preset_parameters(load_preset(held["preset"]), held["chapter"], held["task"], held.get("arm"))
-    values = {name: default for name, (_, default) in known.items()} | given
+    values = chapter_parameters(load_preset(held["preset"]), held["chapter"], held["task"], held.get("arm"))
     return {name: values[name] for name in held["values"]}
 
 

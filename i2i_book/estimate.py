@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from i2i_book.chapters import GENERATORS, made_by
 from i2i_book.plan import Plan
-from i2i_book.presets import FAMILIES, family, load_preset, preset_parameters, variants
-from i2i_book.runner.notebook import notebook_parameters
+from i2i_book.presets import FAMILIES, family, load_preset, variants
+from i2i_book.runner.notebook import chapter_parameters
 from i2i_lib.checkpoint import build
 from i2i_lib.commands import one_line_errors
 from i2i_lib.config import (
@@ -31,7 +31,6 @@ from i2i_lib.config import (
     cat_teacher,
 )
 from i2i_lib.data.tiles import Batch
-from i2i_lib.files import root
 from i2i_lib.macs import generator_macs
 from i2i_lib.prune import prune, uniform_scales
 from i2i_lib.train.adversarial import TrainConfig
@@ -83,9 +82,7 @@ def estimates(
         raise ValueError(f"unknown task {task!r}: expected one of {', '.join(FAMILIES)}")
 
     def of(chapter: str, variant: str | None = None) -> dict[str, Any]:
-        known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
-        given = preset_parameters(settings, chapter, task, variant)
-        return {name: default for name, (_, default) in known.items()} | given | changes
+        return chapter_parameters(settings, chapter, task, variant) | changes
 
     arms, generators = variants(settings, task)
     counter = _Counter(family(settings, task), task, of("01-data"), count or count_step)

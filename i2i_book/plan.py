@@ -4,11 +4,10 @@ import os
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from i2i_book import presets
 from i2i_book.chapters import GENERATORS, Chapter, chapters, made_by
-from i2i_book.runner.notebook import imported_modules, notebook_parameters
+from i2i_book.runner.notebook import chapter_parameters, imported_modules
 from i2i_lib.files import library_modules, root, walk_once
 from i2i_lib.weights import DINOV2, DRN, INCEPTION, at_hand, find_vgg19
 
@@ -57,15 +56,9 @@ class Plan:
 
     def steps_together(self, task: str) -> int:
         """Steps of the teacher and of the main student together."""
-
-        def given(artifact: str, variant: str) -> dict[str, Any]:
-            notebook = made_by(artifact)
-            known = notebook_parameters(root() / "notebooks" / f"{notebook}.ipynb")
-            own = presets.preset_parameters(self.settings, notebook, task, variant)
-            return {name: default for name, (_, default) in known.items()} | own
-
-        student = given("student", "gcka")
-        return given("teacher", "inception")["steps"] + round(student["longer"] * student["steps"])
+        teacher = chapter_parameters(self.settings, made_by("teacher"), task, "inception")
+        student = chapter_parameters(self.settings, made_by("student"), task, "gcka")
+        return teacher["steps"] + round(student["longer"] * student["steps"])
 
     def ablations(self, task: str) -> list[str]:
         """The students that chapter 9 compares beside them; none unless they were asked for."""

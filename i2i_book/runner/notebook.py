@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import yaml
 
-from i2i_book.presets import FAMILIES
+from i2i_book.presets import FAMILIES, preset_parameters
 from i2i_lib.data.adapters import LOADERS, loader_module
 from i2i_lib.files import library_modules, root
 
@@ -106,6 +106,17 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
         except ValueError:
             raise wrong from None
     return parameters
+
+
+def defaults(notebook: Path) -> dict[str, Any]:
+    """Every parameter of a notebook with its default. Raises NotebookError as `notebook_parameters` does."""
+    return {name: default for name, (_, default) in notebook_parameters(notebook).items()}
+
+
+def chapter_parameters(preset: dict[str, Any], chapter: str, task: str, variant: str | None = None) -> dict[str, Any]:
+    """Every parameter that a chapter runs with by a preset: its notebook's defaults, with the preset's over them."""
+    own = preset_parameters(preset, chapter, task, variant)
+    return defaults(root() / "notebooks" / f"{chapter}.ipynb") | own
 
 
 def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:

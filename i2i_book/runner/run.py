@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_book import gpus, runs
-from i2i_book.runner.notebook import NotebookError, check_parameters, code_digest, notebook_parameters
+from i2i_book.runner.notebook import NotebookError, check_parameters, code_digest, defaults
 from i2i_book.runner.provenance import PACKAGES, files_of, git_revision, machine
 from i2i_book.runner.watch import Watch
 from i2i_lib.files import atomic_write
@@ -57,7 +57,7 @@ def run_notebook(
     import nbformat
 
     parameters = check_parameters(notebook, parameters)
-    effective = {name: default for name, (_, default) in notebook_parameters(notebook).items()} | parameters
+    effective = defaults(notebook) | parameters
     source_sha256, modules_sha256 = code_digest(notebook, effective.get("task"))
     log.parent.mkdir(parents=True, exist_ok=True)
     progress, listing = log.with_suffix(".progress.json"), log.with_suffix(".files.txt")

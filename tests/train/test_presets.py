@@ -7,9 +7,8 @@ import pytest
 import torch
 from toys import tiles
 
-from i2i_book.presets import load_preset, preset_parameters
-from i2i_book.runner.notebook import notebook_parameters
-from i2i_book.runs import root
+from i2i_book.presets import load_preset
+from i2i_book.runner.notebook import chapter_parameters
 from i2i_lib.checkpoint import load_info, save_discriminator, save_generator, save_plan
 from i2i_lib.config import DiscriminatorConfig, cat_teacher
 from i2i_lib.data.store import save_task
@@ -21,9 +20,7 @@ from i2i_lib.train.recipe import Recipe, build
 
 
 def parameters(preset: str, chapter: str, task: str = "earth") -> dict[str, Any]:
-    known = notebook_parameters(root() / "notebooks" / f"{chapter}.ipynb")
-    given = preset_parameters(load_preset(preset), chapter, task)
-    return {name: default for name, (_, default) in known.items()} | given
+    return chapter_parameters(load_preset(preset), chapter, task)
 
 
 @pytest.mark.parametrize("preset", ["gpu", "gpu-256", "paper"])
