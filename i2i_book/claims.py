@@ -213,18 +213,22 @@ def markdown(table: pd.DataFrame, corner: str = "") -> str:
 
 
 def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> str:
-    """The main result of one task in two sentences, from its evaluations and its rows of `results.load_table`."""
+    """The main result of one task in two sentences, from its evaluations and its rows of `results.load_table`.
+
+    Empty where the rows have no student `gcka` or no teacher to compare it with.
+    """
+    if not {"gcka", "teacher"} <= set(rows.model[rows.macs_exact.notna()]):
+        return ""
     mean: Any = rows.groupby("model").mean(numeric_only=True)
     share = share_of(mean.macs_exact["teacher"] / mean.macs_exact["gcka"])
-    known = "l1" in evaluations[0]["per_image"]
-    measure, name = ("l1", "error") if known else ("kd", "KD")
-    change = in_percent(mean[measure]["gcka"] / mean[measure]["teacher"])
-    apart = not known or compare_models(evaluations, "l1", "gcka", "teacher").favours
+    text = f"**The small network does {share} of the large one's arithmetic. "
+    if "l1" not in evaluations[0]["per_image"]:
+        return f"{text}{_in_kd(evaluations, mean)}.**"
+    change = in_percent(mean.l1["gcka"] / mean.l1["teacher"])
+    apart = compare_models(evaluations, "l1", "gcka", "teacher").favours
     if not apart and change[0].isdigit():  # else it is called the same anyway
         change += ", which is not significant"
-    text = f"**The small network does {share} of the large one's arithmetic. Its {name} is {change}.**"
-    if not known:
-        return text
+    text += f"Its error is {change}.**"
     levels = {model: grey_levels(mean.l1[model]) for model in ("look-up", "teacher", "gcka") if model in mean.index}
     text += (
         f" On average, a pixel is {levels['gcka']} grey levels of 255 off; with the large network, {levels['teacher']}"
@@ -241,6 +245,18 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     if student < teacher:
         text += f" The small network trained for {student:,.0f} steps, the large one for {teacher:,.0f}."
     return text
+
+
+def _in_kd(evaluations: Sequence[Mapping[str, Any]], mean: Any) -> str:
+    """How student and teacher compare where no truth is known: as two values, since KD may be 0 or negative."""
+    kd = MEASURES["kd"]
+    small, large = (kd.text(mean.kd[model]) for model in ("gcka", "teacher"))
+    told = f"Its {kd.label} (lower is better) is {small}, the large one's {large}"
+    if len(evaluations) == 1:
+        return f"{told}, after one training"
+    return (
+        told if compare_sets(evaluations, "kd", "gcka", "teacher").favours else f"{told}, not significantly different"
+    )
 
 
 def details(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> list[str]:

@@ -226,8 +226,14 @@ def test_tables_and_headline_show_what_was_measured(tmp_path):
     assert shown.loc["gcka"].tolist() == values
     assert "mIoU ↑" in quality_table(pd.DataFrame([replace(row, miou=0.5)])).columns
     without_truth = [evaluation(0) | {"per_image": {}}]
-    said = headline(without_truth, table)
-    assert "does a quarter of the large one's arithmetic" in said and "Its KD is" in said and "grey" not in said
+    assert headline(without_truth, table[table.model == "gcka"]) == "", "nothing to compare it with"
+    table.loc[table.model == "teacher", "kd"] = -0.4  # unbiased, KD may be negative: a ratio says nothing
+    assert headline(without_truth, table) == (
+        "**The small network does a quarter of the large one's arithmetic."
+        " Its KD x 1000 (lower is better) is 1.0, the large one's -0.4, after one training.**"
+    )
+    of_seeds = [evaluation(seed, {"gcka": 2.0 + seed, "teacher": 1.0}) | {"per_image": {}} for seed in range(3)]
+    assert headline(of_seeds, table).endswith("the large one's -0.4, not significantly different.**")
     look_up = replace(row, model="look-up", l1=0.4, ssim=row.ssim + 0.1, macs_exact=None, steps=None)
     rows = [replace(row, steps=100), replace(row, model="teacher", macs_exact=40, steps=1600), look_up]
     values = {"l1": {"gcka": [0.1, 0.2, 0.3], "look-up": [0.3, 0.39, 0.5], "teacher": [0.1, 0.3, 0.1]}}
