@@ -258,13 +258,11 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, longer: str, h
     ]
     if longer:
         lost.insert(1, longer)
-    speed = evaluations[0].get("speed") or {"device": "cpu"}
-    where = "a CPU's core" if speed["device"] == "cpu" else "a GPU"
     taken = []
     if (home / "data.safetensors").exists():
         taken.append(f"{_training_pictures(home):,} pairs of images to learn from")
     for name, row in (("teacher", teacher), ("student", student)):
-        taken.append(f"{name}: {row.steps:,.0f} steps, {span_of(row.train_seconds)} of {where}")
+        taken.append(f"{name}: {row.steps:,.0f} steps, {span_of(row.train_seconds)} of training")
     taken.append("choosing the widths: milliseconds ({doc}`chapter 3 </notebooks/03-pruning>`)")
     watched = [
         "a patent ({ref}`note <sec-patent>`)",

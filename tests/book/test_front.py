@@ -90,7 +90,7 @@ def test_the_balance_has_four_rows_of_the_runs_numbers(table, tmp_path):
     lines = front_page(table, tmp_path / "models")["balance"].splitlines()[2:]
     said = {line.split("**")[1]: line for line in lines}
     assert list(said) == ["What you save", "What you lose", "What it takes", "What to watch"]
-    parts = ("8.0 times fewer (40.0 M", "25 % higher: 12.8", "9 steps, 7 min", "sec-patent")
+    parts = ("8.0 times fewer (40.0 M", "25 % higher: 12.8", "9 steps, 7 min of training<br>", "sec-patent")
     for line, part in zip(said.values(), parts, strict=True):
         assert part in line
 
