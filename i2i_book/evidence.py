@@ -19,11 +19,13 @@ def in_short(answers: Sequence[Answer]) -> str:
             groups["Not recorded yet"].append(title)
             continue
         against = sum(answer.verdict == "worse" for answer in found)
-        count = against or sum(answer.shown for answer in found)
-        part = "Shown" if count == len(found) else "Shown in part" if count else "Not shown"
-        of = counted(len(found), "question")
-        told = f"{title} (in {count or 'none'} of {of}, {_tasks(answer.question for answer in found)})"
-        groups["The opposite is shown" if against else part].append(told)
+        shown = sum(answer.shown for answer in found) - against
+        count = f"in {shown or against or 'none'} of {counted(len(found), 'question')}"
+        if shown and against:
+            count += f", the opposite in {against}"
+        part = "Shown in part" if shown else "The opposite is shown" if against else "Not shown"
+        told = f"{title} ({count}, {_tasks(answer.question for answer in found)})"
+        groups["Shown" if shown == len(found) else part].append(told)
         if missing:
             groups["Not recorded yet"].append(f"{title} ({_tasks(missing)})")
     return "\n".join(f"- **{group}**: {'; '.join(named)}." for group, named in groups.items() if named)

@@ -255,6 +255,10 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     assert "; without pairs, " in missing
     turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
     assert in_short([turned]).startswith(f"- **The opposite is shown**: {claim} (in 1 of 1 question, on `openmoji`).")
+    fluent = replace(answers[0], question=replace(answers[0].question, task="fluent"))  # of the same claim
+    assert in_short([turned, fluent]).startswith(
+        f"- **Shown in part**: {claim} (in 1 of 2 questions, the opposite in 1, on `openmoji` and `fluent`)."
+    )
     vain = replace(answers[0], adjusted=1.0)
     assert in_short([vain]).startswith(f"- **Not shown**: {claim} (in none of 1 question, on `openmoji`).")
     assert efforts(recording, answers) == (
