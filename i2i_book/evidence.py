@@ -79,5 +79,5 @@ def efforts(kept: Path, answers: Sequence[Answer]) -> str:
     for name in dict.fromkeys(answer.question.recording for answer in answers):
         runs = list(read_manifest(kept / name)["runs"].values())
         hours = sum(run["seconds"] for run in runs) / 3600
-        lines.append(f"- `{name}`: {hours:.1f} hours of notebooks, two at a time, on {origin_of(runs)}")
+        lines.append(f"- `{name}`: {hours:.1f} hours of notebooks on {origin_of(runs)}")
     return "\n".join(lines)

@@ -261,9 +261,7 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     )
     vain = replace(answers[0], adjusted=1.0)
     assert in_short([vain]).startswith(f"- **Not shown**: {claim} (in none of 1 question, on `openmoji`).")
-    assert efforts(recording, answers) == (
-        "- `ranking`: 3.0 hours of notebooks, two at a time, on 2 cores of a processor, 2026-01-02"
-    )
+    assert efforts(recording, answers) == ("- `ranking`: 3.0 hours of notebooks on 2 cores of a processor, 2026-01-02")
     alike = replace(answers[0].question, margin=0.05)
     said = answer_line(replace(answers[0], question=alike, beyond_colour=False))
     assert "`gcka` is **as good as `uniform` (within 5 %)** (corrected p " in said
