@@ -135,10 +135,11 @@ def status_page(preset: str, shown: list[Shown]) -> str:
     others = [entry.row() for entry in shown if not entry.page]
     parts = [
         "# Status of the pages",
-        f"This book was assembled from the runs of the preset `{preset}`. A page is **fresh** if its notebook and the "
-        "library modules that the notebook imports are, byte for byte, those that made it, and **stale** if not. "
-        "**Smoke** pages test that everything runs and say nothing about the method. **Recorded** pages were made "
-        "elsewhere and kept. **Not run** pages are stubs.",
+        f"This book was assembled from the runs of the preset `{preset}`. A page is **fresh** if its notebook, the "
+        "modules that the notebook imports, and the files that it read and wrote are, byte for byte, those of its run, "
+        "and **stale** if not. **Recorded** pages were made elsewhere and kept; of these, notebook and modules alone "
+        "decide. **Smoke** pages test that everything runs and say nothing about the method. **Not run** pages are "
+        "stubs.",
         markdown_table("Page, Preset, Status, When, Took, Where", pages),
     ]
     if others:
