@@ -115,13 +115,10 @@ def starred(c: Comparison) -> str:
     return numbers(c, DIGITS) + (" *" if c.favours else "")
 
 
-def student_table(
-    ablations: Ablations, students: Mapping[str, Mapping[str, Any]], missing: Sequence[str]
-) -> pd.DataFrame:
+def student_table(ablations: Ablations, students: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row for each student: what it differs in, and its difference from the main one in each paired measure.
 
-    `students`: name -> the parameters that set it apart. Those that were not evaluated are left out unless `missing`
-    names them.
+    `students`: name -> the parameters that set it apart. Those that were not evaluated are left out.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name, parameters in students.items():
@@ -132,8 +129,6 @@ def student_table(
             row |= {f"{MEASURES[c.measure].heading}, minus {MAIN}": starred(c) for c in found}
             row[MEASURES["kd"].heading] = f"{ablations.mean(name, 'kd'):.0f}"
             rows[name] = row | {"seeds": str(found[0].seeds)}
-        elif name in missing:
-            rows[name] = row | {MEASURES["l1"].heading: "not run"}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 

@@ -183,7 +183,7 @@ def answers_table(found: Sequence[tuple[str, Comparison]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index")
 
 
-def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -> dict[str, pd.DataFrame]:
+def distance_tables(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """Distances between sets, such as FID, over seeds: protocol -> a table of models by measures, `mean ± sd (n = n)`.
 
     One table for each protocol, since numbers of two protocols do not compare. Empty if nothing was measured: the
@@ -195,7 +195,7 @@ def distance_tables(evaluations: Sequence[Mapping[str, Any]], digits: int = 2) -
         own = rows[rows.protocol == protocol]
         table = pd.DataFrame("", index=own.model.unique(), columns=own.measure.unique())
         for (model, measure), group in own.groupby(["model", "measure"]):
-            table.loc[model, measure] = over_seeds(group.value.tolist()).text(digits)
+            table.loc[model, measure] = over_seeds(group.value.tolist()).text(2)
         tables[protocol] = table
     return tables
 

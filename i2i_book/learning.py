@@ -12,10 +12,11 @@ from i2i_lib.metrics.curves import steps_to_reach
 from i2i_lib.metrics.intervals import over_seeds
 
 END = 5  # the last fifth of a log is its end
+REFERENCE = "none"  # learns nothing from its teacher: how soon are the others as near to the truth?
 
 
-def steps_table(homes: Sequence[Path], students: Sequence[str], reference: str = "none") -> pd.DataFrame:
-    """Steps to the L1 on the training part that `reference` has over its last fifth: a row for each student.
+def steps_table(homes: Sequence[Path], students: Sequence[str]) -> pd.DataFrame:
+    """Steps to the L1 on the training part that `REFERENCE` has over its last fifth: a row for each student.
 
     `homes` are the folders of one task's seeds. Empty where the logs or the reference are missing; a seed in which a
     student never gets there has no number and is counted.
@@ -23,9 +24,9 @@ def steps_table(homes: Sequence[Path], students: Sequence[str], reference: str =
     found: dict[str, list[float | None]] = {}
     for home in homes:
         logs = {name: log for name in students if (log := _l1_log(home / "train" / f"student-{name}"))}
-        if reference not in logs:
+        if REFERENCE not in logs:
             continue
-        end = [row["recon"] for row in logs[reference]][-max(len(logs[reference]) // END, 1) :]
+        end = [row["recon"] for row in logs[REFERENCE]][-max(len(logs[REFERENCE]) // END, 1) :]
         for name, log in logs.items():
             found.setdefault(name, []).append(steps_to_reach(log, sum(end) / len(end)))
     rows = {}

@@ -19,6 +19,8 @@ from i2i_lib.prune import Prunable, prune, random_scales, uniform_scales
 from i2i_lib.threshold import ChannelPlan, Scales
 
 STUDENT = LOOKS["gcka"][0]  # its colour in every chapter
+RANDOM = 20  # random rankings, beside which the norm scales' own is shown
+SAMPLED = 150  # thresholds, at most, by which the curve of the cost is drawn
 Kinds = Mapping[str, Sequence[str]]  # a kind of layer -> the prunable layers of that kind
 
 
@@ -100,10 +102,10 @@ def draw_threshold(channels: pd.DataFrame, threshold: float | None) -> Figure:
     return figure
 
 
-def sampled_thresholds(channels: pd.DataFrame, most: int = 150) -> np.ndarray:
-    """At most `most` of the distinct scales, ascending, spread evenly over their order."""
+def sampled_thresholds(channels: pd.DataFrame) -> np.ndarray:
+    """At most `SAMPLED` of the distinct scales, ascending, spread evenly over their order."""
     thresholds = np.unique(channels.scale)
-    return thresholds[np.linspace(0, len(thresholds) - 1, min(len(thresholds), most)).astype(int)]
+    return thresholds[np.linspace(0, len(thresholds) - 1, min(len(thresholds), SAMPLED)).astype(int)]
 
 
 def cost_table(configs: Sequence[PrunableConfig], image_size: int) -> pd.DataFrame:
@@ -230,11 +232,11 @@ def draw_family(
 
 
 def rival_plans(
-    teacher: Prunable, budget: float, image_size: int, min_width: int | None = None, random: int = 20
+    teacher: Prunable, budget: float, image_size: int, min_width: int | None = None
 ) -> dict[str, ChannelPlan]:
-    """Plans of the same budget by uniform narrowing and by so many random rankings."""
+    """Plans of the same budget by uniform narrowing and by `RANDOM` random rankings."""
     rankings = {"uniform": uniform_scales(teacher)}
-    rankings |= {f"random {i}": random_scales(teacher, i) for i in range(random)}
+    rankings |= {f"random {i}": random_scales(teacher, i) for i in range(RANDOM)}
     return {
         name: prune(teacher, budget, image_size=image_size, min_width=min_width, cost="exact", scales=scales)
         for name, scales in rankings.items()
