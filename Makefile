@@ -37,7 +37,7 @@ record: $(READY)  ## train and evaluate without making pages, as for a recording
 ablations: $(READY)  ## the same with the students of chapter 9, which take longer than the book
 	@ABLATIONS=yes exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
-teacher: $(READY)  ## hours: train the recorded teacher of TASK again, and keep it in book/recorded/
+teacher: $(READY)  ## up to hours: train the recorded teacher of TASK again, and keep it in book/recorded/
 	@$(PY) -m i2i_book.recorded teacher "$(PRESET)" "$(TASK)"
 
 # A worker more than processors: some tests wait for what they start.
