@@ -304,7 +304,7 @@ rule students:
 
 rule demo:
     input:
-        modules=imported("i2i_book.demo"),
+        modules=lambda w: imported("i2i_book.demo"),  # only if there is a demo to make
         data=rules.data.output.data,
         teacher=rules.search_space.output.teacher,
         compared=lambda w: expand(rules.distillation.output.student, arm=[a for a in PLAN.arms(w.task) if a in ("gcka", "none")], **w),

@@ -47,7 +47,7 @@ from i2i_lib.files import root, write_json
 from i2i_lib.train.adversarial import Precision, TrainConfig
 from i2i_lib.train.device import set_up
 from i2i_lib.train.loop import fit
-from i2i_lib.train.recipe import Recipe, build
+from i2i_lib.train.recipe import Recipe, build, followed_by
 from i2i_lib.train.snapshots import Snapshots
 
 CUDA = torch.cuda.is_available()
@@ -208,15 +208,13 @@ def teacher(scale: Scale, out: Path) -> Iterator[dict[str, Any]]:
     precision: Precision = "bf16" if CUDA else "fp32"
     trainer, batches, run = fluent_teacher(scale, folder, precision=precision, lr=2e-4, average=0.999)
     snapshots = Snapshots(out / "teacher", 4000, load_saved_task(folder / "data"), set_up(0))
+    step = followed_by([snapshots], trainer, trainer.generator)
     until = float(os.environ["PART_ENDS"]) - 10  # seconds for the last checkpoint
 
     def stops(batch: Any) -> Any:
         if time.time() > until or (scale is TOY and trainer.count >= 20):
             raise KeyboardInterrupt
-        losses = trainer.step(batch)
-        if trainer.count in snapshots.due:
-            snapshots.take(trainer.count, trainer.generator)
-        return losses
+        return step(batch)
 
     started = time.monotonic()
     try:

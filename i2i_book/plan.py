@@ -154,6 +154,7 @@ def sources(notebook: str, task: str | None = None) -> list[str]:
     return _relative(imported_modules(root() / "notebooks" / f"{notebook}.ipynb", task))
 
 
+@cache
 def imported(module: str) -> list[str]:
     """A module of this checkout and those that it imports."""
     return _relative(library_modules(f"import {module}"))

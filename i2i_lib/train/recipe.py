@@ -265,6 +265,11 @@ def noted_step(
     notes: list[Any] = [Snapshots(folder / "snapshots", recipe.training.steps, task, device)]
     if not recipe.teacher and isinstance(generator, Prunable):
         notes.append(ScaleNotes(folder / "scales", recipe.training.steps))
+    return followed_by(notes, trainer, generator)
+
+
+def followed_by(notes: list[Any], trainer: Any, generator: Any) -> Callable[[Any], dict[str, Any]]:
+    """The trainer's step, and after it each of the notes (`Snapshots`, `ScaleNotes`) of the generator that is due."""
 
     def stepped(batch: Any) -> dict[str, Any]:
         losses = trainer.step(batch)

@@ -38,7 +38,7 @@ def test_a_teacher_comes_with_its_scales_and_what_its_chapter_asks(tmp_path):
 
 
 @pytest.mark.skipif(not PYODIDE.exists(), reason="no Pyodide in node_modules (npm ci)")
-def test_63_budgets_on_each_of_four_teachers_are_those_of_the_library():
+def test_a_thousand_budgets_on_four_teachers_are_those_of_the_library():
     networks = {home.name: load_generator(home / "teacher") for home in RECORDED}
     teachers = {home.name: teacher_of(home, home / "plan.json") for home in RECORDED}
     for name, config in {"wide": cat_teacher(32, 9, "instance"), "small": cat_teacher(8, 3, "batch")}.items():
@@ -49,7 +49,7 @@ def test_63_budgets_on_each_of_four_teachers_are_those_of_the_library():
     asked = []
     for name, network in networks.items():
         whole = generator_macs(network.config, teachers[name]["image_size"], "exact")
-        asked += [(name, whole * 10 ** draw.uniform(-2, 0.02)) for _ in range(63)]
+        asked += [(name, whole * 10 ** draw.uniform(-2, 0.02)) for _ in range(250)]
 
     given = json.dumps({"asked": asked, "library": library(), "teachers": teachers})
     script = root() / "tests" / "browser" / "python_search.mjs"
@@ -72,8 +72,7 @@ def test_63_budgets_on_each_of_four_teachers_are_those_of_the_library():
         assert found["keep"] == {layer: list(kept) for layer, kept in plan.keep.items()}
         assert found["config"] == json.loads(json.dumps(asdict(plan.config)))
         assert found["counted"] <= 13
-    assert 2 < refused < 125
+    assert 10 < refused < 500
     assert answer["cell"].startswith(str(asked[0][1])) and "NameError" in answer["cell"]
-    pairs = [(name, found) for (name, _), found in zip(asked, answer["found"], strict=True) if "error" not in found]
-    times = {teacher: min(found["milliseconds"] for name, found in pairs if name == teacher) for teacher in networks}
-    assert max(times.values()) < 100, f"{times}: the fastest of each, whatever else the machine does"
+    times = sorted(found["milliseconds"] for found in answer["found"] if "error" not in found)
+    assert times[len(times) // 2] < 100, f"median {times[len(times) // 2]:.1f} ms, longest {times[-1]:.1f} ms"

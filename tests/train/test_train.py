@@ -20,6 +20,7 @@ from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.distill import ALIGNMENTS
 from i2i_lib.train.loop import TrainingRun, fit
 from i2i_lib.train.nonfinite import not_finite
+from i2i_lib.train.recipe import followed_by
 from i2i_lib.train.snapshots import WIDTH, Snapshots, read_frames
 
 CONFIG = TrainConfig(steps=20, lr=1e-3, recon=10.0, average=0.8)
@@ -215,22 +216,22 @@ class Trainer:
     """Every step adds 1 to all scales."""
 
     def __init__(self) -> None:
-        self.generator = network(GENERATORS["pix2pix"])
+        self.generator, self.count = network(GENERATORS["pix2pix"]), 0
 
-    def step(self):
+    def step(self, batch):
+        self.count += 1
         with torch.no_grad():
             for layer in norm_scales(self.generator):
                 norm = f"{layer}.expand.norm" if layer.startswith("blocks") else f"{layer}.norm"
                 self.generator.get_parameter(f"{norm}.weight").add_(1)
+        return {"loss": torch.tensor(float(batch))}
 
 
 def test_scales_are_noted_when_due_and_come_back_from_disk(tmp_path):
     trainer, notes = Trainer(), ScaleNotes(tmp_path / "notes", 20)
     assert notes.due == [1, 2, 4, 7, 10, 15]
-    for step in range(1, 21):
-        trainer.step()
-        if step in notes.due:
-            notes.take(step, trainer.generator)
+    step = followed_by([notes], trainer, trainer.generator)
+    assert [step(i)["loss"].item() for i in range(20)] == list(range(20))
     history = notes.history(trainer.generator)
     assert [(note.step, note.scales["stem.0"][0]) for note in history] == [(s, s + 1.0) for s in (*notes.due, 20)]
     save_scales(history, tmp_path / "scales")
@@ -253,11 +254,10 @@ def test_snapshots_show_the_validation_part_and_change_nothing(tmp_path):
     plain, watched = (trainer("pix2pix", TrainConfig(steps=9, lr=1e-3)) for _ in range(2))
     snapshots = Snapshots(tmp_path, 9, replace(task, validation=test))
     assert torch.equal(snapshots.sources[0], encode(test.source[:1])[0])
-    for step, batch in zip(range(1, 10), batches()(0), strict=False):
+    step = followed_by([snapshots], watched, watched.generator)
+    for _, batch in zip(range(9), batches()(0), strict=False):
         plain.step(batch)
-        watched.step(batch)
-        if step in snapshots.due:
-            snapshots.take(step, watched.generator)
+        step(batch)
     assert same(plain.state_dict(), watched.state_dict())
     frames = read_frames(tmp_path)
     assert list(frames) == snapshots.due and snapshots.due[0] == 1 and snapshots.due[-1] == 9
