@@ -106,6 +106,8 @@ AFTER_05 = {"evaluation", "collect", "results", "book"}
 
 
 def test_what_is_done_is_not_done_again(quick):
+    assert quick.pending() == {"book"}
+    assert quick.pending("other") == {"book"}
     said = quick.make("runs/micro/notebooks/06-results.ipynb")
     assert "Nothing to be done" in said
 
@@ -121,14 +123,16 @@ def test_a_parameter_reruns_what_depends_on_it(quick):
     assert quick.pending() == AFTER_04
     assert quick.pending("other") == {"book"}
     preset.write_text(before)
+    assert quick.pending() == {"book"}
 
 
 def test_weights_that_arrive_late_measure_again(quick, tmp_path):
     """Of all that measures; those of a segmenter of street scenes concern no other task."""
+    before = quick.pending()
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"late")
     assert quick.pending(I2I_INCEPTION=str(weights)) == AFTER_05
-    assert quick.pending(I2I_DRN=str(weights)) == {"book"}
+    assert quick.pending(I2I_DRN=str(weights)) == before == {"book"}
 
 
 def test_a_published_loss_is_not_trained_without_its_weights(monkeypatch, tmp_path):
