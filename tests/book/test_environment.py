@@ -282,7 +282,8 @@ def words_of(processes: list[psutil.Process]) -> Iterator[str]:
 
 def in_a_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which those who test in the background ignore
+    for name in (signal.SIGINT, signal.SIGHUP):  # which those who test in the background, by nohup, ignore
+        signal.signal(name, signal.SIG_DFL)
 
 
 def test_an_interrupted_book_says_one_line_and_leaves_nothing_running(tmp_path):
