@@ -36,6 +36,8 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
         found = _gpus_for(settings["gpu"], preset)
     if presets.seeds(seeds).start and not targets:
         raise ValueError(f"SEEDS={seeds} is a part of a recording, for make record; a book begins with seed 0")
+    if not targets and shown(Path(preset).stem, tasks):
+        _check_recorded_seeds(Path(preset).stem, tasks, presets.seeds(seeds).stop)
     teacher = os.environ.get("TEACHER", "")
     if teacher not in ("", "train"):
         raise ValueError(f"TEACHER is empty, for the preset's choice, or train, got {teacher!r}")
@@ -138,6 +140,17 @@ def shown(run: str, tasks: Sequence[str]) -> bool:
     recording = runs.root() / "book" / "recorded" / run
     recorded = (recording / "manifest.json").exists() and all((recording / task).is_dir() for task in tasks)
     return recorded and not (runs.root() / "runs" / run).exists() and os.environ.get("RECORDED") != "no"
+
+
+def _check_recorded_seeds(run: str, tasks: Sequence[str], asked: int) -> None:
+    """Raise ValueError where a recording that is shown has fewer seeds than were asked for."""
+    for task in tasks:
+        count = len(list((runs.root() / "book" / "recorded" / run / task).glob("seed*")))
+        if asked > count:
+            raise ValueError(
+                f"the recording {run} has {count} seeds of {task}, not {asked}: SEEDS={count} shows them, RECORDED=no"
+                " runs as many as you ask for here"
+            )
 
 
 def command(preset: str, task: str = presets.MAIN_TASK, seeds: int = 1) -> str:

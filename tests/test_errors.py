@@ -285,7 +285,7 @@ def no_gpu(folder: Path) -> str:
 
 
 def too_few_gpus(folder: Path) -> str:
-    text = "threads: 1\ngpu: 4\narms: [none]\ngenerators: [inception]\n"
+    text = "threads: 1\ngpu: 4\nminutes: 1\narms: [none]\ngenerators: [inception]\n"
     with instead(torch.cuda, "is_available", lambda: True), instead(make.gpus, "visible", lambda: ["one", "another"]):
         return said(make.main, preset(folder, text), "earth", "1")
 
@@ -295,6 +295,16 @@ def second_make(folder: Path) -> str:
     here = contextlib.chdir(folder)  # which `make` changes
     with here, project_in(folder), files.exclusive(folder / ".snakemake" / "make.lock", "it"):
         return said(make.main, "cpu", "earth", "1")
+
+
+def more_seeds_than_recorded(folder: Path) -> str:
+    recording = folder / "book" / "recorded" / "ranking"
+    shutil.copytree(runs.root() / "presets", folder / "presets")
+    for seed in range(5):
+        (recording / "openmoji" / f"seed{seed}").mkdir(parents=True)
+    (recording / "manifest.json").touch()
+    with project_in(folder), mock.patch.dict(os.environ, RECORDED=""):
+        return said(make.main, "ranking", "openmoji", "8")
 
 
 def run(folder: Path, *arguments: object, cell: str = "x") -> str:
@@ -396,6 +406,7 @@ CASES: dict[str, dict[str, Callable[[Path], str]]] = {
         ),
         "a task that is not there": lambda here: said(make.main, "cpu", "mars", "1"),
         "a number of seeds that is none": lambda here: said(make.main, "cpu", "earth", "none"),
+        "more seeds than a recording has": more_seeds_than_recorded,
         "no GPU for a preset that needs one": no_gpu,
         "fewer GPUs than a training is to take": too_few_gpus,
         "a second `make book` in the same checkout": second_make,
