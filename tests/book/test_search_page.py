@@ -34,7 +34,7 @@ def test_a_teacher_comes_with_its_scales_and_what_its_chapter_asks(tmp_path):
     teacher = load_generator(RECORDED[1] / "teacher")
     assert found.keys() == {"earth"} and not found["earth"]["pictures"]
     assert found["earth"]["scales"] == norm_scales(teacher)
-    assert found["earth"]["image_size"] == 64 and found["earth"]["min_width"] is None
+    assert found["earth"]["image_size"] == 64 and found["earth"]["min_width"] == 4
 
 
 @pytest.mark.skipif(not PYODIDE.exists(), reason="no Pyodide in node_modules (npm ci)")
