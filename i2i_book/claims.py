@@ -54,7 +54,7 @@ def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Compari
 
 
 def beyond_colour(comparisons: Sequence[Comparison]) -> list[str]:
-    """For each model that was compared with the look-up: in which measures it is better, a sentence each."""
+    """For each model that was compared with the look-up: in which measures it is better or worse, a sentence each."""
     found: dict[str, list[Comparison]] = {}
     for c in comparisons:
         if c.against == "look-up":
@@ -62,8 +62,10 @@ def beyond_colour(comparisons: Sequence[Comparison]) -> list[str]:
     lines = []
     for model, of_model in found.items():
         better = [MEASURES[c.measure].label for c in of_model if c.favours == model]
+        worse = [MEASURES[c.measure].label for c in of_model if c.favours == "look-up"]
         if better:
-            lines.append(f"`{model}` beats the look-up in {' and '.join(better)}.")
+            but = f", and is worse in {' and '.join(worse)}" if worse else ""
+            lines.append(f"`{model}` beats the look-up in {' and '.join(better)}{but}.")
         else:
             lines.append(f"`{model}` beats the look-up in no measure: no evidence that it learned more than colours.")
     return lines
@@ -99,6 +101,7 @@ def in_levels(c: Comparison) -> str:
         mean, low, high = (
             f"{grey_levels(abs(x))} {'closer' if x < 0 else 'farther'}" for x in (c.difference, c.low, c.high)
         )
+        low, high = ("just past 0" if end.startswith("0.0 ") else end for end in (low, high))
         span = f"{mean} on average, with an interval from {low} to {high}"
         return f"no significant difference between `{c.model}` and `{c.against}` (in grey levels, {span})"
     low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
@@ -228,6 +231,9 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     apart = compare_models(evaluations, "l1", "gcka", "teacher").favours
     if not apart and change[0].isdigit():  # else it is called the same anyway
         change += ", which is not significant"
+    others = [] if apart else [compare_models(evaluations, m, "gcka", "teacher") for m in ("ssim", "feature_distance")]
+    if worse := [MEASURES[c.measure].label for c in others if c.favours == "teacher"]:
+        change += f"; in {' and '.join(worse)} it is worse"
     text += f"Its error is {change}.**"
     levels = {model: grey_levels(mean.l1[model]) for model in ("look-up", "teacher", "gcka") if model in mean.index}
     text += (

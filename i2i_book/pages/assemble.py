@@ -174,7 +174,7 @@ def _recorded_runs(kept: Path, answers: list[Answer], digest: Digest, sources: P
         parts += [
             f"## {folder.name}: recorded on {origin_of(run for _, run in made)}",
             smoke_label("This recording was") if folder.name == "smoke" else "",
-            f"Made with the preset {' and '.join(sorted({as_code(run['preset']) for _, run in made}))}.",
+            f"Made with the preset {' and '.join(sorted({as_code(run['preset']) for _, run in made}))} of that day.",
             tables(folder, answers),
             ":::{dropdown} Each notebook: when it ran, how long, and where\n"
             + markdown_table("Notebook, Task, Seed, Status, When, Took, Where, Commit", rows)
