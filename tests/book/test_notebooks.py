@@ -136,7 +136,7 @@ EARLIER = earlier(1000, 500)
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
     "ranking-again": ("openmoji", EARLIER),
-    "unpaired": ("earth-unpaired", earlier(1800, 600)),
+    "unpaired": ("earth-unpaired", {"02-search-space": {"steps": 1800}}),
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
