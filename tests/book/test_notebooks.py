@@ -124,14 +124,10 @@ def test_presets_set_parameters_that_exist(preset):
 
 
 SHORTER: dict[str, dict[str, Any]] = {"04-distillation": {"steps": 1000}}
-
-
-def earlier(teacher: int, student: int) -> dict[str, dict[str, Any]]:
-    """The steps of a teacher that is trained anew, and of its students."""
-    return {"02-search-space": {"weights": "train", "steps": teacher}, "04-distillation": {"steps": student}}
-
-
-EARLIER = earlier(1000, 500)
+EARLIER: dict[str, dict[str, Any]] = {
+    "02-search-space": {"weights": "train", "steps": 1000},
+    "04-distillation": {"steps": 500},
+}
 # Of the recordings that answer questions of the plan: their task, and what they set otherwise than preset cpu.
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
