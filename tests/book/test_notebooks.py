@@ -132,7 +132,7 @@ EARLIER: dict[str, dict[str, Any]] = {
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
     "ranking-again": ("openmoji", EARLIER),
-    "unpaired": ("earth-unpaired", {"02-search-space": {"steps": 1800}}),
+    "unpaired": ("earth-unpaired", {"02-search-space": {"weights": "train", "steps": 1800}}),
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
