@@ -98,10 +98,10 @@ def sentence(c: Comparison, digits: int | None = None) -> str:
 def in_levels(c: Comparison) -> str:
     """A difference in L1 as a sentence, in grey levels of 255."""
     if c.favours is None:
-        mean, low, high = (
-            f"{grey_levels(abs(x))} {'closer' if x < 0 else 'farther'}" for x in (c.difference, c.low, c.high)
-        )
-        low, high = ("just past 0" if end.startswith("0.0 ") else end for end in (low, high))
+        sizes = [grey_levels(abs(x)) for x in (c.difference, c.low, c.high)]
+        sides = ["closer" if x < 0 else "farther" for x in (c.difference, c.low, c.high)]
+        mean, *ends = [f"{size} {side}" for size, side in zip(sizes, sides, strict=True)]
+        low, high = ("just past 0" if size == "0.0" else end for size, end in zip(sizes[1:], ends, strict=True))
         span = f"{mean} on average, with an interval from {low} to {high}"
         return f"no significant difference between `{c.model}` and `{c.against}` (in grey levels, {span})"
     low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
@@ -231,9 +231,8 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     apart = compare_models(evaluations, "l1", "gcka", "teacher").favours
     if not apart and change[0].isdigit():  # else it is called the same anyway
         change += ", which is not significant"
-    others = [] if apart else [compare_models(evaluations, m, "gcka", "teacher") for m in ("ssim", "feature_distance")]
-    if worse := [MEASURES[c.measure].label for c in others if c.favours == "teacher"]:
-        change += f"; in {' and '.join(worse)} it is worse"
+    if not apart and (worse := _won_beside_l1(evaluations, "teacher")):
+        change += f"; in {worse} it is worse"
     text += f"Its error is {change}.**"
     levels = {model: grey_levels(mean.l1[model]) for model in ("look-up", "teacher", "gcka") if model in mean.index}
     text += (
@@ -241,16 +240,20 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     )
     if "look-up" not in levels:
         return f"{text}."
-    pair = ("look-up", "gcka")
-    apart = compare_models(evaluations, "l1", *pair).favours
+    apart = compare_models(evaluations, "l1", "look-up", "gcka").favours
     text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', not significantly different'}."
-    nearer = [m for m in ("ssim", "feature_distance") if compare_models(evaluations, m, *pair).favours == pair[0]]
-    if nearer:
-        text += f" Looked-up colours are better in {' and '.join(MEASURES[m].label for m in nearer)}."
+    if nearer := _won_beside_l1(evaluations, "look-up"):
+        text += f" Looked-up colours are better in {nearer}."
     student, teacher = mean.steps["gcka"], mean.steps["teacher"]
     if student < teacher:
         text += f" The small network trained for {student:,.0f} steps, the large one for {teacher:,.0f}."
     return text
+
+
+def _won_beside_l1(evaluations: Sequence[Mapping[str, Any]], model: str) -> str:
+    """In which other measures of single images a model is better than `gcka`: "SSIM and feature distance", or ""."""
+    found = [compare_models(evaluations, measure, model, "gcka") for measure in PAIRED if measure != "l1"]
+    return " and ".join(MEASURES[c.measure].label for c in found if c.favours == model)
 
 
 def _in_kd(evaluations: Sequence[Mapping[str, Any]], mean: Any) -> str:

@@ -32,11 +32,12 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     if missing := sorted({"threads", "gpu", "minutes", "arms", "generators"} - settings.keys()):
         raise ValueError(f"the preset {preset} does not say {', '.join(missing)}: presets/cpu.yml shows how")
     tasks, found = presets.tasks(task), settings["gpu"]
-    if found and (targets or not shown(Path(preset).stem, tasks)):
+    from_record = not targets and shown(Path(preset).stem, tasks)
+    if found and not from_record:
         found = _gpus_for(settings["gpu"], preset)
     if presets.seeds(seeds).start and not targets:
         raise ValueError(f"SEEDS={seeds} is a part of a recording, for make record; a book begins with seed 0")
-    if not targets and shown(Path(preset).stem, tasks):
+    if from_record:
         _check_recorded_seeds(Path(preset).stem, tasks, presets.seeds(seeds).stop)
     teacher = os.environ.get("TEACHER", "")
     if teacher not in ("", "train"):
