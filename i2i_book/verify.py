@@ -154,10 +154,9 @@ def evaluate_again(number: Number, home: Path) -> float:
     made = number.pages[EVALUATION]
     _note_changes(made, number.task)
     device = set_up(made["threads"])
-    steps = made["parameters"].get("segmenter_steps", 600)
-    part = made["parameters"].get("part", "test")
-    options = {"seed": number.seed, "part": part, "segmenter_steps": steps, "device": device}
-    evaluator = Evaluator(load_saved_task(home / "data"), **options)
+    options = {name: made["parameters"].get(name) for name in ("part", "most", "segmenter_steps")}
+    options = {name: value for name, value in options.items() if value is not None}
+    evaluator = Evaluator(load_saved_task(home / "data"), seed=number.seed, device=device, **options)
     result = evaluator.evaluate(number.model, home / number.weights if number.weights else None).result
     return float(getattr(result, number.measure))
 

@@ -19,7 +19,7 @@ from i2i_lib.checkpoint import Generator, load_generator, load_info
 from i2i_lib.config import check_choice
 from i2i_lib.data.cityscapes import train_ids
 from i2i_lib.data.folders import maps_originals
-from i2i_lib.data.tiles import Task, encode, middle, source_pictures
+from i2i_lib.data.tiles import Task, encode, evenly, middle, source_pictures
 from i2i_lib.hub import fetch_generator, is_address
 from i2i_lib.macs import generator_macs, generator_params
 from i2i_lib.metrics.baselines import ColourTransfer
@@ -72,12 +72,14 @@ class Evaluator:
         seed: int = 0,
         data: str | None = None,
         part: Literal["test", "validation"] = "test",
+        most: int = 0,
         segmenter_steps: int = 600,
         device: str | torch.device = "cpu",
     ) -> None:
         """`seed` of the trainings and `data`, the SHA-256 of the tiles, are noted in every row of results.
 
-        The validation `part` is for the choice of settings. Raises ValueError if the task has none.
+        The validation `part` is for the choice of settings. Raises ValueError if the task has none. `most` is how many
+        pictures are measured, evenly spaced over the part; 0 for all. Their number is noted with every result.
         `segmenter_steps` trains the network that reads labels back from pictures, where sources are label maps.
         """
         check_choice("part", part, ("test", "validation"))
@@ -88,6 +90,8 @@ class Evaluator:
                     " that is less than 2 pictures"
                 )
             task = replace(task, test=task.validation)
+        if most:
+            task = _fewer(task, part, most)
         test, self.part = task.test, part
         self.task, self.seed, self.data, self.device = task, seed, data, device
         # Without pairs one domain may have more pictures than the other.
@@ -215,6 +219,16 @@ def per_image_values(models: Iterable[Evaluated]) -> dict[str, dict[str, list[fl
         for measure, of_image in found.per_image.items():
             values.setdefault(measure, {})[found.result.model] = of_image.tolist()
     return values
+
+
+def _fewer(task: Task, part: str, most: int) -> Task:
+    """The task with at most so many test pictures, evenly spaced over all."""
+    test, scenes = task.test, f"{part}_scenes"
+    index, of_targets = evenly(len(test), most), evenly(len(test.target), most)
+    ours = {name: getattr(test, name)[index] for name in ("source", "block", "box")}
+    theirs = {name: getattr(test, name)[of_targets] for name in ("target", "target_box")}
+    named = {scenes: [task.info[scenes][i] for i in index]} if scenes in task.info else {}
+    return replace(task, test=replace(test, **ours, **theirs), info=task.info | named)
 
 
 def _spread(images: Tensor, count: int) -> Tensor:

@@ -114,7 +114,7 @@ def compress(request: Request, out: Path) -> dict[str, Any]:
 
     _say("measuring the student")
     student = load_generator(out / "student").to(device)
-    values, pictures = _measured(teacher, student, task, device)
+    values, pictures = _measured(teacher, student, folder, task, device)
     exported = export_onnx(out / "student", out / "student.onnx")
     record = {
         "teacher": _cost(teacher, folder, device),
@@ -214,13 +214,17 @@ def _steps(request: Request, recipe: Recipe, out: Path, task: Task, device: torc
 
 
 def _measured(
-    teacher: Teacher, student: Any, task: Task, device: torch.device
+    teacher: Teacher, student: Any, folder: Folder, task: Task, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """How near the student's test pictures are to its teacher's, and to targets where there are pairs."""
     source = task.test.source[:]
+    if folder.layout:
+        by_teacher = teacher_pictures(teacher.eval(), source, device, "the teacher's test pictures")
+    else:  # a folder of sources alone: the teacher has made the targets
+        by_teacher = task.test.target[:]
     made = {
         "source": source,
-        "teacher": teacher_pictures(teacher.eval(), source, device, "the teacher's test pictures"),
+        "teacher": by_teacher,
         "student": teacher_pictures(student, source, device, "the student's test pictures"),
     }
     distances = {

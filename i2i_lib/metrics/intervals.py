@@ -35,8 +35,8 @@ class Spread:
 
     def short(self, digits: int = 3) -> str:
         """`0.123 ± 0.004`; without a deviation where one seed has none."""
-        deviation = "" if self.sd is None else f" ± {self.sd:.{digits}f}"
-        return f"{self.mean:.{digits}f}{deviation}"
+        deviation = "" if self.sd is None else f" ± {self.sd:,.{digits}f}"
+        return f"{self.mean:,.{digits}f}{deviation}"
 
     def text(self, digits: int = 3) -> str:
         """`0.123 ± 0.004 (n = 3)`."""

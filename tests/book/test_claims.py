@@ -119,6 +119,7 @@ def test_models_that_agree_everywhere_differ_by_nothing():
 
 def test_spread_over_seeds():
     assert over_seeds([1.0, 2.0, 3.0]).text(1) == "2.0 ± 1.0 (n = 3)"
+    assert over_seeds([1000.0, 2000.0]).text(0) == "1,500 ± 707 (n = 2)"
     assert over_seeds([1.0]).text(2) == "1.00 (n = 1)"
     with pytest.raises(ValueError, match="at least one finite value"):
         over_seeds([])

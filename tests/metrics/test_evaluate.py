@@ -82,6 +82,14 @@ def test_the_command_measures_a_folder_in_either_direction(tmp_path, capsys):
     assert "is a saved task, which has its direction: --direction is for a folder" in capsys.readouterr().err
 
 
+def test_fewer_pictures_are_spread_over_the_part(weights):
+    toy = task()
+    every, some = Evaluator(toy).evaluate("gcka", weights), Evaluator(toy, most=3).evaluate("gcka", weights)
+    assert some.per_image["l1"].tolist() == pytest.approx(every.per_image["l1"][[0, 2, 5]].tolist(), abs=1e-3)
+    assert (some.result.images, some.result.blocks) == (3, 3)
+    assert some.result.protocol != every.result.protocol, "numbers of other pictures do not compare"
+
+
 def test_settings_are_chosen_on_the_validation_part(weights):
     toy = task()
     held = tiles(n=4, size=16, seed=2)
