@@ -43,10 +43,16 @@ def made_by(artifact: str, family: str | None = None) -> str:
 
     Raises KeyError for an unknown one.
     """
-    for chapter in chapters().values():
-        if artifact.split("-")[0] in chapter.makes and family in (None, *chapter.families):
-            return chapter.notebook
-    raise KeyError(artifact)
+    return makers(artifact, family)[0]
+
+
+def makers(artifact: str, family: str | None = None) -> list[str]:
+    """Every notebook that makes an artifact, for one family of tasks or for any. Raises KeyError for an unknown one."""
+    makes = [chapter for chapter in chapters().values() if artifact.split("-")[0] in chapter.makes]
+    found = [chapter.notebook for chapter in makes if family in (None, *chapter.families)]
+    if not found:
+        raise KeyError(artifact)
+    return found
 
 
 def chapter_of(page: str) -> Chapter | None:

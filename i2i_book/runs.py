@@ -7,7 +7,7 @@ A run is one preset (`smoke`, `cpu`, ...) or work by hand (`lab`). Everything th
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2i_book.chapters import made_by
+from i2i_book.chapters import makers
 from i2i_lib.files import record_file, root, shorten_path
 
 # Pages that building the book writes beside the committed ones.
@@ -47,7 +47,7 @@ class Run:
         for place in places:
             if (place / f"{artifact}.json").exists():
                 return record_file("read", place / artifact)
-        notebook = made_by(artifact)
+        notebook = " or ".join(makers(artifact))
         preset = self.upstream if self.name == "lab" else self.name
         raise FileNotFoundError(
             f"{shorten_path(places[0] / artifact)}.json is missing: notebook {notebook} makes it."

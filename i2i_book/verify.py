@@ -193,7 +193,9 @@ def _execute(number: Number, page: str) -> None:
         else:
             print(f"note: its teacher is the recorded one, which `make teacher TASK={number.task}` trains again")
     log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
-    run_notebook(notebook, parameters | {"run": "verify"}, log=log, threads=made["threads"], preset=made["preset"])
+    gpu = int(bool(made["machine"]["gpu"]))  # which no other job is to use meanwhile
+    given = parameters | {"run": "verify"}
+    run_notebook(notebook, given, log=log, threads=made["threads"], gpu=gpu, preset=made["preset"])
 
 
 def known_today(parameters: dict[str, Any]) -> dict[str, Any]:

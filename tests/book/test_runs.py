@@ -41,6 +41,8 @@ def test_presets_never_read_one_another(top):
         put(top, place)
     with pytest.raises(FileNotFoundError, match=r"runs/smoke/earth/seed0/teacher\.json is missing: notebook 02-search"):
         Run("smoke", "earth", 0).find("teacher")
+    with pytest.raises(FileNotFoundError, match="notebook 03-pruning or 03-pruning-gaugan makes it"):
+        Run("smoke", "earth-labels", 0).find("plan")
     assert Run("lab", "earth", 3).out("plan") == top / "runs" / "lab" / "earth" / "seed3" / "plan"
 
 
