@@ -69,7 +69,9 @@ class UnpairedTrainer:
 
     `discriminator_a` judges images of the sources' domain, `discriminator_b` those of the targets'; both see one image.
     `cycle` weighs the L1 distance between an image and itself after both generators; `identity`, in units of `cycle`,
-    that between an image and its translation into its own domain. `config.recon` has no part here.
+    that between an image and its translation into its own domain. After the share `identity_until` of the steps that
+    weight is 0 (as in Kaneko and Kameoka 2018): at first it tells which colours belong together, later it would keep
+    colours that have to change. `config.recon` has no part here.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class UnpairedTrainer:
         *,
         cycle: float = 10.0,
         identity: float = 0.5,
+        identity_until: float = 1.0,
         pool: int = 50,
     ) -> None:
         _check_reads_images(discriminator_a.config)
@@ -89,7 +92,7 @@ class UnpairedTrainer:
         self.config = replace(config, gan=config.gan or "lsgan")
         self.ab = GanState(generator_ab, discriminator_b, self.config)
         self.ba = GanState(generator_ba, discriminator_a, self.config)
-        self.cycle, self.identity = cycle, identity
+        self.cycle, self.identity, self.identity_until = cycle, identity, identity_until
         self.pool_a, self.pool_b = ImagePool(pool, 0), ImagePool(pool, 1)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -115,11 +118,7 @@ class UnpairedTrainer:
             back_a, back_b = ba.generator_ddp(fake_b).float(), ab.generator_ddp(fake_a).float()
         losses |= {"cycle_a": self.cycle * F.l1_loss(back_a, a), "cycle_b": self.cycle * F.l1_loss(back_b, b)}
         # ... and leave alone what is in their target domain already.
-        if self.identity:
-            with autocast(a, c):
-                same_a, same_b = ba.generator_ddp(a).float(), ab.generator_ddp(b).float()
-            weight = self.cycle * self.identity
-            losses |= {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
+        losses |= self._identity_losses(a, b)
         descend(total(losses), ab, ab.opt_g, ba.opt_g)
 
         # Discriminators: real up, fake down, half of the fakes from earlier steps.
@@ -130,6 +129,16 @@ class UnpairedTrainer:
         ab.after_step()
         ba.after_step()
         return losses_d | detached(losses)
+
+    def _identity_losses(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        if not self.identity:
+            return {}
+        if self.count >= self.identity_until * self.config.steps:
+            return dict.fromkeys(("identity_a", "identity_b"), a.new_zeros(()))
+        with autocast(a, self.config):
+            same_a, same_b = self.ba.generator_ddp(a).float(), self.ab.generator_ddp(b).float()
+        weight = self.cycle * self.identity
+        return {"identity_a": weight * F.l1_loss(same_a, a), "identity_b": weight * F.l1_loss(same_b, b)}
 
     @property
     def count(self) -> int:

@@ -88,6 +88,7 @@ class Recipe:
     discriminator_back: Any = None  # of the sources' domain; None: a new one like `discriminator`, then a config
     cycle: float = 10.0
     identity: float = 0.5
+    identity_until: float = 1.0
     pool: int = 50
 
     # GauGAN's: weight of the discriminator's features, and whether those of VGG-19 are matched, too.
@@ -155,7 +156,7 @@ def build(
             options["perceptual"] = module.Vgg19Features(weights).to(device)
             inputs["perceptual"] = sha256(weights)
     elif task.family == "cyclegan" and not recipe.teacher:
-        options = {"cycle": recipe.cycle, "identity": recipe.identity, "pool": recipe.pool}
+        options = {name: getattr(recipe, name) for name in ("cycle", "identity", "identity_until", "pool")}
 
     networks = _networks(recipe, folder, task, device)
     if recipe.teacher:

@@ -188,11 +188,11 @@ def test_other_starts(files):
 @pytest.mark.parametrize("family", ["cyclegan"])
 def test_a_cyclegan_goes_on_from_a_discriminator_of_each_domain(family, files):
     paths = {"discriminator": "discriminator", "discriminator_back": "discriminator-back"}
-    weights = {"cycle": 3.0, "identity": 0.02, "pool": 7}
+    weights = {"cycle": 3.0, "identity": 0.02, "identity_until": 0.3, "pool": 7}
     trainer, *_ = build(teacher_recipe(family, **paths, **weights), files, task(family), CPU)
     assert same(trainer.ab.discriminator, checkpoint.load_discriminator(files / "discriminator"))
     assert same(trainer.ba.discriminator, checkpoint.load_discriminator(files / "discriminator-back"))
-    assert (trainer.cycle, trainer.identity, trainer.pool_a.size) == (3.0, 0.02, 7)
+    assert (trainer.cycle, trainer.identity, trainer.identity_until, trainer.pool_a.size) == (3.0, 0.02, 0.3, 7)
     with pytest.raises(ValueError, match="discriminator is a path: give the one of the sources' domain, too"):
         build(teacher_recipe(family, discriminator="discriminator"), files, task(family), CPU)
 

@@ -276,6 +276,21 @@ def test_the_losses_of_cyclegan_by_hand():
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
 
 
+def test_the_identity_loss_ends_when_it_is_told_to():
+    """From then on a step is that of a training without one, which goes on from the same state."""
+    config = replace(CONFIG, steps=4)
+    half, none = (trainer("cyclegan", config, **weights) for weights in ({"identity_until": 0.5}, {"identity": 0.0}))
+    draw = list(islice(batches("cyclegan")(0), 4))
+    early = [half.step(batch) for batch in draw[:2]]
+    none.load_state_dict(copy.deepcopy(half.state_dict()))
+    late = [half.step(batch) for batch in draw[2:]]
+    for batch in draw[2:]:
+        none.step(batch)
+    for name in ("identity_a", "identity_b"):
+        assert [bool(losses[name] > 0) for losses in early + late] == [True, True, False, False]
+    assert same(half.ab.generator, none.ab.generator)
+
+
 def test_discriminators_are_shown_the_pool():
     pooled, other = (trainer("cyclegan", CONFIG, pool=size) for size in (3, 0))
     train(pooled, "cyclegan", 3)
