@@ -22,7 +22,7 @@ QUESTIONS = {
     "is the student worth having": ("gcka", "look-up"),
     "what the student loses to its teacher": ("gcka", "teacher"),
     "what the student loses to the Original": ("gcka", "original"),
-    "what it gives more than training the teacher on": ("gcka", "teacher-longer"),
+    "what the student gains over a teacher trained for as many steps as both": ("gcka", "teacher-longer"),
     "distillation": ("gcka", "none"),
     "distillation by squared error": ("mse", "none"),
     "kernel alignment against squared error": ("gcka", "mse"),
