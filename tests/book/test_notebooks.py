@@ -128,11 +128,12 @@ EARLIER: dict[str, dict[str, Any]] = {
     "02-search-space": {"weights": "train", "steps": 1000},
     "04-distillation": {"steps": 500},
 }
+UNPAIRED = {"weights": "train", "steps": 1800, "identity": 0.02, "identity_until": 1.0}
 # Of the recordings that answer questions of the plan: their task, and what they set otherwise than preset cpu.
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
     "ranking-again": ("openmoji", EARLIER),
-    "unpaired": ("earth-unpaired", {"02-search-space": {"weights": "train", "steps": 1800}}),
+    "unpaired": ("earth-unpaired", {"02-search-space": UNPAIRED}),
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
