@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
 
 def device_of(run: Any) -> str:
     machine = run["machine"]
-    return machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+    return machine["gpu"] or f"{machine['cores']} core{'s' * (machine['cores'] != 1)} of {machine['cpu']}"
 
 
 def origin_of(runs: Iterable[Any]) -> str:
