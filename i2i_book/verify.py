@@ -7,7 +7,8 @@ behind the number is made anew, from the source pictures on, by the notebooks th
 record, in runs/verify/. The network that the number is of is trained, even if the run took it from the record; a
 student learns from the recorded teacher, if the run's did. The exit status is 0 only if the numbers agree: by default
 within 1e-4 of the recorded value (another processor may round a picture's value the other way), within 2 % where the
-weights were recorded in 16 bits, and within 10 % for a training on another kind of machine, where trainings part ways.
+weights were recorded in 16 bits, and within 10 % for a training by changed code, on a GPU or another kind of machine,
+or that the run took from the record.
 """
 
 import argparse
@@ -193,7 +194,7 @@ def _execute(number: Number, page: str) -> None:
         else:
             print(f"note: its teacher is the recorded one, which `make teacher TASK={number.task}` trains again")
     log = runs.root() / "runs" / "verify" / "logs" / f"{page}.ipynb"
-    gpu = int(bool(made["machine"]["gpu"]))  # which no other job is to use meanwhile
+    gpu = int(bool(made["machine"]["gpu"] and machine()["gpu"]))  # one that no other job is to use meanwhile
     given = parameters | {"run": "verify"}
     run_notebook(notebook, given, log=log, threads=made["threads"], gpu=gpu, preset=made["preset"])
 

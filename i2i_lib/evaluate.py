@@ -90,6 +90,9 @@ class Evaluator:
                     " that is less than 2 pictures"
                 )
             task = replace(task, test=task.validation)
+        if most < 0 or most == 1:
+            raise ValueError(f"most is at least 2, or 0 for all, got {most}")
+        self._whole = task
         if most:
             task = _fewer(task, part, most)
         test, self.part = task.test, part
@@ -181,13 +184,13 @@ class Evaluator:
 
     def literature(self, models: Iterable[Evaluated]) -> tuple[list[SetDistance], list[str]]:
         """FID, KID and their kin of each model, and a sentence for each extractor whose weights are missing."""
-        task, evaluated = self.task, list(models)
+        evaluated = list(models)
         extractors, missing = available_extractors(self.device)
         distances = []
         for extractor in extractors:
             down = extractor.rounding == "down"
             pictures = {found.result.model: found.rounded_down if down else found.pictures for found in evaluated}
-            real = _authors_real(task) if self.part == "test" else None
+            real = _authors_real(self._whole) if self.part == "test" else None
             distances += set_distances(extractor, pictures, self.target, self.split, self.blocks, all_real=real)
         return distances, missing
 

@@ -76,7 +76,7 @@ def prune(
     largest (the lower index of equals), by default a quarter of the base width, and never more than they have; a
     branch inside a block may vanish. Cost falls as the threshold rises, so a binary search over the scales finds the
     exact answer, with no network built on the way. A SPADE teacher's `min_width` bounds its narrowest stage; its stem
-    keeps a multiple of its own ratio to that (16, or 32 with 7 upsamplings).
+    keeps a multiple of its own ratio to that (8 with 3 upsamplings, 16 with 4 to 6, 32 with 7).
 
     Args:
         budget: in MACs by the convention `cost`, or in whatever a callable `cost` returns.

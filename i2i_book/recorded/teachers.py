@@ -37,9 +37,8 @@ def train(preset: str, task: str) -> Path:
         name = "02-search-space" if generator == "inception" else f"02-search-space-{generator}"
         steps.append(("02-search-space", name, {"generator": generator, "weights": "train"}))
     students = recorded_students(settings, task)
-    if students:
-        pruning = made_by("plan", family(settings, task))
-        steps.append((pruning, pruning, {}))
+    pruning = made_by("plan", family(settings, task))
+    steps.append((pruning, pruning, {}))
     steps += [("04-distillation", f"04-distillation-{arm}", {"arm": arm}) for arm in students]
     for notebook, name, own in steps:
         source = root() / "notebooks" / f"{notebook}.ipynb"

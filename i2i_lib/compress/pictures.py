@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from i2i_lib.data.folders import TRAIN_MARGIN, Layout, find_parts, hold_out, load_folder
 from i2i_lib.data.picture_cache import FileImages
 from i2i_lib.data.pictures import list_pictures, picture_size
-from i2i_lib.data.tiles import Task, Tiles, encode, evenly, middle, placeless_tiles
+from i2i_lib.data.tiles import Task, Tiles, encode, middle, placeless_tiles
 from i2i_lib.metrics.pairs import quantise
 
 MOST_TEST = 48  # pictures: the teacher, too, has to translate them
@@ -72,8 +72,8 @@ def compression_task(folder: Folder, teacher: nn.Module, *, swap: bool, device: 
         return replace(task, test=_thinned(task.test))
     ((_, train),), ((_, test),) = hold_out([(folder.path, list_pictures(folder.path))], together=False)
     source = FileImages(folder.path, train, round(TRAIN_MARGIN * size))
-    chosen = FileImages(folder.path, test, size)[evenly(len(test), MOST_TEST)]
-    few = source[evenly(len(source), MOST_REAL)]
+    chosen = FileImages(folder.path, test, size)[_spread(len(test), MOST_TEST)]
+    few = source[_spread(len(source), MOST_REAL)]
     real = teacher_pictures(teacher, middle(few, (size, size)), device, "the teacher's pictures")
     seen = placeless_tiles(cast(Tensor, source), real, paired=False)
     made = teacher_pictures(teacher, chosen, device, "the teacher's test pictures")
@@ -94,5 +94,9 @@ def teacher_pictures(generator: nn.Module, sources: Tensor, device: torch.device
 def _thinned(tiles: Tiles) -> Tiles:
     """Test pictures, `MOST_TEST` at most; of two domains without pairs, as many of each."""
     count = min(len(tiles.source), len(tiles.target), MOST_TEST)
-    a, b = evenly(len(tiles.source), count), evenly(len(tiles.target), count)
+    a, b = _spread(len(tiles.source), count), _spread(len(tiles.target), count)
     return placeless_tiles(tiles.source[a], tiles.target[b], torch.arange(count), paired=tiles.paired)
+
+
+def _spread(count: int, most: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(count, most)).round().long()

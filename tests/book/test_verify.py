@@ -79,7 +79,8 @@ def ran(monkeypatch) -> list[tuple[str, dict[str, Any]]]:
     """Notebooks are not executed but noted; their artifacts are those of the run."""
     calls: list[tuple[str, dict[str, Any]]] = []
 
-    def stub(notebook: Path, parameters: dict[str, Any], **_: Any) -> None:
+    def stub(notebook: Path, parameters: dict[str, Any], *, gpu: int, **_: Any) -> None:
+        assert gpu == 0 or machine()["gpu"], "a number of a GPU's run is made again without one, too"
         calls.append((notebook.stem, parameters))
         student = f"student-{parameters.get('arm')}"
         made = {"01-data": "data", "02-search-space": "teacher", "04-distillation": student}.get(notebook.stem)
@@ -124,7 +125,7 @@ def test_from_the_data_every_notebook_behind_it_runs(home: Path, ran, capsys):
     assert [name for name, _ in ran] == list(CHAIN)[:-1] and all(p["run"] == "verify" for _, p in ran)
     assert "trained on the same kind of processor" in capsys.readouterr().out or machine()["gpu"]
 
-    notebook.metadata.i2i.machine["cpu"] = "Another Processor"
+    notebook.metadata.i2i.machine |= {"cpu": "Another Processor", "gpu": "A Large GPU"}
     nbformat.write(notebook, path)
     recorded_value(home, 0.27)
     assert verify.main(["micro", "earth/0/gcka/l1", "--from", "data"]) == 0

@@ -14,7 +14,7 @@ from i2i_lib.cli.__main__ import main
 from i2i_lib.data.store import save_task
 from i2i_lib.data.tasks import load_task
 from i2i_lib.data.tiles import encode
-from i2i_lib.evaluate import Evaluator, _authors_real, per_image_values
+from i2i_lib.evaluate import Evaluator, _authors_real, _fewer, per_image_values
 from i2i_lib.macs import generator_macs
 from i2i_lib.metrics.baselines import ColourTransfer
 from i2i_lib.metrics.pairs import l1, quantise
@@ -88,6 +88,17 @@ def test_fewer_pictures_are_spread_over_the_part(weights):
     assert some.per_image["l1"].tolist() == pytest.approx(every.per_image["l1"][[0, 2, 5]].tolist(), abs=1e-3)
     assert (some.result.images, some.result.blocks) == (3, 3)
     assert some.result.protocol != every.result.protocol, "numbers of other pictures do not compare"
+
+
+def test_fewer_pictures_keep_their_scenes_and_both_domains():
+    a, b = tiles(n=9, size=16), tiles(n=5, size=16)
+    apart = replace(a, target=b.target, target_box=b.target_box, paired=False)
+    toy = replace(task(), test=apart, info=task().info | {"test_scenes": list("abcdefghi")})
+    some = _fewer(toy, "test", 4)
+    assert (len(some.test), len(some.test.target)) == (4, 4)
+    assert some.info["test_scenes"] == list("acfi") and len(toy.info["test_scenes"]) == 9
+    with pytest.raises(ValueError, match="most is at least 2, or 0 for all, got 1"):
+        Evaluator(task(), most=1)
 
 
 def test_settings_are_chosen_on_the_validation_part(weights):
