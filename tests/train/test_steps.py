@@ -279,7 +279,8 @@ def test_the_losses_of_cyclegan_by_hand():
 def test_the_identity_loss_ends_when_it_is_told_to():
     """From then on a step is that of a training without one, which goes on from the same state."""
     config = replace(CONFIG, steps=4)
-    half, none = (trainer("cyclegan", config, **weights) for weights in ({"identity_until": 0.5}, {"identity": 0.0}))
+    half = trainer("cyclegan", config, identity_until=0.5)
+    none = trainer("cyclegan", config, identity=0.0)
     draw = list(islice(batches("cyclegan")(0), 4))
     early = [half.step(batch) for batch in draw[:2]]
     none.load_state_dict(copy.deepcopy(half.state_dict()))
