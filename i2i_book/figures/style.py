@@ -1,6 +1,7 @@
 """The book's figure style, and what several chapters show. Colours: Okabe and Ito's palette."""
 
 import inspect
+import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -19,8 +20,8 @@ from matplotlib.ticker import LogLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 from torch import Tensor
-from torchvision.utils import make_grid
 
+from i2i_lib.data.pictures import to_image
 from i2i_lib.metrics.pairs import quantise
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A7A7A")
@@ -139,9 +140,15 @@ def divider(layers: Mapping[str, Tensor]) -> HTML:
 
 def _mosaic(images: Tensor, columns: int, alt: str, name: str = "") -> str:
     """The element of one JPEG file with all `images` [N, 3, H, W], so many side by side."""
+    pictures = [to_image(image) for image in quantise(images)]
+    width, height = pictures[0].size
+    columns = min(columns, len(pictures))
+    mosaic = Picture.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height))
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        mosaic.paste(picture, (column * width, row * height))
     file = BytesIO()
-    mosaic = make_grid(quantise(images).cpu(), nrow=columns, padding=0).permute(1, 2, 0).numpy()
-    Picture.fromarray(mosaic).save(file, "JPEG", quality=92, subsampling=0)
+    mosaic.save(file, "JPEG", quality=92, subsampling=0)
     named = f' data-name="{escape(name)}"' if name else ""
     data = b64encode(file.getvalue()).decode()
     return f'<img{named} alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
