@@ -34,7 +34,7 @@ from i2i_book.pages.status import (
     status_of,
     status_page,
 )
-from i2i_book.questions import Answer, pilot, pilot_text, questions_table, recorded_answers
+from i2i_book.questions import Answer, pilot, pilot_text, questions, questions_table, recorded_answers
 from i2i_book.recorded.check import check, read_manifest, recordings
 from i2i_book.recorded.tables import tables
 from i2i_book.runs import root
@@ -160,9 +160,14 @@ def _in_bfloat16(half: Any) -> str:
 
 
 def _recorded_runs(kept: Path, answers: list[Answer], digest: Digest, sources: Path, runs: Path) -> str:
-    """Results of other machines, each run under its hardware and date: included by the page on recorded results."""
+    """Results of other machines, each run under its hardware and date: included by the page on recorded results.
+
+    Those that answer the plan come first, in its order.
+    """
+    planned = list(dict.fromkeys(question.recording for question in questions()))
+    order = {name: place for place, name in enumerate(planned)}
     parts = []
-    for folder in recordings(kept):
+    for folder in sorted(recordings(kept), key=lambda folder: order.get(folder.name, len(order))):
         made = [(name.rsplit("/", 1)[-1], run) for name, run in read_manifest(folder)["runs"].items()]
         rows = []
         for name, run in made:
