@@ -1,6 +1,7 @@
 """The chapters of the book, as `notebooks/chapters.yml` lists them."""
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import yaml
 
@@ -34,8 +35,12 @@ class Chapter:
 
 def chapters() -> dict[str, Chapter]:
     """Every chapter by the name of its notebook, in the order of the book."""
-    listed = yaml.safe_load((root() / "notebooks" / "chapters.yml").read_text())
-    return {name: Chapter(name, **entry) for name, entry in listed.items()}
+    return dict(_listed((root() / "notebooks" / "chapters.yml").read_text()))
+
+
+@cache  # one plan of a book asks forty times
+def _listed(text: str) -> dict[str, Chapter]:
+    return {name: Chapter(name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
 def made_by(artifact: str, family: str | None = None) -> str:

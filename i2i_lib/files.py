@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,25 +144,25 @@ def library_modules(code: str) -> list[Path]:
     `EXPORTS` finds it in; the package's own `__init__` computes nothing, and is no part of it.
     """
     found: set[Path] = set()
-    waiting = list(_imports(code))
+    waiting = [code]
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += _imports(path.read_text())
+        for name in _imported_names(waiting.pop()):
+            for path in _files_of(name):
+                if path not in found:
+                    found.add(path)
+                    waiting.append(path.read_text())
     return sorted(found)
 
 
-def _imports(code: str) -> Iterator[Path]:
+@cache  # one plan of a book asks for a hundred modules, and for most of them once a notebook
+def _imported_names(code: str) -> tuple[str, ...]:
+    names = []
     for node in ast.walk(ast.parse(code)):
-        names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith(("i2i_lib.", "i2i_book.")):
-                yield from _files_of(name)
+            names += [alias.name for alias in node.names]
+    return tuple(name for name in names if name.startswith(("i2i_lib.", "i2i_book.")))
 
 
 def _files_of(name: str) -> Iterator[Path]:
