@@ -144,7 +144,7 @@ def saved(tmp_path_factory) -> list[tuple[Path, Callable[..., Any]]]:
             path = folder / str(len(found))
             save(build(config), path)
             found.append((path, load))
-    return [found[1], found[4]] * 4 + found  # mostly those that are built fast
+    return [found[1], found[4]] * 8 + found  # mostly those without spectral norms, which are built fast
 
 
 @cases(30)
