@@ -99,7 +99,7 @@ class Evaluator:
         self.task, self.seed, self.data, self.device = task, seed, data, device
         # Without pairs one domain may have more pictures than the other.
         count = min(len(test), len(test.target))
-        self.source, self.target = _spread(test.source, count), _spread(test.target, count)
+        self.source, self.target = (images[evenly(len(images), count)] for images in (test.source, test.target))
         self.blocks = test.block if test.paired else torch.arange(count)
         self.split = f"{task.name} {part} tiles of {size_text(test.shape)} px"
 
@@ -234,14 +234,13 @@ def _fewer(task: Task, part: str, most: int) -> Task:
     return replace(task, test=replace(test, **ours, **theirs), info=task.info | named)
 
 
-def _spread(images: Tensor, count: int) -> Tensor:
-    """As many images, evenly spaced over all."""
-    return images[torch.linspace(0, len(images) - 1, count).long()]
-
-
 def _other_places(task: Task, count: int) -> Tensor:
-    """Real pictures of the target domain that the test does not hold, cut to its size from the middle."""
-    return middle(_spread(task.train.target, count), task.test.shape)
+    """Real pictures of the target domain that the test does not hold, cut to its size from the middle.
+
+    They are evenly spaced over all; where there are fewer than `count`, some come more than once.
+    """
+    real = task.train.target
+    return middle(real[torch.linspace(0, len(real) - 1, count).long()], task.test.shape)
 
 
 def _colour_look_up(task: Task, source: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ def _recorded_runs(kept: Path, answers: list[Answer], digest: Digest, sources: P
 
     Those that answer the plan come first, in its order.
     """
-    planned = list(dict.fromkeys(question.recording for question in questions()))
+    planned = dict.fromkeys(question.recording for question in questions())
     order = {name: place for place, name in enumerate(planned)}
     parts = []
     for folder in sorted(recordings(kept), key=lambda folder: order.get(folder.name, len(order))):
