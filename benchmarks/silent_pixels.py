@@ -2,15 +2,19 @@
 
 Such pixels all get one colour, that of the head's bias. `python benchmarks/silent_pixels.py runs/ranking/openmoji`
 prints a line for each student of each seed of a run: the channels of the last layer before the picture, that share on
-the test pictures, and the L1 distance of the evaluation.
+the test pictures, and the L1 distance of the evaluation. `--every 4` looks at every fourth test picture,
+`--figure FILE` draws the lines as dots.
 """
 
 import argparse
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
 
+from i2i_book.figures import style
 from i2i_book.runner.provenance import machine
 from i2i_lib.checkpoint import load_generator
 from i2i_lib.data.store import load_saved_task
@@ -30,21 +34,41 @@ def silent_share(path: Path, sources: torch.Tensor) -> tuple[int, float]:
     return generator.config.up[-1], float(torch.stack(silent).mean())
 
 
+def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Each student as a dot: its silent share and its L1 distance. `found`: student -> both of each seed."""
+    style.style()
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for model, seeds in found.items():
+        silent, l1 = zip(*seeds, strict=True)
+        looks: dict[str, Any] = style.look(model, [*found]) | {"linestyle": "", "label": model}
+        axis.plot([100 * share for share in silent], l1, **looks)
+    axis.set(xlabel="silent pixels (%)", ylabel="L1 distance to the true images")
+    axis.legend()
+    figure.savefig(path, facecolor="white")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("task", type=Path, help="folder of a task of a run, such as runs/ranking/openmoji")
+    parser.add_argument("--every", type=int, default=1, help="look at every so many test pictures")
+    parser.add_argument("--figure", type=Path, help="file for the dots, such as silent.webp")
     given = parser.parse_args()
     set_up(1)
-    print(f"{date.today()}, {machine()['cpu']}, torch {torch.__version__}, {'/'.join(given.task.parts[-2:])}")
+    run, looked_at = "/".join(given.task.parts[-2:]), f", one test picture in {given.every}" * (given.every > 1)
+    print(f"{date.today()}, {machine()['cpu']}, torch {torch.__version__}, {run}{looked_at}")
     print(f"{'seed':>4}  {'student':<14}  {'last layer':>10}  {'silent pixels':>13}  {'L1':>5}")
-    for home in sorted(given.task.glob("seed*")):
+    dots: dict[str, list[tuple[float, float]]] = {}
+    for home in sorted(given.task.glob("seed*"), key=lambda home: int(home.name.removeprefix("seed"))):
         data = load_saved_task(home / "data")
-        sources = encode(data.test.source, data.test.classes)
+        sources = encode(data.test.source, data.test.classes)[:: given.every]
         for row in load_evaluation(home / "eval.json")["results"]:
             path = home / f"student-{row.model}"
             if path.with_suffix(".safetensors").exists():
                 channels, share = silent_share(path, sources)
                 print(f"{row.seed:>4}  {row.model:<14}  {channels:>10}  {share:>13.0%}  {row.l1:.3f}", flush=True)
+                dots.setdefault(row.model, []).append((share, row.l1))
+    if given.figure:
+        draw(dots, given.figure)
 
 
 if __name__ == "__main__":

@@ -268,12 +268,19 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
         rows[label] = {
             "difference": f"{MEASURES[c.measure].label} {c.difference:+.{digits}f}"
             f" ({c.low:+.{digits}f} to {c.high:+.{digits}f}; {share})",
-            "by training": ", ".join(f"{difference:+.{digits}f}" for difference in a.by_training),
+            "by training": _range(a.by_training, digits),
             "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
             "p (by Holm)": f"{p_text(a.p)} ({p_text(a.adjusted)})",
             "verdict": f"**{a.verdict}**" if a.shown else a.verdict,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _range(differences: Sequence[float], digits: int) -> str:
+    """Of several trainings: from which difference to which, and in how many it is negative."""
+    below = sum(difference < 0 for difference in differences)
+    span = f"{min(differences):+.{digits}f} to {max(differences):+.{digits}f}"
+    return f"{span}; {below} of {len(differences)} below 0"
 
 
 def power_table(answers: Sequence[Answer]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from i2i_lib.metrics.pairs import quantise
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A7A7A")
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY = COLOURS
-# One colour and one marker a model, in every chapter; models that are not listed take what is left, in their order.
+# One colour and one marker a model, in every chapter.
 LOOKS = {
     "teacher": (BLUE, "s"),
     "teacher-longer": (BLUE, "D"),
@@ -37,6 +37,8 @@ LOOKS = {
     "inherited": (ORANGE, "P"),
     "inherited-none": (SKY, "X"),
 }
+# Models that are not listed take these in their order, never the colours of teacher and main student.
+OTHERS = (ORANGE, GREEN, SKY, PURPLE, GREY)
 # A figure's width in inches, that of the page's column: text of 8.5 points or more is then at least 11 pixels high.
 WIDTH = 7
 
@@ -92,7 +94,7 @@ def folded(summary: str, table: Any) -> HTML:
 def look(model: str, order: Sequence[str] = ()) -> dict[str, str]:
     """Colour and marker of a model; one that `LOOKS` does not have is told by its place in `order`."""
     place = list(order).index(model) if model in order else 0
-    colour, marker = LOOKS.get(model, (COLOURS[place % 7], "<>dph*"[place % 6]))
+    colour, marker = LOOKS.get(model, (OTHERS[place % 5], "<>dph*"[place % 6]))
     return {"color": colour, "marker": marker}
 
 

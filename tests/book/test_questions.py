@@ -130,6 +130,7 @@ def test_verdicts_follow_the_corrected_answers():
     table = verdicts_table(answers)
     row = table.loc["openmoji: `gcka` better than `bad`"]
     assert row["verdict"] == "**better**" and row["seeds"] == "5" and "; -3" in row["difference"]
+    assert row["by training"].endswith("; 5 of 5 below 0")
     columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 20)), "of the variance, places"]
     assert list(power_table(answers).columns) == ["for a difference of", *columns]
 
