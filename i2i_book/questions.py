@@ -266,21 +266,21 @@ def verdicts_table(answers: Sequence[Answer]) -> pd.DataFrame:
         c, digits = a.comparison, MEASURES[a.question.measure].digits + 1
         share = f"{100 * c.difference / abs(a.teacher):+.1f} % of the teacher's"
         rows[label] = {
+            "verdict": f"**{a.verdict}**" if a.shown else a.verdict,
+            "p (by Holm)": f"{p_text(a.p)} ({p_text(a.adjusted)})",
             "difference": f"{MEASURES[c.measure].label} {c.difference:+.{digits}f}"
             f" ({c.low:+.{digits}f} to {c.high:+.{digits}f}; {share})",
-            "by training": _range(a.by_training, digits),
-            "seeds": f"{c.seeds}" if c.teachers == c.seeds else f"{c.seeds} on {counted(c.teachers, 'teacher')}",
-            "p (by Holm)": f"{p_text(a.p)} ({p_text(a.adjusted)})",
-            "verdict": f"**{a.verdict}**" if a.shown else a.verdict,
+            "by seed": _by_seed(a, digits),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _range(differences: Sequence[float], digits: int) -> str:
-    """Of several trainings: from which difference to which, and in how many it is negative."""
-    below = sum(difference < 0 for difference in differences)
-    span = f"{min(differences):+.{digits}f} to {max(differences):+.{digits}f}"
-    return f"{span}; {below} of {len(differences)} below 0"
+def _by_seed(answer: Answer, digits: int) -> str:
+    """From which difference to which the trainings go, and in how many of them it is negative."""
+    each, c = answer.by_training, answer.comparison
+    below = f"{sum(difference < 0 for difference in each)} of {counted(len(each), 'seed')} below 0"
+    shared = "" if c.teachers == c.seeds else f", on {counted(c.teachers, 'teacher')}"
+    return f"{min(each):+.{digits}f} to {max(each):+.{digits}f}; {below}{shared}"
 
 
 def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
