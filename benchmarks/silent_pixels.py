@@ -1,9 +1,10 @@
 """Where a student's last layer is silent: the share of pixels at which none of its channels passes the ReLU.
 
-Such pixels all get one colour, that of the head's bias. `python benchmarks/silent_pixels.py runs/ranking/openmoji`
-prints a line for each student of each seed of a run: the channels of the last layer before the picture, that share on
-the test pictures, and the L1 distance of the evaluation. `--every 4` looks at every fourth test picture,
-`--figure FILE` draws the lines as dots.
+Where all pixels that the head's kernel covers are silent, the picture has one colour, that of the head's bias.
+`python benchmarks/silent_pixels.py runs/ranking/openmoji` prints a line for each student of each seed of a run: the
+channels of the last layer before the head, that share on the test pictures, and the L1 distance of the evaluation.
+`--every 4` looks at every fourth test picture, `--figure FILE` draws the lines as dots, and `--images FILE` shows what
+`gcka` and `uniform` of seed 0 make of six test pictures.
 """
 
 import argparse
@@ -13,12 +14,15 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image, ImageOps
 
 from i2i_book.figures import style
 from i2i_book.runner.provenance import machine
 from i2i_lib.checkpoint import load_generator
+from i2i_lib.data.pictures import to_image
 from i2i_lib.data.store import load_saved_task
-from i2i_lib.data.tiles import encode
+from i2i_lib.data.tiles import encode, evenly
+from i2i_lib.metrics.pairs import quantise
 from i2i_lib.results import load_evaluation
 from i2i_lib.train.device import set_up
 
@@ -47,11 +51,24 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
     figure.savefig(path, facecolor="white")
 
 
+def show(home: Path, path: Path) -> None:
+    """Six test pictures, evenly spaced: in rows the drawings, what `gcka` and `uniform` make of them, and the truth."""
+    test = load_saved_task(home / "data").test
+    chosen = evenly(len(test.source), 6)
+    sources = encode(test.source[chosen], test.classes)
+    with torch.no_grad():
+        made = [load_generator(home / f"student-{model}")(sources) for model in ("gcka", "uniform")]
+    rows = [test.source[chosen], *map(quantise, made), test.target[chosen]]
+    mosaic = to_image(torch.cat([torch.cat([*row], -1) for row in rows], -2))
+    ImageOps.scale(mosaic, 2, Image.Resampling.NEAREST).save(path, lossless=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("task", type=Path, help="folder of a task of a run, such as runs/ranking/openmoji")
     parser.add_argument("--every", type=int, default=1, help="look at every so many test pictures")
     parser.add_argument("--figure", type=Path, help="file for the dots, such as silent.webp")
+    parser.add_argument("--images", type=Path, help="file for pictures, such as silent-images.webp")
     given = parser.parse_args()
     set_up(1)
     run, looked_at = "/".join(given.task.parts[-2:]), f", one test picture in {given.every}" * (given.every > 1)
@@ -67,6 +84,8 @@ def main() -> None:
                 channels, share = silent_share(path, sources)
                 print(f"{row.seed:>4}  {row.model:<14}  {channels:>10}  {share:>13.0%}  {row.l1:.3f}", flush=True)
                 dots.setdefault(row.model, []).append((share, row.l1))
+    if given.images:
+        show(given.task / "seed0", given.images)
     if given.figure:
         draw(dots, given.figure)
 

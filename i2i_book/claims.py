@@ -1,5 +1,6 @@
 """Questions put to a task's evaluations, and the answers in tables and sentences."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,14 +27,22 @@ QUESTIONS = {
     "distillation": ("gcka", "none"),
     "distillation by squared error": ("mse", "none"),
     "kernel alignment against squared error": ("gcka", "mse"),
+    "kernel alignment with five times the weight": ("heavy", "gcka"),
+    "squared error with ten times the weight": ("mse-heavy", "mse"),
+    "kernel alignment against squared error, both with more weight": ("heavy", "mse-heavy"),
     "one threshold against uniform narrowing": ("gcka", "uniform"),
     "one threshold against random channels": ("gcka", "random"),
+    "one threshold against the last layer whole": ("gcka", "last"),
+    "the last layer whole against uniform narrowing": ("last", "uniform"),
+    "the same with eight channels at least": ("eight", "uniform-eight"),
+    "eight channels at least": ("eight", "gcka"),
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),
     "the teacher's weights without distillation": ("inherited-none", "none"),
     "what a student from that start loses to its teacher": ("inherited", "teacher"),
     "distillation from that start": ("inherited", "inherited-none"),
     "the teacher's pictures in place of the truth": ("pictures", "gcka"),
+    "the high wavelet bands of the teacher's pictures, too": ("wavelet", "gcka"),
 }
 
 
@@ -49,7 +58,8 @@ def answers(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Compari
     found = [(q, compare_models(evaluations, measure, *pair)) for q, pair in asked for measure in measures]
     if len(evaluations) > 1:
         of_sets = [(q, compare_sets(evaluations, "kd", *pair)) for q, pair in asked]
-        found += [(q, c) for q, c in of_sets if c.low < c.high]  # else neither model varies over these seeds
+        # Of two models of which neither varies over these seeds, there is no interval.
+        found += [(q, c) for q, c in of_sets if not math.isclose(c.low, c.high, abs_tol=1e-9)]
     return found
 
 
@@ -78,20 +88,20 @@ def numbers(c: Comparison, digits: int | None = None) -> str:
 
 
 def sentence(c: Comparison, digits: int | None = None) -> str:
-    """A comparison as a whole sentence with the numbers behind it."""
+    """A comparison as a whole sentence with the numbers behind it, in Markdown."""
     digits = MEASURES[c.measure].digits if digits is None else digits
     label = MEASURES[c.measure].label
     found = f"{c.difference:+.{digits}f}, 95 % interval {c.low:+.{digits}f} to {c.high:+.{digits}f}"
     if c.seeds < SEEDS_OF_A_CLAIM:
         few = " over the places of one training; one seed supports" if c.seeds == 1 else "; two seeds support"
-        return f"In {label}, {c.model} differs from {c.against} by {found}{few} no claim about another training."
+        return f"In {label}, `{c.model}` differs from `{c.against}` by {found}{few} no claim about another training."
     places = f"{c.blocks} groups of images" if c.blocks else "on these test pictures"
     if c.teachers < c.seeds:
         places = f"{counted(c.teachers, 'teacher')}, {places}"
     if c.favours is None:
-        verdict = f"no significant difference between {c.model} and {c.against}"
+        verdict = f"no significant difference between `{c.model}` and `{c.against}`"
     else:
-        verdict = f"the interval favours {c.favours} over {c.against if c.favours == c.model else c.model}"
+        verdict = f"the interval favours `{c.favours}` over `{c.against if c.favours == c.model else c.model}`"
     return f"In {label}, {verdict} ({found}; {c.seeds} seeds, {places})."
 
 
@@ -105,6 +115,7 @@ def in_levels(c: Comparison) -> str:
         span = f"{mean} on average, with an interval from {low} to {high}"
         return f"no significant difference between `{c.model}` and `{c.against}` (in grey levels, {span})"
     low, high = (grey_levels(x) for x in sorted(abs(x) for x in (c.low, c.high)))
+    low = "just above 0" if low == "0.0" else low
     side = "closer to" if c.difference < 0 else "farther from"
     size = f"{grey_levels(abs(c.difference))} grey levels {side} the truth than `{c.against}`"
     return f"`{c.model}` is {size} ({low} to {high})"
@@ -154,14 +165,16 @@ def prices(table: pd.DataFrame) -> list[str]:
 
 
 def quality_table(rows: pd.DataFrame, measures: Sequence[str] = QUALITY) -> pd.DataFrame:
-    """Quality of one task's models over seeds, `mean ± sd`: models by `measures`, and `n`, the number of seeds.
+    """Quality of one task's models over seeds, `mean ± sd`: models by `measures`, and `n`, the number of trainings.
 
+    What is one network in several seeds, such as a recorded teacher, counts once.
     `rows` are those of one task in `results.load_table`. Measures without a value are left out, and models without any.
     """
     listed = [MEASURES[name] for name in measures if rows[name].dropna().tolist()]
     table: dict[str, dict[str, str]] = {}
     for model in in_order(rows.model.tolist()):
         own: Any = rows[rows.model == model]
+        own = own.drop_duplicates(["weights", *(measure.name for measure in listed)])
         cells = {}
         for measure in listed:
             values = own[measure.name].dropna().tolist()
@@ -169,7 +182,7 @@ def quality_table(rows: pd.DataFrame, measures: Sequence[str] = QUALITY) -> pd.D
             if measure.name == "l1":
                 cells[GREY] = grey_levels(over_seeds(values).mean) if values else ""
         if any(cells.values()):
-            table[model] = cells | {"n": str(own.seed.nunique())}
+            table[model] = cells | {"n": str(len(own))}
     return pd.DataFrame.from_dict(table, orient="index")
 
 

@@ -8,10 +8,14 @@ from i2i_book.claims import counted, in_levels, sentence
 from i2i_book.pages.status import origin_of
 from i2i_book.questions import Answer, Question, p_text, questions
 from i2i_book.recorded.check import read_manifest
+from i2i_lib.results import MEASURES
 
 
 def in_short(answers: Sequence[Answer]) -> str:
-    """Which claims of the plan were shown, in part, or not, and what nothing was recorded for, in Markdown."""
+    """Which claims of the plan were shown, in part, or not, and what nothing was recorded for, in Markdown.
+
+    Each with how many of its questions were shown on each task, and the seeds.
+    """
     names = ["Shown", "Shown in part", "Not shown", "The opposite is shown", "Not recorded yet"]
     groups: dict[str, list[str]] = {name: [] for name in names}
     for title, found, missing in _by_claim(answers):
@@ -20,11 +24,8 @@ def in_short(answers: Sequence[Answer]) -> str:
             continue
         against = sum(answer.verdict == "worse" for answer in found)
         shown = sum(answer.shown for answer in found) - against
-        count = f"in {shown or against or 'none'} of {counted(len(found), 'question')}"
-        if shown and against:
-            count += f", the opposite in {against}"
         part = "Shown in part" if shown else "The opposite is shown" if against else "Not shown"
-        told = f"{title} ({count}, {_tasks(answer.question for answer in found)})"
+        told = f"{title} ({_counts(found)})"
         groups["Shown" if shown == len(found) else part].append(told)
         if missing:
             groups["Not recorded yet"].append(f"{title} ({_tasks(missing)})")
@@ -51,6 +52,20 @@ def _by_claim(answers: Sequence[Answer]) -> list[tuple[str, list[Answer], list[Q
     return claims
 
 
+def _counts(found: Sequence[Answer]) -> str:
+    """How many questions of a claim each task has shown: "on `fluent` 1 of 2, on `earth` 0 of 2; 5 seeds"."""
+    by_task: dict[str, list[str]] = {}
+    for answer in found:
+        by_task.setdefault(answer.question.task, []).append(answer.verdict if answer.shown else "")
+    parts = []
+    for task, verdicts in by_task.items():
+        against = verdicts.count("worse")
+        turned = f", the opposite in {against}" if against else ""
+        parts.append(f"on `{task}` {sum(map(bool, verdicts)) - against} of {len(verdicts)}{turned}")
+    seeds = counted(min(answer.comparison.seeds for answer in found), "seed")
+    return f"{', '.join(parts)}; {seeds}"
+
+
 def _tasks(asked: Iterable[Question]) -> str:
     return "on " + " and ".join(dict.fromkeys(f"`{question.task}`" for question in asked))
 
@@ -63,14 +78,24 @@ def answer_line(answer: Answer) -> str:
     corrected = f"(corrected p {p_text(answer.adjusted)})"
     if not answer.shown:
         said = f"{question.text} is {answer.verdict}"
+        if c.favours and not question.margin:
+            measured = f"without the correction, {measured}"
     elif question.margin:
         said = f"`{question.better}` is **as good as `{question.worse}` ({question.bound})** {corrected}"
     else:
         said = f"**{answer.verdict}** {corrected}"
     line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
+    if question.margin and not answer.shown and _beyond_margin(answer):
+        line += f" The whole interval lies beyond {100 * question.margin:.0f} %."
     if answer.beyond_colour is False:
         line += f" But `{question.worse}` itself is not shown to beat looked-up colours, so matching it means little."
     return line
+
+
+def _beyond_margin(answer: Answer) -> bool:
+    """Whether "as good as" is not only not shown, but the interval is all on the side of more than the margin worse."""
+    c, margin = answer.comparison, (answer.question.margin or 0) * abs(answer.teacher)
+    return c.low > margin if MEASURES[c.measure].better == "less" else c.high < -margin
 
 
 def efforts(kept: Path, answers: Sequence[Answer]) -> str:

@@ -24,7 +24,7 @@ from i2i_lib.metrics.intervals import (
 )
 from i2i_lib.results import MEASURES, load_evaluations
 
-FORETOLD = (3, 5, 9, 12, 20)  # trainings for which the power is foretold
+FORETOLD = (3, 5, 9, 12, 25)  # trainings for which the power is foretold
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +288,7 @@ def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
     rows = {
         label: {"for a difference of": _difference(a.question)}
         | {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
-        | {"of the variance, places": f"{100 * _share(a.comparison.parts):.0f} %"}
+        | {"of the variance, images": f"{100 * _share(a.comparison.parts):.0f} %"}
         for label, a in zip(labels(answers), answers, strict=True)
         if a.comparison.seeds >= SEEDS_OF_A_CLAIM
     }

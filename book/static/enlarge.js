@@ -14,7 +14,7 @@
   });
 
   const drawings = "figure:is(.front-chart, .gan-figure, .method-whole)";
-  for (const figure of document.querySelectorAll(`article :is(.cell_output figure, ${drawings})`)) {
+  for (const figure of document.querySelectorAll("article figure")) {
     const shown = figure.querySelector(":scope > :is(img, svg:not(.method-defs), .method-drawn), .image-rows, .image-row");
     const caption = figure.querySelector("figcaption p") ?? figure.querySelector("figcaption");
     if (!shown || !caption) continue;

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from i2i_book.figures.style import BLUE, GREY, VERMILLION, WIDTH
 from i2i_book.questions import Answer, labels
@@ -54,7 +54,8 @@ def draw_effects(
 def draw_answers(answers: Sequence[Answer]) -> Figure:
     """The answers to planned questions as dots with their intervals, in percent of the teacher's mean.
 
-    Colours follow the verdicts. Small dots are the single trainings, a tick the margin of "as good as".
+    Colours follow the verdicts. Small dots are the single trainings, a tick the margin of "as good as". The axis
+    narrows beyond 5 %, so that small differences can be seen beside large ones.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 0.4 * len(answers) + 1))
     for row, answer in enumerate(answers):
@@ -68,6 +69,10 @@ def draw_answers(answers: Sequence[Answer]) -> Figure:
         if margin:
             axis.plot(100 * margin, row, "|", color="black", markersize=12)
     axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_xscale("asinh", linear_width=5)
+    axis.xaxis.set_major_locator(FixedLocator([-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50]))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}".replace("+0", "0").replace("-", "\N{MINUS SIGN}"))
+    axis.xaxis.set_minor_locator(NullLocator())
     named = [label.replace("`", "") for label in labels(answers)]
     axis.set(yticks=range(len(answers)), yticklabels=named, xlabel="difference, % of the teacher's error")
     axis.set_ylim(len(answers) - 0.5, -0.5)

@@ -26,7 +26,8 @@ def tables(folder: Path, recorded: Sequence[Answer] = ()) -> str:
         parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]
-        parts.append(f"### {task}")
+        part = " (validation part)" if " validation tiles" in rows.protocol.iloc[0] else ""
+        parts.append(f"### {task}{part}")
         if {"gcka", "teacher"} <= set(rows.model[rows.macs_exact.notna()]):
             parts.append(headline(found, rows))
         parts.append("Mean ± standard deviation over n seeds")

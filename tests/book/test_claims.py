@@ -98,12 +98,11 @@ def test_the_words_follow_the_data():
         d, block = world(noise(1), seeds, 20, training=0.1, place=0.1, both=0.1, mean=mean)
         return compare(d, block, measure=measure, model="a", against="b")
 
-    assert said(-1).verdict == "better" and "the interval favours a over b" in sentence(said(-1))
-    assert said(1).verdict == "worse" and "the interval favours b over a" in sentence(said(1))
+    assert said(-1).verdict == "better" and "the interval favours `a` over `b`" in sentence(said(-1))
+    assert said(1).verdict == "worse" and "the interval favours `b` over `a`" in sentence(said(1))
     assert said(1, measure="ssim").verdict == "better"
-    assert said(0).verdict == "no significant difference" and "no significant difference between a and b" in sentence(
-        said(0)
-    )
+    assert said(0).verdict == "no significant difference"
+    assert "no significant difference between `a` and `b`" in sentence(said(0))
     assert said(-1, seeds=1).verdict == "one seed: no claim about another training"
     assert said(-1, seeds=2).verdict == "two seeds: no claim about another training"
     assert said(-1, seeds=1).direction == "better" and said(1, seeds=1).direction == "worse"

@@ -131,7 +131,7 @@ def test_verdicts_follow_the_corrected_answers():
     row = table.loc["openmoji: `gcka` better than `bad`"]
     assert row["verdict"] == "**better**" and "; -3" in row["difference"]
     assert row["by seed"].endswith("; 5 of 5 seeds below 0")
-    columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 20)), "of the variance, places"]
+    columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 25)), "of the variance, images"]
     assert list(power_table(answers).columns) == ["for a difference of", *columns]
 
     few = planned_answers({"openmoji": found[:2]}, asked)
@@ -173,7 +173,7 @@ def test_page_and_statistics_read_one_list(tmp_path):
 def test_the_pilot_foretells_power_and_answers_nothing():
     folder = root() / "book" / "recorded" / "three-seeds"
     said = pilot_text(load_evaluations(folder / "results.jsonl"))
-    assert "`gcka` better than `none`" in said and "20 seeds" in said
+    assert "`gcka` better than `none`" in said and "25 seeds" in said
     assert "Answers to the questions" not in tables(folder, recorded_answers(folder.parent))
     assert pilot_text({}) == ""
 
@@ -253,22 +253,27 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     assert len(said) == 3
     shown, missing = in_short(answers).splitlines()
     claim = "one threshold picks better channels than uniform narrowing"
-    assert shown == f"- **Shown**: {claim} (in 1 of 1 question, on `openmoji`)."
+    assert shown == f"- **Shown**: {claim} (on `openmoji` 1 of 1; 4 seeds)."
     assert missing.startswith(f"- **Not recorded yet**: {claim} (on `openmoji` and `fluent`); ")
     assert "; without pairs, " in missing
     turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
-    assert in_short([turned]).startswith(f"- **The opposite is shown**: {claim} (in 1 of 1 question, on `openmoji`).")
+    opposite = f"- **The opposite is shown**: {claim} (on `openmoji` 0 of 1, the opposite in 1; 4 seeds)."
+    assert in_short([turned]).startswith(opposite)
     fluent = replace(answers[0], question=replace(answers[0].question, task="fluent"))  # of the same claim
     assert in_short([turned, fluent]).startswith(
-        f"- **Shown in part**: {claim} (in 1 of 2 questions, the opposite in 1, on `openmoji` and `fluent`)."
+        f"- **Shown in part**: {claim} (on `openmoji` 0 of 1, the opposite in 1, on `fluent` 1 of 1; 4 seeds)."
     )
     vain = replace(answers[0], adjusted=1.0)
-    assert in_short([vain]).startswith(f"- **Not shown**: {claim} (in none of 1 question, on `openmoji`).")
+    assert in_short([vain]).startswith(f"- **Not shown**: {claim} (on `openmoji` 0 of 1; 4 seeds).")
+    assert ". Without the correction, `gcka` is" in answer_line(vain)
     assert efforts(recording, answers) == ("- `ranking`: 3.0 hours of notebooks on 2 cores of a processor, 2026-01-02")
     alike = replace(answers[0].question, margin=0.05)
     said = answer_line(replace(answers[0], question=alike, beyond_colour=False))
     assert "`gcka` is **as good as `uniform` (within 5 %)** (corrected p " in said
     assert " But `uniform` itself is not shown to beat looked-up colours, so matching it means little." in said
+    far = replace(turned, adjusted=1.0, question=alike)
+    assert answer_line(far).endswith(" The whole interval lies beyond 5 %.")
+    assert "beyond 5 %" not in answer_line(replace(far, comparison=replace(far.comparison, low=0.0)))
     assert "But" not in answer_line(replace(answers[0], question=alike, beyond_colour=True))
     figure = draw_answers(answers)
     again = replace(answers[0], question=replace(answers[0].question, recording="ranking-again"))
