@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from i2i_book.claims import numbers, sentence
+from i2i_book.claims import numbers, part_of, sentence
 from i2i_book.recorded.check import recordings
 from i2i_lib.files import record_file
 from i2i_lib.metrics.intervals import SEEDS_OF_A_CLAIM, Comparison, compare_models, over_seeds
@@ -27,8 +27,7 @@ class Ablations:
     @property
     def part(self) -> str:
         """What a title has to say of the pictures: nothing of those of the test."""
-        protocol = self.evaluations[0]["results"][0].protocol
-        return " (validation part)" if " validation tiles" in protocol else ""
+        return part_of(self.evaluations[0]["results"][0].protocol)
 
     def seeds(self, model: str) -> int:
         """In how many seeds the model was evaluated."""

@@ -34,7 +34,7 @@ QUESTIONS = {
     "one threshold against random channels": ("gcka", "random"),
     "one threshold against the last layer whole": ("gcka", "last"),
     "the last layer whole against uniform narrowing": ("last", "uniform"),
-    "the same with eight channels at least": ("eight", "uniform-eight"),
+    "one threshold against uniform narrowing, both with eight channels at least": ("eight", "uniform-eight"),
     "eight channels at least": ("eight", "gcka"),
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),
@@ -119,6 +119,11 @@ def in_levels(c: Comparison) -> str:
     side = "closer to" if c.difference < 0 else "farther from"
     size = f"{grey_levels(abs(c.difference))} grey levels {side} the truth than `{c.against}`"
     return f"`{c.model}` is {size} ({low} to {high})"
+
+
+def part_of(protocol: str) -> str:
+    """What a title has to say of the pictures that were measured by a protocol: nothing of those of the test."""
+    return " (validation part)" if " validation tiles" in protocol else ""
 
 
 def counted(count: int, what: str) -> str:

@@ -5,7 +5,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from i2i_book.claims import answers, answers_table, headline, markdown, quality_table
+from i2i_book.claims import answers, answers_table, headline, markdown, part_of, quality_table
 from i2i_book.questions import Answer, verdicts_table
 from i2i_lib.checkpoint import load_info
 from i2i_lib.config import GeneratorConfig
@@ -26,8 +26,7 @@ def tables(folder: Path, recorded: Sequence[Answer] = ()) -> str:
         parts.append(markdown(verdicts_table(planned), "question"))
     for task, found in sorted(evaluations.items()):
         rows: Any = table[table.task == task]
-        part = " (validation part)" if " validation tiles" in rows.protocol.iloc[0] else ""
-        parts.append(f"### {task}{part}")
+        parts.append(f"### {task}{part_of(rows.protocol.iloc[0])}")
         if {"gcka", "teacher"} <= set(rows.model[rows.macs_exact.notna()]):
             parts.append(headline(found, rows))
         parts.append("Mean ± standard deviation over n seeds")
