@@ -94,7 +94,7 @@ def test_pages_are_light():
     heavy = {}
     for name in PAGES:
         text = (HTML / name).read_text()
-        pictures = {(HTML / name).parent / path for path in re.findall(r'src="([^":]+\.(?:png|jpg|svg))"', text)}
+        pictures = {(HTML / name).parent / path for path in re.findall(r'src="([^":]+\.(?:png|jpe?g|svg|webp))"', text)}
         weight = len(text.encode()) + sum(path.stat().st_size for path in pictures)
         heavy |= {name: weight} if weight > 2_000_000 else {}
     assert heavy == {}
