@@ -43,6 +43,12 @@ QUESTIONS = {
     "distillation from that start": ("inherited", "inherited-none"),
     "the teacher's pictures in place of the truth": ("pictures", "gcka"),
     "the high wavelet bands of the teacher's pictures, too": ("wavelet", "gcka"),
+    "six times as many steps": ("long", "gcka"),
+    "distillation, with six times as many steps": ("long", "long-none"),
+    "the teacher's weights as a start, with six times as many steps": ("long-inherited", "long"),
+    "distillation from that start, with six times as many steps": ("long-inherited", "long-inherited-none"),
+    "true pictures of a tenth of the pairs": ("few", "gcka"),
+    "distillation, with true pictures of a tenth of the pairs": ("few", "few-none"),
 }
 
 
