@@ -39,7 +39,7 @@ class Question:
     margin: float | None  # share of the teacher's mean; None: is it better?
     matters: float  # the least difference worth finding, a share of the teacher's mean
     recording: str  # that answers it
-    seeds: int  # that the recording has of this task, before anyone looks
+    seeds: range  # those that the recording has of this task, before anyone looks
 
     @property
     def bound(self) -> str:
@@ -135,7 +135,9 @@ def questions() -> list[Question]:
                 models = (asked["as good"], asked["as"]) if good else (asked["better"], asked["worse"])
                 margin = listed["margin"] if good else None
                 matters = asked.get("matters", listed["margin"])
-                measure, recording, seeds = listed["measures"][task], of_claim["recording"], of_claim["seeds"]
+                measure, recording = listed["measures"][task], of_claim["recording"]
+                first = of_claim.get("first", 0)
+                seeds = range(first, first + of_claim["seeds"])
                 found.append(Question(claim, task, measure, *models, margin, matters, recording, seeds))
     return found
 
@@ -250,7 +252,7 @@ def questions_table() -> pd.DataFrame:
             "task": q.task,
             "measure": MEASURES[q.measure].label,
             "question": q.text,
-            "seeds": f"{q.seeds}",
+            "seeds": f"{len(q.seeds)}" + (f" ({q.seeds[0]} to {q.seeds[-1]})" if q.seeds.start else ""),
             "test": f"not worse by {100 * q.margin:.0f} %" if q.margin else "two-sided",
             "power is for a difference of": _difference(q),
         }

@@ -91,11 +91,11 @@ def _check_complete(recording: str, manifest: dict[str, Any]) -> None:
     """Raise ValueError unless the seeds are those that the plan asks for: none looked at too early, none chosen."""
     for question in questions():
         evaluated = {name for name in manifest["files"] if re.fullmatch(rf"{question.task}/seed\d+/eval\.json", name)}
-        planned = {f"{question.task}/seed{seed}/eval.json" for seed in range(question.seeds)}
+        planned = {f"{question.task}/seed{seed}/eval.json" for seed in question.seeds}
         if question.recording == recording and evaluated and evaluated != planned:
             raise ValueError(
-                f"{recording} has {len(evaluated)} evaluated seeds of {question.task}, and the plan asks for 0 to"
-                f" {question.seeds - 1}: import it when all are there, parts of it together"
+                f"{recording} has {len(evaluated)} evaluated seeds of {question.task}, and the plan asks for"
+                f" {question.seeds[0]} to {question.seeds[-1]}: import it when all are there, parts of it together"
             )
 
 

@@ -137,6 +137,7 @@ RECORDINGS = {
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
     "distilling, too": ("fluent", SHORTER),
+    "distilling-again": ("fluent", SHORTER),
     "lasting": ("openmoji", EARLIER | {"02-search-space": {"weights": "train", "steps": 6000}}),
     "recipe": ("openmoji", EARLIER),
     "recipe, too": ("fluent", SHORTER),

@@ -358,7 +358,7 @@ def test_parts_with_other_seeds_are_taken_in_as_one(packed: Path, tmp_path, monk
 
     # The plan asks for both, and for no other.
     def ask(seeds: int) -> None:
-        asked = replace(questions()[0], recording="gpu", task="fluent", seeds=seeds)
+        asked = replace(questions()[0], recording="gpu", task="fluent", seeds=range(seeds))
         monkeypatch.setattr("i2i_book.recorded.importing.questions", lambda: [asked])
 
     ask(2)
