@@ -73,7 +73,7 @@ def main() -> None:
     set_up(1)
     run, looked_at = "/".join(given.task.parts[-2:]), f", one test picture in {given.every}" * (given.every > 1)
     print(f"{date.today()}, {machine()['cpu']}, torch {torch.__version__}, {run}{looked_at}")
-    print(f"{'seed':>4}  {'student':<14}  {'last layer':>10}  {'silent pixels':>13}  {'L1':>5}")
+    print(f"{'seed':>4}  {'student':<20}  {'last layer':>10}  {'silent pixels':>13}  {'L1':>5}")
     dots: dict[str, list[tuple[float, float]]] = {}
     for home in sorted(given.task.glob("seed*"), key=lambda home: int(home.name.removeprefix("seed"))):
         data = load_saved_task(home / "data")
@@ -82,7 +82,7 @@ def main() -> None:
             path = home / f"student-{row.model}"
             if path.with_suffix(".safetensors").exists():
                 channels, share = silent_share(path, sources)
-                print(f"{row.seed:>4}  {row.model:<14}  {channels:>10}  {share:>13.0%}  {row.l1:.3f}", flush=True)
+                print(f"{row.seed:>4}  {row.model:<20}  {channels:>10}  {share:>13.0%}  {row.l1:.3f}", flush=True)
                 dots.setdefault(row.model, []).append((share, row.l1))
     if given.images:
         show(given.task / "seed0", given.images)

@@ -109,7 +109,7 @@ def test_questions_name_what_can_be_trained():
 
 
 def family(*of: tuple[str, str, float | None]) -> list[Question]:
-    return [Question("a claim", "openmoji", "l1", a, b, margin, 0.05, "ranking", 5) for a, b, margin in of]
+    return [Question("a claim", "openmoji", "l1", a, b, margin, 0.05, "ranking", range(5)) for a, b, margin in of]
 
 
 def test_verdicts_follow_the_corrected_answers():
