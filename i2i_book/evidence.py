@@ -14,13 +14,13 @@ from i2i_lib.results import MEASURES
 def in_short(answers: Sequence[Answer]) -> str:
     """Which claims of the plan were shown, in part, or not, and what nothing was recorded for, in Markdown.
 
-    Each with how many of its questions were shown on each task, and the seeds.
+    Each with how many of its questions were shown on each task, the seeds, and whether the yardstick is a weak one.
     """
     names = ["Shown", "Shown in part", "Not shown", "The opposite is shown", "Not recorded yet"]
     groups: dict[str, list[str]] = {name: [] for name in names}
     for title, found, missing in _by_claim(answers):
         if not found:
-            groups["Not recorded yet"].append(title)
+            groups["Not recorded yet"].append(f"whether {title}")
             continue
         against = sum(answer.verdict == "worse" for answer in found)
         shown = sum(answer.shown for answer in found) - against
@@ -28,8 +28,9 @@ def in_short(answers: Sequence[Answer]) -> str:
         told = f"{title} ({_counts(found)})"
         groups["Shown" if shown == len(found) else part].append(told)
         if missing:
-            groups["Not recorded yet"].append(f"{title} ({_tasks(missing)})")
-    return "\n".join(f"- **{group}**: {'; '.join(named)}." for group, named in groups.items() if named)
+            groups["Not recorded yet"].append(f"whether {title} ({_tasks(missing)})")
+    listed = [[f"- **{group}**", *(f"  - {told}" for told in named)] for group, named in groups.items() if named]
+    return "\n".join(line for lines in listed for line in lines)
 
 
 def evidence(answers: Sequence[Answer]) -> str:
@@ -37,7 +38,7 @@ def evidence(answers: Sequence[Answer]) -> str:
     parts = []
     for title, found, _ in _by_claim(answers):
         if found:
-            parts += [f"**{title[0].upper()}{title[1:]}?**\n", *(f"- {answer_line(answer)}" for answer in found), ""]
+            parts += [f"**Claim: {title}**\n", *(f"- {answer_line(answer)}" for answer in found), ""]
     return "\n".join(parts)
 
 
@@ -53,7 +54,7 @@ def _by_claim(answers: Sequence[Answer]) -> list[tuple[str, list[Answer], list[Q
 
 
 def _counts(found: Sequence[Answer]) -> str:
-    """How many questions of a claim each task has shown: "on `fluent` 1 of 2, on `earth` 0 of 2; 5 seeds"."""
+    """How many questions of a claim each task has shown: "on `fluent` 1 of 2 questions, on `earth` 0 of 2; 5 seeds"."""
     by_task: dict[str, list[str]] = {}
     for answer in found:
         by_task.setdefault(answer.question.task, []).append(answer.verdict if answer.shown else "")
@@ -61,9 +62,12 @@ def _counts(found: Sequence[Answer]) -> str:
     for task, verdicts in by_task.items():
         against = verdicts.count("worse")
         turned = f", the opposite in {against}" if against else ""
-        parts.append(f"on `{task}` {sum(map(bool, verdicts)) - against} of {len(verdicts)}{turned}")
+        kind = "" if parts else f" question{'s' * (len(verdicts) > 1)}"
+        parts.append(f"on `{task}` {sum(map(bool, verdicts)) - against} of {len(verdicts)}{kind}{turned}")
     seeds = counted(min(answer.comparison.seeds for answer in found), "seed")
-    return f"{', '.join(parts)}; {seeds}"
+    weak = sorted({f"`{a.question.worse}`" for a in found if a.shown and a.beyond_colour is False})
+    doubt = f"; but {', '.join(weak)} is not shown to beat looked-up colours" if weak else ""
+    return f"{', '.join(parts)}; {seeds}{doubt}"
 
 
 def _tasks(asked: Iterable[Question]) -> str:
@@ -83,7 +87,7 @@ def answer_line(answer: Answer) -> str:
     elif question.margin:
         said = f"`{question.better}` is **as good as `{question.worse}` ({question.bound})** {corrected}"
     else:
-        said = f"**{answer.verdict}** {corrected}"
+        said = f"`{question.better}` is **{answer.verdict}** than `{question.worse}` {corrected}"
     line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
     if question.margin and not answer.shown and _beyond_margin(answer):
         line += f" The whole interval lies beyond {100 * question.margin:.0f} %."

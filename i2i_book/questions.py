@@ -78,7 +78,7 @@ class Answer:
             return f"not asked of fewer than {SEEDS_OF_A_CLAIM} seeds"
         if not self.shown:
             power = self.power()
-            return f"not shown (power {'below .01' if power < 0.005 else f'{power:.2f}'})"
+            return f"not shown (power {'below 0.01' if power < 0.005 else f'{power:.2f}'})"
         if self.question.margin:
             return f"as good as ({self.question.bound})"
         less = MEASURES[self.question.measure].better == "less"
@@ -290,7 +290,7 @@ def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
     rows = {
         label: {"for a difference of": _difference(a.question)}
         | {f"{count} seeds": f"{a.power(count):.2f}" for count in FORETOLD}
-        | {"of the variance, images": f"{100 * _share(a.comparison.parts):.0f} %"}
+        | {"share of the variance from images": f"{100 * _share(a.comparison.parts):.0f} %"}
         for label, a in zip(labels(answers), answers, strict=True)
         if a.comparison.seeds >= SEEDS_OF_A_CLAIM
     }
@@ -299,7 +299,7 @@ def power_table(answers: Sequence[Answer]) -> pd.DataFrame:
 
 def _difference(question: Question) -> str:
     """That for which the power is given."""
-    return f"{0 if question.margin else 100 * question.matters:.0f} % of the teacher's mean"
+    return "none: the two are equal" if question.margin else f"{100 * question.matters:.0f} % of the teacher's mean"
 
 
 def pilot_text(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -321,4 +321,4 @@ def _share(parts: Sequence[Part]) -> float:
 
 def p_text(p: float) -> str:
     """A p-value with two digits that say something."""
-    return "< .0001" if p < 1e-4 else f"{p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

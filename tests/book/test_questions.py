@@ -131,7 +131,7 @@ def test_verdicts_follow_the_corrected_answers():
     row = table.loc["openmoji: `gcka` better than `bad`"]
     assert row["verdict"] == "**better**" and "; -3" in row["difference"]
     assert row["by seed"].endswith("; 5 of 5 seeds below 0")
-    columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 25)), "of the variance, images"]
+    columns = [*(f"{n} seeds" for n in (3, 5, 9, 12, 25)), "share of the variance from images"]
     assert list(power_table(answers).columns) == ["for a difference of", *columns]
 
     few = planned_answers({"openmoji": found[:2]}, asked)
@@ -244,33 +244,34 @@ def test_chapter_9_says_what_was_measured_on_the_validation_part():
 def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     answers = recorded_answers(recording)
     said = evidence(answers).splitlines()
-    assert said[0] == "**One threshold picks better channels than uniform narrowing?**"
+    assert said[0] == "**Claim: one threshold makes a better student than uniform narrowing**"
     assert re.fullmatch(
-        r"- `openmoji`, 4 seeds: \*\*better\*\* \(corrected p .*\)\. `gcka` is 6\d\.\d grey levels closer to the truth"
-        r" than `uniform` \(.* to .*\)\.",
+        r"- `openmoji`, 4 seeds: `gcka` is \*\*better\*\* than `uniform` \(corrected p .*\)\. `gcka` is 6\d\.\d grey"
+        r" levels closer to the truth than `uniform` \(.* to .*\)\.",
         said[2],
     )
     assert len(said) == 3
-    shown, missing = in_short(answers).splitlines()
-    claim = "one threshold picks better channels than uniform narrowing"
-    assert shown == f"- **Shown**: {claim} (on `openmoji` 1 of 1; 4 seeds)."
-    assert missing.startswith(f"- **Not recorded yet**: {claim} (on `openmoji` and `fluent`); ")
-    assert "; without pairs, " in missing
+    shown, told, missing, *lines = in_short(answers).splitlines()
+    claim = "one threshold makes a better student than uniform narrowing"
+    assert (shown, told) == ("- **Shown**", f"  - {claim} (on `openmoji` 1 of 1 question; 4 seeds)")
+    assert (missing, lines[0]) == ("- **Not recorded yet**", f"  - whether {claim} (on `openmoji` and `fluent`)")
+    assert "  - whether without pairs, a small student is as good as its teacher" in lines
     turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
-    opposite = f"- **The opposite is shown**: {claim} (on `openmoji` 0 of 1, the opposite in 1; 4 seeds)."
+    opposite = f"- **The opposite is shown**\n  - {claim} (on `openmoji` 0 of 1 question, the opposite in 1; 4 seeds)"
     assert in_short([turned]).startswith(opposite)
     fluent = replace(answers[0], question=replace(answers[0].question, task="fluent"))  # of the same claim
-    assert in_short([turned, fluent]).startswith(
-        f"- **Shown in part**: {claim} (on `openmoji` 0 of 1, the opposite in 1, on `fluent` 1 of 1; 4 seeds)."
-    )
+    counts = "on `openmoji` 0 of 1 question, the opposite in 1, on `fluent` 1 of 1; 4 seeds"
+    assert in_short([turned, fluent]).startswith(f"- **Shown in part**\n  - {claim} ({counts})")
     vain = replace(answers[0], adjusted=1.0)
-    assert in_short([vain]).startswith(f"- **Not shown**: {claim} (on `openmoji` 0 of 1; 4 seeds).")
+    assert in_short([vain]).startswith(f"- **Not shown**\n  - {claim} (on `openmoji` 0 of 1 question; 4 seeds)\n")
     assert ". Without the correction, `gcka` is" in answer_line(vain)
     assert efforts(recording, answers) == ("- `ranking`: 3.0 hours of notebooks on 2 cores of a processor, 2026-01-02")
     alike = replace(answers[0].question, margin=0.05)
     said = answer_line(replace(answers[0], question=alike, beyond_colour=False))
     assert "`gcka` is **as good as `uniform` (within 5 %)** (corrected p " in said
     assert " But `uniform` itself is not shown to beat looked-up colours, so matching it means little." in said
+    weak = replace(answers[0], question=next(q for q in questions() if q.margin), beyond_colour=False)
+    assert "; 4 seeds; but `teacher` is not shown to beat looked-up colours)" in in_short([weak])
     far = replace(turned, adjusted=1.0, question=alike)
     assert answer_line(far).endswith(" The whole interval lies beyond 5 %.")
     assert "beyond 5 %" not in answer_line(replace(far, comparison=replace(far.comparison, low=0.0)))
