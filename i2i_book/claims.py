@@ -265,7 +265,8 @@ def headline(evaluations: Sequence[Mapping[str, Any]], rows: pd.DataFrame) -> st
     if "look-up" not in levels:
         return f"{text}."
     apart = compare_models(evaluations, "l1", "look-up", "gcka").favours
-    text += f"; with looked-up colours, {levels['look-up']}{'' if apart else ', not significantly different'}."
+    same = "" if apart else ", not significantly different"
+    text += f"; without a network, by colours looked up in a table, {levels['look-up']}{same}."
     if nearer := _won_beside_l1(evaluations, "look-up"):
         text += f" Looked-up colours are better in {nearer}."
     student, teacher = mean.steps["gcka"], mean.steps["teacher"]

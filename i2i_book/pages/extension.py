@@ -1,4 +1,4 @@
-"""What the book adds to Sphinx: its directives, spaces and signs that print well, and a “Next” that ends."""
+"""What the book adds to Sphinx: its directives, signs that print well, figure numbers, and a “Next” that ends."""
 
 import re
 from pathlib import Path
@@ -98,6 +98,15 @@ def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, An
         context["next"] = None
 
 
+def number_within_pages(app: Any, env: Any) -> list[str]:
+    """Number the figures of each page that has no number itself from 1 on; Sphinx counts through all such pages."""
+    for docname, kinds in env.toc_fignumbers.items():
+        if not env.toc_secnumbers.get(docname):
+            for kind, found in kinds.items():
+                kinds[kind] = {name: (place,) for place, name in enumerate(sorted(found, key=found.get), start=1)}
+    return []
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx, which calls this."""
     app.add_directive("method-map", method.MethodMap)
@@ -112,6 +121,7 @@ def setup(app: Any) -> dict[str, bool]:
     PythonDomain.object_types["data"] = ObjType("data", "data", "class", "obj")  # a name of a type stands for a class
     app.connect("builder-inited", reference.read_library_alone, priority=400)  # before autoapi reads
     app.connect("autoapi-skip-member", reference.choose)
+    app.connect("env-updated", number_within_pages)
     app.connect("doctree-resolved", reference.link_names)
     app.connect("doctree-resolved", _set_page)
     app.connect("html-page-context", _end_chain)

@@ -271,7 +271,7 @@ def _balance(evaluations: Sequence[Mapping[str, Any]], rows: Any, longer: str, h
     ]
     table = {"What you save": saved, "What you lose": lost, "What it takes": taken, "What to watch": watched}
     return "| | in this run |\n|---|---|\n" + "".join(
-        f"| **{name}** | {'<br>'.join(lines)} |\n" for name, lines in table.items()
+        f"| **{name}** | {'<br>'.join(f'• {line}' for line in lines)} |\n" for name, lines in table.items()
     )
 
 

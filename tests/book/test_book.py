@@ -22,7 +22,14 @@ from PIL import Image
 from i2i_book.make import command
 from i2i_book.pages.build import SCRIPTS, build, faults
 from i2i_book.pages.dress import last_change
-from i2i_book.pages.extension import _end_chain, align_words, chains, set_type, set_type_in_html
+from i2i_book.pages.extension import (
+    _end_chain,
+    align_words,
+    chains,
+    number_within_pages,
+    set_type,
+    set_type_in_html,
+)
 from i2i_book.runs import root
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,6 +345,13 @@ def test_next_ends_wherever_sphinx_is_started(book: Path):
         app, context = SimpleNamespace(srcdir=book, config=SimpleNamespace(external_toc_path=toc)), {}
         _end_chain(app, "intro", "page.html", context, None)
         assert context == {"prev": None}
+
+
+def test_figures_of_a_page_without_a_number_count_from_1_on_it():
+    numbers = {"chapter": {"figure": {"a": (3, 1)}}, "page": {"figure": {"b": (91,), "c": (92,), "d": (9,)}}}
+    env = SimpleNamespace(toc_fignumbers=numbers, toc_secnumbers={"chapter": {"": (3,)}})
+    number_within_pages(None, env)
+    assert numbers == {"chapter": {"figure": {"a": (3, 1)}}, "page": {"figure": {"d": (1,), "b": (2,), "c": (3,)}}}
 
 
 def test_the_newest_sphinx_gets_every_extension_of_the_book():
