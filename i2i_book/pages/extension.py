@@ -121,7 +121,7 @@ def setup(app: Any) -> dict[str, bool]:
     PythonDomain.object_types["data"] = ObjType("data", "data", "class", "obj")  # a name of a type stands for a class
     app.connect("builder-inited", reference.read_library_alone, priority=400)  # before autoapi reads
     app.connect("autoapi-skip-member", reference.choose)
-    app.connect("env-updated", number_within_pages)
+    app.connect("env-get-updated", number_within_pages, priority=900)  # once Sphinx has numbered them
     app.connect("doctree-resolved", reference.link_names)
     app.connect("doctree-resolved", _set_page)
     app.connect("html-page-context", _end_chain)
