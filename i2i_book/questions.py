@@ -248,7 +248,7 @@ def questions_table() -> pd.DataFrame:
     """The family as a table: a row for each question, numbered."""
     rows = [
         {
-            "claim": q.claim,
+            "claim": q.claim.partition(": ")[0],  # the page has it in words
             "task": q.task,
             "measure": MEASURES[q.measure].label,
             "question": q.text,
