@@ -18,7 +18,17 @@ BF16 = (8, 0)  # the first capability that computes in bfloat16 by hardware
 # GiB of a GPU that must be free: generous guesses, but for the published trainings, whose need was counted.
 MEMORY = {"smoke": 2, "cpu": 4, "gpu": 12, "gpu-256": 12, "paper": 40, "paper-gaugan": 40}
 # Trained as by preset cpu.
-RECORDINGS = ("ranking", "ranking-again", "unpaired", "distilling", "distilling-again", "lasting", "recipe", "recipes")
+RECORDINGS = (
+    "ranking",
+    "ranking-again",
+    "ranking-long",
+    "unpaired",
+    "distilling",
+    "distilling-again",
+    "lasting",
+    "recipe",
+    "recipes",
+)
 MEMORY |= dict.fromkeys(RECORDINGS, 4)
 INSTALLED, RUN = 7, 5  # GiB of disk: the environment, and what a run writes
 FIELDS = ("name", "driver_version", "compute_cap", "memory.free", "memory.total")

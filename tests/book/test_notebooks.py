@@ -133,6 +133,7 @@ UNPAIRED = {"weights": "train", "steps": 1800, "identity": 0.02, "identity_until
 RECORDINGS = {
     "ranking": ("openmoji", EARLIER),
     "ranking-again": ("openmoji", EARLIER),
+    "ranking-long": ("openmoji", {}),
     "unpaired": ("earth-unpaired", {"02-search-space": UNPAIRED}),
     "distilling": ("openmoji", EARLIER),
     "ranking, too": ("fluent", SHORTER | {"03-pruning": {"min_width": 0}}),  # as published
