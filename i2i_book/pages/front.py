@@ -23,6 +23,8 @@ from i2i_lib.results import load_evaluations, load_table
 
 COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
 LONGER = "trained longer"  # the column of a recorded student of the small network's widths, if it was
+# What sets the other students of preset `cpu` apart, on a page where their names say nothing yet.
+WAYS = {"none": "without the large one", "mse": "by squared error", "inherited": "from its weights"}
 BUDGETS = "several budgets"  # the line of the recorded students
 EXAMPLES = 3  # rows of the picture
 WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
@@ -216,11 +218,11 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one image: {'; '.join(said)}.")
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
     others = ", ".join(
-        f'<span style="color: {look(name)["color"]}" aria-hidden="true">●</span> {name}'
+        f'<span style="color: {look(name)["color"]}" aria-hidden="true">●</span> {WAYS.get(name, name)}'
         for name, (_, _, kind) in points.items()
         if kind == "other"
     )
-    small = f" Small dots: students trained in other ways ({others})." if others else ""
+    small = f" Small dots: small networks trained in other ways ({others})." if others else ""
     small += " Original: a ResNet of the paper's kind, not compressed." if "original" in points else ""
     if recorded:
         steps = " or ".join(f"{count:,}" for count in sorted({student.steps for student in recorded}))
