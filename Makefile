@@ -31,7 +31,7 @@ help:  ## list the targets
 book: $(READY)  ## run the notebooks of PRESET and build the book: _build/html/index.html
 	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)"
 
-record: $(READY)  ## train and evaluate without making pages, as for a recording; SEEDS=9-24 makes a part of it
+record: $(READY)  ## train and evaluate without making pages, as for a recording; SEEDS=9-24 are the first and the last seed
 	@exec $(PY) -m i2i_book.make "$(PRESET)" "$(TASK)" "$(SEEDS)" "$(DATA)" "$(LAYOUT)" record
 
 ablations: $(READY)  ## the same with the students of chapter 9, which take longer than the book

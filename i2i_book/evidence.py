@@ -38,7 +38,7 @@ def evidence(answers: Sequence[Answer]) -> str:
     parts = []
     for title, found, _ in _by_claim(answers):
         if found:
-            parts += [f"**Claim: {title}**\n", *(f"- {answer_line(answer)}" for answer in found), ""]
+            parts += [f"**Asked: whether {title}**\n", *(f"- {answer_line(answer)}" for answer in found), ""]
     return "\n".join(parts)
 
 
@@ -67,11 +67,19 @@ def _counts(found: Sequence[Answer]) -> str:
     seeds = counted(min(answer.comparison.seeds for answer in found), "seed")
     weak = sorted({f"`{a.question.worse}`" for a in found if a.shown and a.beyond_colour is False})
     doubt = f"; but {', '.join(weak)} is not shown to beat looked-up colours" if weak else ""
-    return f"{', '.join(parts)}; {seeds}{doubt}"
+    return f"{', '.join(parts)}; {seeds}{_on_one_teacher(found)}{doubt}"
 
 
 def _tasks(asked: Iterable[Question]) -> str:
     return "on " + " and ".join(dict.fromkeys(f"`{question.task}`" for question in asked))
+
+
+def _on_one_teacher(found: Sequence[Answer]) -> str:
+    """Where all students have one teacher, the answers are about its students alone."""
+    tasks = [f"`{a.question.task}`" for a in found if a.comparison.teachers == 1 < a.comparison.seeds]
+    if not tasks:
+        return ""
+    return " on one teacher" if len(tasks) == len(found) else f", on {tasks[0]} on one teacher"
 
 
 def answer_line(answer: Answer) -> str:
@@ -88,7 +96,8 @@ def answer_line(answer: Answer) -> str:
         said = f"`{question.better}` is **as good as `{question.worse}` ({question.bound})** {corrected}"
     else:
         said = f"`{question.better}` is **{answer.verdict}** than `{question.worse}` {corrected}"
-    line = f"`{question.task}`, {counted(c.seeds, 'seed')}: {said}. {measured[0].upper()}{measured[1:]}."
+    asked = f"`{question.task}`, {counted(c.seeds, 'seed')}{_on_one_teacher([answer])}"
+    line = f"{asked}: {said}. {measured[0].upper()}{measured[1:]}."
     if question.margin and not answer.shown and _beyond_margin(answer):
         line += f" The whole interval lies beyond {100 * question.margin:.0f} %."
     if answer.beyond_colour is False:

@@ -36,7 +36,7 @@ def main(preset: str, task: str, seeds: str, data: str = "", layout: str = "", *
     if found and not from_record:
         found = _gpus_for(settings["gpu"], preset)
     if presets.seeds(seeds).start and not targets:
-        raise ValueError(f"SEEDS={seeds} is a part of a recording, for make record; a book begins with seed 0")
+        raise ValueError(f"SEEDS={seeds} does not begin with seed 0, as a book does: make record takes it")
     if from_record:
         _check_recorded_seeds(Path(preset).stem, tasks, presets.seeds(seeds).stop)
     teacher = os.environ.get("TEACHER", "")

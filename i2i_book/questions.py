@@ -142,14 +142,19 @@ def questions() -> list[Question]:
     return found
 
 
+def first_seed(recording: str) -> int:
+    """The first seed that the plan asks of a recording; 0 where it asks nothing."""
+    return min((question.seeds[0] for question in questions() if question.recording == recording), default=0)
+
+
 def planned_answers(
     evaluations: Mapping[str, Sequence[Mapping[str, Any]]], family: Sequence[Question] | None = None
 ) -> list[Answer]:
     """Answers to those questions of the family whose models were evaluated: task -> evaluations, one per training.
 
     p-values are adjusted as if every other question of the family had been asked in vain, so that recordings to come
-    take no claim back. Of questions that were asked of two recordings, only the first is answered. Raises ValueError as
-    `compare_models` does.
+    take no claim back. Of questions that were asked of several recordings, only the first is answered. Raises
+    ValueError as `compare_models` does.
     """
     whole = questions() if family is None else family
     first = {(q.task, q.text): q for q in reversed(whole)}

@@ -94,7 +94,8 @@ def find(preset: str, name: str) -> Number:
     recorded = not (run / place / "eval.json").exists()
     home = (recording if recorded else run) / place
     if not (home / "eval.json").exists():
-        wanted = command(preset, task, seed + 1)
+        one = f"make record PRESET={preset} TASK={task} SEEDS={seed}-{seed}"
+        wanted = one if seed else command(preset, task)
         raise FileNotFoundError(f"{task} with seed {seed} has no evaluation: `{wanted}` makes it")
     pages = facts_of(check(recording), place) if recorded else {}
     evaluations = [path for name in ("ablations", "eval") if (path := home / f"{name}.json").exists()]

@@ -124,12 +124,12 @@ def image_row(images: Mapping[str, Tensor]) -> HTML:
 def on_white(figure: Figure) -> Image:
     """A figure with photographs as pixels on white, which dark mode leaves as they are; the figure is closed.
 
-    The smaller of two files: JPEG for a photograph, a quarter of the other, and PNG for flat colours.
+    Keeps the smaller of two files: JPEG where a photograph fills the figure, PNG where colours are flat.
     """
     files = []
-    for format, how in (("jpeg", {"quality": 95, "subsampling": 0}), ("png", {"optimize": True})):
+    for kind, how in (("jpeg", {"quality": 95, "subsampling": 0}), ("png", {"optimize": True})):
         file = BytesIO()
-        figure.savefig(file, format=format, facecolor="white", bbox_inches="tight", pil_kwargs=how)
+        figure.savefig(file, format=kind, facecolor="white", bbox_inches="tight", pil_kwargs=how)
         files.append(file.getvalue())
     plt.close(figure)
     return Image(min(files, key=len))

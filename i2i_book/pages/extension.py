@@ -99,7 +99,10 @@ def _end_chain(app: Any, pagename: str, templatename: str, context: dict[str, An
 
 
 def number_within_pages(app: Any, env: Any) -> list[str]:
-    """Number the figures of each page that has no number itself from 1 on; Sphinx counts through all such pages."""
+    """Number figures, tables and listings from 1 on each page without a number of its own.
+
+    Sphinx counts on through all such pages. A `numref` to another one of them would be ambiguous.
+    """
     for docname, kinds in env.toc_fignumbers.items():
         if not env.toc_secnumbers.get(docname):
             for kind, found in kinds.items():

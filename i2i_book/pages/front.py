@@ -24,7 +24,11 @@ from i2i_lib.results import load_evaluations, load_table
 COLUMNS = {"sources": "drawing", "student-gcka": "small network", "teacher": "large network", "truths": "truth"}
 LONGER = "trained longer"  # the column of a recorded student of the small network's widths, if it was
 # What sets the other students of preset `cpu` apart, on a page where their names say nothing yet.
-WAYS = {"none": "without the large one", "mse": "by squared error", "inherited": "from its weights"}
+WAYS = {
+    "none": "not taught by the large one",
+    "mse": "taught by squared error",
+    "inherited": "begun with the large one's weights",
+}
 BUDGETS = "several budgets"  # the line of the recorded students
 EXAMPLES = 3  # rows of the picture
 WIDTH, HEIGHT = 480, 300  # of the chart, in its own units
@@ -200,7 +204,7 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
     labels |= {name: BUDGETS for name in [*named][:1]}  # above the cheapest, where the line begins
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
-        title = f"<title>{name}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
+        title = f"<title>{WAYS.get(name, name)}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
         fill = "" if kind == "recorded" else f' fill="{look(name)["color"]}"'
         at = f'cx="{x(macs_of):.1f}" cy="{y(error):.1f}"'
@@ -213,7 +217,10 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
             across, down = places.get(name, (8, -8))
             place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
-    said = [f"{name} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
+    said = [
+        f"{WAYS.get(name, name)} {short_count(macs_of)} MACs, {error:.1f}"
+        for name, (macs_of, error, _) in points.items()
+    ]
     said += [f"colours looked up {look_up:.1f}"] if look_up else []
     alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one image: {'; '.join(said)}.")
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'

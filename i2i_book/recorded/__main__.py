@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("out", type=Path, help="a .zip file or a folder to make")
     packing.add_argument("--teachers", action="store_true", help="add the teachers' weights")
     packing.add_argument("--no-pages", action="store_true", help="leave out what the notebooks showed: numbers only")
-    packing.add_argument("--first-weights", action="store_true", help="keep no weights but those of seed 0's students")
+    packing.add_argument(
+        "--first-weights", action="store_true", help="keep only the weights of the first seed's students"
+    )
     training = steps.add_parser("teacher", help="train the teacher of a task, however long it takes, and keep it")
     training.add_argument("preset", help="whose settings it has")
     training.add_argument("task")

@@ -90,13 +90,14 @@ def _unpack(source: Path, folder: Path) -> dict[str, Any]:
 def _check_complete(recording: str, manifest: dict[str, Any]) -> None:
     """Raise ValueError unless the seeds are those that the plan asks for: none looked at too early, none chosen."""
     for question in questions():
-        evaluated = {name for name in manifest["files"] if re.fullmatch(rf"{question.task}/seed\d+/eval\.json", name)}
-        planned = {f"{question.task}/seed{seed}/eval.json" for seed in question.seeds}
+        named = [re.fullmatch(rf"{question.task}/seed(\d+)/eval\.json", name) for name in manifest["files"]]
+        evaluated, planned = {int(found[1]) for found in named if found}, set(question.seeds)
         if question.recording == recording and evaluated and evaluated != planned:
-            raise ValueError(
-                f"{recording} has {len(evaluated)} evaluated seeds of {question.task}, and the plan asks for"
-                f" {question.seeds[0]} to {question.seeds[-1]}: import it when all are there, parts of it together"
-            )
+            asked = f"{recording}: the plan asks for seeds {min(planned)} to {max(planned)} of {question.task}"
+            if more := sorted(evaluated - planned):
+                raise ValueError(f"{asked}, not for {', '.join(map(str, more))}")
+            lacking = ", ".join(map(str, sorted(planned - evaluated)))
+            raise ValueError(f"{asked}, and {lacking} is not there: import it when all are, parts of it together")
 
 
 def _places_in(target: Path, replace: bool) -> set[str]:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import re
 import shutil
 import tempfile
 import zipfile
@@ -14,19 +13,19 @@ from typing import Any
 import nbformat
 
 from i2i_book.chapters import GENERATORS
+from i2i_book.questions import first_seed
 from i2i_book.recorded.check import FORMAT, MANIFEST, check, may_hold, names_below, run_name
 from i2i_lib.files import atomic_write, sha256
 
 LINE = 4000  # characters of JSON that stand on one line
-LATER = re.compile("seed[1-9][0-9]*")  # folders of all seeds but the first
 
 
 def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True, weights: bool = True) -> Path:
     """Pack the finished run `run` (runs/<preset>) into `out`, a .zip file or a folder, which must not exist yet.
 
-    The pages of seed 0 are packed unless `pages` is false; of all others only what they noted when they ran.
+    The pages of the first seed are packed unless `pages` is false; of all others only what they noted when they ran.
     `teachers` adds the teachers' weights, many times larger than the students'. Without `weights`, only the students of
-    seed 0 keep theirs: the numbers of others are verified by training again.
+    the first seed keep theirs: the numbers of others are verified by training again. The plan says which seed is first.
 
     Raises ValueError naming what is missing or does not fit.
     """
@@ -37,7 +36,7 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True, we
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as temporary:
         folder = Path(temporary) / "packed"
-        runs = {}
+        runs, first = {}, f"seed{first_seed(run.name)}"
         for path in sorted(p for p in run.rglob("*") if p.is_file()):
             name = path.relative_to(run).as_posix()
             if not may_hold(name) or (path.stem in GENERATORS.values() and not teachers):
@@ -45,9 +44,9 @@ def pack(run: Path, out: Path, *, teachers: bool = False, pages: bool = True, we
             if path.suffix == ".ipynb":
                 notebook: Any = nbformat.read(path, as_version=4)
                 runs[run_name(run, path)] = dict(notebook.metadata["i2i"])
-                if not pages or LATER.fullmatch(path.parent.parent.name):
+                if not pages or path.parent.parent.name not in (first, run.name):
                     continue
-            _pack_file(path, folder / name, bare=not weights and bool(LATER.fullmatch(path.parent.name)))
+            _pack_file(path, folder / name, bare=not weights and path.parent.name != first)
         files = {
             name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
             for name in names_below(folder)

@@ -245,7 +245,7 @@ def test_chapter_9_says_what_was_measured_on_the_validation_part():
 def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     answers = recorded_answers(recording)
     said = evidence(answers).splitlines()
-    assert said[0] == "**Claim: one threshold makes a better student than uniform narrowing**"
+    assert said[0] == "**Asked: whether one threshold makes a better student than uniform narrowing**"
     assert re.fullmatch(
         r"- `openmoji`, 4 seeds: `gcka` is \*\*better\*\* than `uniform` \(corrected p .*\)\. `gcka` is 6\d\.\d grey"
         r" levels closer to the truth than `uniform` \(.* to .*\)\.",
@@ -256,7 +256,7 @@ def test_chapter_6_says_what_was_answered_and_what_is_open(recording):
     claim = "one threshold makes a better student than uniform narrowing"
     assert (shown, told) == ("- **Shown**", f"  - {claim} (on `openmoji` 1 of 1 question; 4 seeds)")
     assert (missing, lines[0]) == ("- **Not recorded yet**", f"  - whether {claim} (on `openmoji` and `fluent`)")
-    assert "  - whether without pairs, a small student is as good as its teacher" in lines
+    assert "  - whether a small student is as good as its teacher, without pairs" in lines
     turned = replace(answers[0], comparison=replace(answers[0].comparison, difference=1.0, low=0.5, high=1.5))
     opposite = f"- **The opposite is shown**\n  - {claim} (on `openmoji` 0 of 1 question, the opposite in 1; 4 seeds)"
     assert in_short([turned]).startswith(opposite)

@@ -357,16 +357,19 @@ def test_parts_with_other_seeds_are_taken_in_as_one(packed: Path, tmp_path, monk
         join([*parts, parts[1]], tmp_path / "twice")
 
     # The plan asks for both, and for no other.
-    def ask(seeds: int) -> None:
-        asked = replace(questions()[0], recording="gpu", task="fluent", seeds=range(seeds))
+    def ask(*seeds: int) -> None:
+        asked = replace(questions()[0], recording="gpu", task="fluent", seeds=range(*seeds))
         monkeypatch.setattr("i2i_book.recorded.importing.questions", lambda: [asked])
 
     ask(2)
     for name in (None, "peek"):
-        with pytest.raises(ValueError, match="gpu has 1 evaluated seeds of fluent, and the plan asks for 0 to 1"):
+        with pytest.raises(ValueError, match="gpu: the plan asks for seeds 0 to 1 of fluent, and 1 is not there"):
             import_recording(parts[0], tmp_path / "recorded", name=name)
     ask(1)
-    with pytest.raises(ValueError, match="gpu has 2 evaluated seeds of fluent, and the plan asks for 0 to 0"):
+    with pytest.raises(ValueError, match="gpu: the plan asks for seeds 0 to 0 of fluent, not for 1"):
+        import_recording(joined, tmp_path / "recorded")
+    ask(1, 3)
+    with pytest.raises(ValueError, match="gpu: the plan asks for seeds 1 to 2 of fluent, not for 0"):
         import_recording(joined, tmp_path / "recorded")
     ask(2)
     monkeypatch.setattr("i2i_book.recorded.__main__.root", lambda: tmp_path)

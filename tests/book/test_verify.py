@@ -96,7 +96,7 @@ def test_a_preset_may_be_named_by_its_file(home: Path, ran, capsys):
     assert verify.main(["presets/micro.yml", "earth/0/gcka/l1"]) == 0
     assert verify.draw("presets/micro.yml", 1)
     assert verify.main(["presets/micro.yml", "earth/1/gcka/l1"]) == 1
-    assert "`make book PRESET=presets/micro.yml TASK=earth SEEDS=2` makes it" in capsys.readouterr().err
+    assert "`make record PRESET=presets/micro.yml TASK=earth SEEDS=1-1` makes it" in capsys.readouterr().err
 
 
 def test_a_number_that_was_made_up_does_not_agree(home: Path, ran, capsys):
@@ -208,7 +208,7 @@ def test_trainings_by_changed_code_may_part_ways(home: Path):
     ("number", "says"),
     [
         ("gcka/l1", "must read task/seed/model/measure, such as earth/0/gcka/l1, got 'gcka/l1'"),
-        ("earth/1/gcka/l1", "seed 1 has no evaluation: `make book PRESET=micro TASK=earth SEEDS=2` makes it"),
+        ("earth/1/gcka/l1", "seed 1 has no evaluation: `make record PRESET=micro TASK=earth SEEDS=1-1` makes it"),
         ("earth/0/none/l1", "no model 'none'"),
         ("earth/0/gcka/l2", "gcka has no number 'l2': it has l1, ssim, feature_distance, kd, kd_low, kd_high, fd"),
     ],
