@@ -304,10 +304,11 @@ def chance_facts(ranked: pd.Series, random: pd.DataFrame) -> dict[str, str]:
     row = str(largest).replace(r" \times ", "&nbsp;&times;&nbsp;").replace("$", "")
     own = (ranked - average).abs().mean()
     others = [(random[i] - random.drop(columns=i).mean(axis=1)).abs().mean() for i in random]
+    spread, points = f"{min(others):.1f} to {max(others):.1f}", "percentage points apart"
     return {
         "Kinds of layer whose share no random ranking gives": f"{outside.sum()} of {len(ranked)}",
         "Largest difference": f"{row}, {ranked[largest]:.0f} % against {average[largest]:.0f} % on average",
-        "Shares kept, plan against the mean of the random students": f"{own:.1f} percentage points apart",
-        "Shares kept, a random student against the mean of the others": f"{min(others):.1f} to {max(others):.1f} of these apart",
+        "Shares kept, plan against the mean of the random students": f"{own:.1f} {points}",
+        "Shares kept, a random student against the mean of the others": f"{spread} {points}",
         "So the plan's widths are": "not those of chance" if own > max(others) else "such as chance gives, too",
     }
