@@ -4,7 +4,7 @@ Where all pixels that the head's kernel covers are silent, the picture has one c
 `python benchmarks/silent_pixels.py runs/ranking/openmoji` prints a line for each student of each seed of a run: the
 channels of the last layer before the head, that share on the test pictures, and the L1 distance of the evaluation.
 `--every 4` looks at every fourth test picture, `--figure FILE` draws the lines as dots, and `--images FILE` shows what
-`gcka` and `uniform` of seed 0 make of six test pictures.
+`gcka` and `uniform` of the first seed make of six test pictures.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def main() -> None:
     print(f"{date.today()}, {machine()['cpu']}, torch {torch.__version__}, {run}{looked_at}")
     print(f"{'seed':>4}  {'student':<20}  {'last layer':>10}  {'silent pixels':>13}  {'L1':>5}")
     dots: dict[str, list[tuple[float, float]]] = {}
-    for home in sorted(given.task.glob("seed*"), key=lambda home: int(home.name.removeprefix("seed"))):
+    homes = sorted(given.task.glob("seed*"), key=lambda home: int(home.name.removeprefix("seed")))
+    for home in homes:
         data = load_saved_task(home / "data")
         sources = encode(data.test.source, data.test.classes)[:: given.every]
         for row in load_evaluation(home / "eval.json")["results"]:
@@ -85,7 +86,7 @@ def main() -> None:
                 print(f"{row.seed:>4}  {row.model:<20}  {channels:>10}  {share:>13.0%}  {row.l1:.3f}", flush=True)
                 dots.setdefault(row.model, []).append((share, row.l1))
     if given.images:
-        show(given.task / "seed0", given.images)
+        show(homes[0], given.images)
     if given.figure:
         draw(dots, given.figure)
 

@@ -131,11 +131,15 @@ def test_numbers_are_packed_without_pages_if_asked_for(packed: Path, tmp_path):
     assert (tmp_path / "numbers/results.jsonl").read_text() == (packed / "results.jsonl").read_text()
 
 
-def test_weights_of_the_first_seed_alone_are_packed_if_asked_for(packed: Path, tmp_path):
+@pytest.mark.parametrize("first", [0, 1])
+def test_weights_of_the_first_seed_alone_are_packed_if_asked_for(packed: Path, tmp_path, monkeypatch, first):
+    asked = replace(questions()[0], recording="gpu", seeds=range(first, 2))
+    monkeypatch.setattr("i2i_book.questions.questions", lambda: [asked])
     assert main(["pack", str(packed.parent / "runs/gpu"), str(tmp_path / "small"), "--first-weights"]) == 0
     files = set(check(tmp_path / "small")["files"])
-    assert {name for name in files if name.endswith(".safetensors")} == {"fluent/seed0/student-gcka.safetensors"}
-    assert {"fluent/seed1/student-gcka.json", "fluent/seed1/eval.json"} <= files
+    seeds = {name: {path.split("/")[1] for path in files if path.endswith(name)} for name in (".safetensors", ".ipynb")}
+    assert seeds == {".safetensors": {f"seed{first}"}, ".ipynb": {f"seed{first}", "06-results.ipynb"}}
+    assert {f"fluent/seed{seed}/{name}" for seed in (0, 1) for name in ("student-gcka.json", "eval.json")} <= files
 
 
 def test_teachers_are_packed_if_asked_for(packed: Path, tmp_path):
