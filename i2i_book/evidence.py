@@ -29,8 +29,11 @@ def in_short(answers: Sequence[Answer]) -> str:
         groups["Shown" if shown == len(found) else part].append(told)
         if missing:
             groups["Not recorded yet"].append(f"whether {title} ({_tasks(missing)})")
-    listed = [[f"- **{group}**", *(f"  - {told}" for told in named)] for group, named in groups.items() if named]
-    return "\n".join(line for lines in listed for line in lines)
+    lines = []
+    for group, named in groups.items():
+        if named:
+            lines += [f"- **{group}**", *(f"  - {told}" for told in named)]
+    return "\n".join(lines)
 
 
 def evidence(answers: Sequence[Answer]) -> str:
@@ -46,10 +49,10 @@ def _by_claim(answers: Sequence[Answer]) -> list[tuple[str, list[Answer], list[Q
     """The title of each claim, its answers, and its questions that have none."""
     answered = {answer.question: answer for answer in answers}
     claims = []
-    for claim, of_claim in groupby(questions(), lambda question: question.claim):
+    for _, of_claim in groupby(questions(), lambda question: question.claim):
         asked = list(of_claim)
         found = [answered[question] for question in asked if question in answered]
-        claims.append((claim.partition(": ")[2], found, [question for question in asked if question not in answered]))
+        claims.append((asked[0].title, found, [question for question in asked if question not in answered]))
     return claims
 
 
@@ -76,10 +79,10 @@ def _tasks(asked: Iterable[Question]) -> str:
 
 def _on_one_teacher(found: Sequence[Answer]) -> str:
     """Where all students have one teacher, the answers are about its students alone."""
-    tasks = [f"`{a.question.task}`" for a in found if a.comparison.teachers == 1 < a.comparison.seeds]
-    if not tasks:
+    asked = [answer.question for answer in found if answer.comparison.teachers == 1 < answer.comparison.seeds]
+    if not asked:
         return ""
-    return " on one teacher" if len(tasks) == len(found) else f", on {tasks[0]} on one teacher"
+    return " on one teacher" if len(asked) == len(found) else f", {_tasks(asked)} on one teacher"
 
 
 def answer_line(answer: Answer) -> str:

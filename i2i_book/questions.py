@@ -31,7 +31,7 @@ FORETOLD = (3, 5, 9, 12, 25)  # trainings for which the power is foretold
 class Question:
     """Whether a model is better than another one or, with a margin, no worse by more than that."""
 
-    claim: str
+    claim: str  # its letter, a colon and its title
     task: str
     measure: str
     better: str
@@ -40,6 +40,16 @@ class Question:
     matters: float  # the least difference worth finding, a share of the teacher's mean
     recording: str  # that answers it
     seeds: range  # those that the recording has of this task, before anyone looks
+
+    @property
+    def letter(self) -> str:
+        """What the plan's page calls the claim: "A", "A, once more"."""
+        return self.claim.partition(": ")[0]
+
+    @property
+    def title(self) -> str:
+        """The claim in words, without its letter."""
+        return self.claim.partition(": ")[2]
 
     @property
     def bound(self) -> str:
@@ -253,7 +263,7 @@ def questions_table() -> pd.DataFrame:
     """The family as a table: a row for each question, numbered."""
     rows = [
         {
-            "claim": q.claim.partition(": ")[0],  # the page has it in words
+            "claim": q.letter,  # the page has it in words
             "task": q.task,
             "measure": MEASURES[q.measure].label,
             "question": q.text,

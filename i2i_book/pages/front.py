@@ -201,10 +201,11 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
         if line := sorted((macs, error) for macs, error, kind in points.values() if kind == joined):
             steps = " L".join(f"{x(m):.1f},{y(e):.1f}" for m, e in line)
             parts.append(f'<path class="line {joined}" d="M{steps}"/>')
+    called = {name: WAYS.get(name, name) for name in points}
     labels = {"teacher": "large network", "original": "Original", "gcka": "small network"}
     labels |= {name: BUDGETS for name in [*named][:1]}  # above the cheapest, where the line begins
     for name, (macs_of, error, kind) in sorted(points.items(), key=lambda item: item[0] == "gcka"):
-        title = f"<title>{WAYS.get(name, name)}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
+        title = f"<title>{called[name]}: {short_count(macs_of)} MACs, {error:.1f} grey levels</title>"
         radius = {"large": 7, "budget": 7, "recorded": 5, "other": 4}[kind]
         fill = "" if kind == "recorded" else f' fill="{look(name)["color"]}"'
         at = f'cx="{x(macs_of):.1f}" cy="{y(error):.1f}"'
@@ -217,15 +218,12 @@ def _chart(points: Mapping[str, tuple[float, float, str]], recorded: Sequence[Re
             across, down = places.get(name, (8, -8))
             place = f'x="{x(macs_of) + across:.1f}" y="{y(error) + down:.1f}"'
             parts.append(f'<text {place} text-anchor="{"end" if left else "start"}">{labels[name]}</text>')
-    said = [
-        f"{WAYS.get(name, name)} {short_count(macs_of)} MACs, {error:.1f}"
-        for name, (macs_of, error, _) in points.items()
-    ]
+    said = [f"{called[name]} {short_count(macs_of)} MACs, {error:.1f}" for name, (macs_of, error, _) in points.items()]
     said += [f"colours looked up {look_up:.1f}"] if look_up else []
     alt = escape(f"Error in grey levels of 255 against multiply-accumulates of one image: {'; '.join(said)}.")
     svg = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{alt}">{"".join(parts)}</svg>'
     others = ", ".join(
-        f'<span style="color: {look(name)["color"]}" aria-hidden="true">●</span> {WAYS.get(name, name)}'
+        f'<span style="color: {look(name)["color"]}" aria-hidden="true">●</span> {called[name]}'
         for name, (_, _, kind) in points.items()
         if kind == "other"
     )

@@ -89,10 +89,10 @@ def _unpack(source: Path, folder: Path) -> dict[str, Any]:
 
 def _check_complete(recording: str, manifest: dict[str, Any]) -> None:
     """Raise ValueError unless the seeds are those that the plan asks for: none looked at too early, none chosen."""
-    for question in questions():
+    for question in (question for question in questions() if question.recording == recording):
         named = [re.fullmatch(rf"{question.task}/seed(\d+)/eval\.json", name) for name in manifest["files"]]
         evaluated, planned = {int(found[1]) for found in named if found}, set(question.seeds)
-        if question.recording == recording and evaluated and evaluated != planned:
+        if evaluated and evaluated != planned:
             asked = f"{recording}: the plan asks for seeds {min(planned)} to {max(planned)} of {question.task}"
             if more := sorted(evaluated - planned):
                 raise ValueError(f"{asked}, not for {', '.join(map(str, more))}")

@@ -165,8 +165,7 @@ def test_page_and_statistics_read_one_list(tmp_path):
     assert len(shown.splitlines()) == 2 + len(questions()) + 1 - 1
     plan = (root() / "book" / "plan.md").read_text()
     for q in questions():
-        letter = q.claim.partition(": ")[0]
-        assert f"| {letter} | {q.task} |" in shown and q.text in shown and f"- **{letter}.**" in plan
+        assert f"| {q.letter} | {q.task} |" in shown and q.text in shown and f"- **{q.letter}.**" in plan
     assert (book / "notebooks" / "pilot.md").read_text() == "", "this checkout has no recordings"
     assert "{include} notebooks/questions.md" in plan and "{include} notebooks/pilot.md" in plan
 
