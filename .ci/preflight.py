@@ -22,6 +22,7 @@ RECORDINGS = (
     "ranking",
     "ranking-again",
     "ranking-long",
+    "mobile",
     "unpaired",
     "distilling",
     "distilling-again",

@@ -31,7 +31,7 @@ from i2i_lib.config import (
     cat_teacher,
 )
 from i2i_lib.data.tiles import Batch
-from i2i_lib.macs import generator_macs
+from i2i_lib.macs import generator_macs, nearest_mobile_resnet
 from i2i_lib.prune import prune, uniform_scales
 from i2i_lib.train.adversarial import TrainConfig
 from i2i_lib.train.cyclegan import UnpairedDistiller, UnpairedTrainer
@@ -160,7 +160,7 @@ def _generator(counter: _Counter, given: dict[str, Any], name: str) -> Any:
 
 
 def _student(teacher: Any, cut: dict[str, Any], own: dict[str, Any]) -> Any:
-    """The widths of a uniformly narrowed student of chapter 3's budget, times the student's own."""
+    """A teacher narrowed alike to chapter 3's budget, times the student's own, or another network of that cost."""
     network, side = build(teacher), cut["image_size"]
     ranking, all_of_it = uniform_scales(network), generator_macs(teacher, side, "exact")
     options: dict[str, Any] = {"image_size": side, "min_width": own["min_width"] or cut.get("min_width") or None}
@@ -168,8 +168,13 @@ def _student(teacher: Any, cut: dict[str, Any], own: dict[str, Any]) -> Any:
         level = {name: [0.0] * len(scales) for name, scales in ranking.items()}
         return prune(network, all_of_it - 1, cost="exact", scales=level, **options).config
     if cut["paper_budget"]:
-        return prune(network, own["budget"] * 1e9 * cut["paper_budget"], scales=ranking, **options).config
-    return prune(network, own["budget"] * cut["share"] * all_of_it, cost="exact", scales=ranking, **options).config
+        student = prune(network, own["budget"] * 1e9 * cut["paper_budget"], scales=ranking, **options).config
+    else:
+        most = own["budget"] * cut["share"] * all_of_it
+        student = prune(network, most, cost="exact", scales=ranking, **options).config
+    if own["network"] == "mobile":
+        return nearest_mobile_resnet(teacher, generator_macs(student, side, "exact"), side)
+    return student
 
 
 @one_line_errors

@@ -8,16 +8,19 @@ Biases, activations, padding and resizing count for nothing in either.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 from i2i_lib.config import (
     BlockWidths,
     Config,
     GeneratorConfig,
+    ResnetConfig,
     SpadeConfig,
     SpadeResnetConfig,
     check_choice,
     check_image_size,
+    mobile_resnet,
 )
 
 Convention = Literal["paper", "exact"]
@@ -156,3 +159,24 @@ def generator_params(config: Config) -> int:
         else:
             count += layer.outputs * (layer.inputs // layer.groups * layer.kernel**2 + layer.bias)
     return count
+
+
+def nearest_mobile_resnet(like: Config, macs: float, image_size: int | tuple[int, int]) -> ResnetConfig:
+    """The mobile ResNet of nine blocks whose exact MACs are nearest to `macs`: the students of later papers.
+
+    Its norm, its way up and its channels in and out are those of `like`. Raises ValueError if `like` reads labels.
+    """
+    if isinstance(like, SpadeConfig | SpadeResnetConfig):
+        raise ValueError("a mobile ResNet does not read labels, as this generator does")
+    same = {name: getattr(like, name) for name in ("upsample", "in_channels", "out_channels")}
+
+    def of(base: int) -> ResnetConfig:
+        return replace(mobile_resnet(base, norm=like.norm), **same)
+
+    def off(base: int) -> float:
+        return abs(macs - generator_macs(of(base), image_size, "exact"))
+
+    base = 1
+    while off(base + 1) < off(base):  # a wider one costs more, so that there is one nearest
+        base += 1
+    return of(base)

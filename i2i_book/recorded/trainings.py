@@ -63,7 +63,9 @@ def recorded_training(task: str, name: str, recipe: Path, data: Path) -> Recorde
             " 1 the settings of its record, or train with TEACHER=train"
         )
     if asked.get("teacher"):
-        _check_parents(folder / name, recipe.parent / asked["teacher"], recipe.parent / asked["generator"])
+        _check_teacher(folder / name, recipe.parent / asked["teacher"])
+        if isinstance(asked["generator"], str):  # of another network, the settings above have the widths
+            _check_widths(folder / name, recipe.parent / asked["generator"])
     judge = folder / f"{name}-discriminator"
     return RecordedTraining(
         load_generator(folder / name),
@@ -84,14 +86,18 @@ def known_hashes(info: dict[str, Any]) -> set[str]:
     return {info["sha256"], info.get("packed_from"), info["provenance"].get("packed_from")} - {None}
 
 
-def _check_parents(student: Path, teacher: Path, plan: Path) -> None:
-    """Raise ValueError if a recorded student is not of this teacher, or has not the widths of this plan."""
+def _check_teacher(student: Path, teacher: Path) -> None:
+    """Raise ValueError if a recorded student is not of this teacher."""
     made_of, own = load_info(student)["provenance"]["teacher"], load_info(teacher)
     if made_of not in known_hashes(own):
         raise ValueError(
             f"the recorded {student.name} learned from another teacher than {shorten_path(teacher)}: TEACHER=train"
             " (in a notebook, weights='train') trains it"
         )
+
+
+def _check_widths(student: Path, plan: Path) -> None:
+    """Raise ValueError if a recorded student has not the widths of this plan."""
     if load_generator(student).config != load_plan(plan).config:
         raise ValueError(
             f"the recorded {student.name} has other widths than {shorten_path(plan)}: give chapter 3 the settings of"

@@ -21,7 +21,7 @@ from i2i_lib.config import (
     cat_teacher,
     mobile_resnet,
 )
-from i2i_lib.macs import generator_macs, generator_params, layers
+from i2i_lib.macs import generator_macs, generator_params, layers, nearest_mobile_resnet
 
 NOTHING = BlockWidths((0, 0, 0), (0, 0, 0))
 STUDENT = GeneratorConfig(
@@ -123,6 +123,19 @@ def test_image_sizes_that_do_not_fit_are_refused(size):
         generator_macs(STUDENT, size)
     with pytest.raises(ValueError, match="multiples of 64"):
         generator_macs(SpadeResnetConfig(), size)
+
+
+@pytest.mark.parametrize(("base", "side", "mobile"), [(16, 64, 6), (24, 128, 10)])  # the teachers of preset cpu
+def test_the_mobile_resnet_of_later_papers_can_cost_an_eighth_of_a_teacher(base, side, mobile):
+    teacher = replace(cat_teacher(base, 6, "batch"), upsample="resize")
+    eighth = generator_macs(teacher, side, "exact") / 8
+    found = nearest_mobile_resnet(teacher, eighth, side)
+    assert found == replace(mobile_resnet(mobile, 9, "batch"), upsample="resize")
+    assert generator_macs(found, side, "exact") == pytest.approx(eighth, rel=0.012)
+    others = [replace(found, base=mobile + more) for more in (-1, 1)]
+    assert all(abs(generator_macs(other, side, "exact") / eighth - 1) > 0.05 for other in others)
+    with pytest.raises(ValueError, match="does not read labels"):
+        nearest_mobile_resnet(SPADE_TEACHER, eighth, side)
 
 
 def test_an_unknown_convention_is_refused():
