@@ -17,20 +17,12 @@ CAPABILITIES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 BF16 = (8, 0)  # the first capability that computes in bfloat16 by hardware
 # GiB of a GPU that must be free: generous guesses, but for the published trainings, whose need was counted.
 MEMORY = {"smoke": 2, "cpu": 4, "gpu": 12, "gpu-256": 12, "paper": 40, "paper-gaugan": 40}
-# Trained as by preset cpu.
-RECORDINGS = (
-    "ranking",
-    "ranking-again",
-    "ranking-long",
-    "mobile",
-    "unpaired",
-    "distilling",
-    "distilling-again",
-    "lasting",
-    "recipe",
-    "recipes",
-)
-MEMORY |= dict.fromkeys(RECORDINGS, 4)
+# A preset may be like `cpu` in what it trains.
+MEMORY |= {
+    path.stem: MEMORY["cpu"]
+    for path in (Path(__file__).parent.parent / "presets").glob("*.yml")
+    if "\nlike: cpu\n" in path.read_text(encoding="utf-8")
+}
 INSTALLED, RUN = 7, 5  # GiB of disk: the environment, and what a run writes
 FIELDS = ("name", "driver_version", "compute_cap", "memory.free", "memory.total")
 

@@ -154,13 +154,11 @@ def _check_recorded_seeds(run: str, tasks: Sequence[str], asked: int) -> None:
             )
 
 
-def command(preset: str, task: str = presets.MAIN_TASK, seeds: int = 1) -> str:
-    """The call that runs a task and so many seeds by a preset, also where they would be shown as recorded."""
+def command(preset: str, task: str = presets.MAIN_TASK) -> str:
+    """The call that runs a task by a preset, also where it would be shown as recorded."""
     said = f"make book PRESET={preset}"
     if task != presets.MAIN_TASK:
         said += f" TASK={task}"
-    if seeds > 1:
-        said += f" SEEDS={seeds}"
     return said + (" RECORDED=no" if shown(Path(preset).stem, [task]) else "")
 
 
