@@ -17,7 +17,7 @@ GREY = "grey levels of 255 ↓"  # the heading of L1 on that scale
 MACS = "MACs ↓"  # the heading where both counts agree
 SETS = ("kd", "fd")  # measures of whole sets of pictures, in a fold wherever the truth of each picture is known
 YARDSTICKS = ("floor", "look-up", "original", "teacher", "teacher-longer")  # first in a table
-# Two students share everything but one ingredient.
+# Two students share everything but one ingredient, or but the network itself (`mobile`).
 QUESTIONS = {
     "is the network worth having": ("teacher", "look-up"),
     "is the student worth having": ("gcka", "look-up"),
@@ -36,8 +36,8 @@ QUESTIONS = {
     "the last layer whole against uniform narrowing": ("last", "uniform"),
     "one threshold against uniform narrowing, both with eight channels at least": ("eight", "uniform-eight"),
     "eight channels at least": ("eight", "gcka"),
-    "a pruned teacher against a mobile ResNet of the same cost": ("gcka", "mobile"),
-    "a pruned teacher against a mobile ResNet, both without distillation": ("none", "mobile-none"),
+    "the pruned network against a mobile ResNet of the same cost": ("gcka", "mobile"),
+    "the same two networks, both without distillation": ("none", "mobile-none"),
     "distillation of a mobile ResNet": ("mobile", "mobile-none"),
     "the teacher's discriminator against a fresh one": ("gcka", "fresh"),
     "the teacher's weights as a start": ("inherited", "gcka"),

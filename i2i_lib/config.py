@@ -346,7 +346,10 @@ def cat_spade_teacher(
 
 
 def mobile_resnet(base: int = 16, n_blocks: int = 9, norm: Norm = "instance") -> ResnetConfig:
-    """The depthwise-separable ResNet that GAN Compression and OMGD start from."""
+    """The depthwise-separable ResNet that GAN Compression and OMGD start from.
+
+    All its norms are of one kind; theirs are instance norms inside the blocks whatever the others are.
+    """
     return ResnetConfig(base=base, n_blocks=n_blocks, norm=norm, separable=True)
 
 

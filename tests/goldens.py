@@ -65,7 +65,8 @@ def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
         if not separable:
             return conv(c, c, 3)
         net = nn.Module()
-        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c, bias=bias), norm_of(c), conv(c, c, 1))
+        inner = nn.InstanceNorm2d(c)  # whatever the others are
+        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c), inner, nn.Conv2d(c, c, 1))
         net.forward = lambda x: net.conv(x)  # type: ignore[method-assign]
         return net
 

@@ -63,12 +63,19 @@ def test_resnets_of_the_widely_used_repository_load(norm, dropout, n_blocks, pre
 
 
 def test_a_separable_resnet_loads():
-    official = widely_used_resnet("batch", dropout=True, separable=True)
+    official = widely_used_resnet("instance", dropout=True, separable=True)
     image = torch.rand(2, 3, 24, 32) * 2 - 1
     with torch.no_grad():
         ours = from_cat_state_dict(official.state_dict())
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
-    assert isinstance(ours, ResnetGenerator)
+    assert ours.config == ResnetConfig(4, 3, "instance", separable=True)
+
+
+def test_a_separable_resnet_of_batch_norms_is_refused():
+    """It has instance norms inside, which a file does not show."""
+    official = widely_used_resnet("batch", dropout=True, separable=True)
+    with pytest.raises(ValueError, match="instance norms inside"):
+        from_cat_state_dict(official.state_dict())
 
 
 CONFIGS = {
