@@ -24,7 +24,7 @@ def from_cat_state_dict(state: Mapping[str, Any], *, upsamplings: int = 6, paddi
     """Our generator, in eval mode, from the state dict of an official one.
 
     Reads inception and inception-SPADE teachers and students of the CAT code, and ResNet generators of the
-    pix2pix/CycleGAN code (which its forks share, CAT's included), plain or, with instance norms, depthwise-separable.
+    pix2pix/CycleGAN code (which its forks share, CAT's included), plain or, with norms of one kind, separable.
     Widths come from the shapes, since such files hold nothing else; every key must then be the expected one. Numbers of
     any precision become float32. Whole checkpoints ({"state_dict": ...}, {"model": ...}, {"netG": ...}) and prefixes of
     `DataParallel`, `torch.compile` and GAN classes are unwrapped. Read a file with
@@ -279,11 +279,11 @@ def _official_resnet(state: dict[str, Tensor]) -> tuple[ResnetGenerator, dict[st
     prefixes["head"] = f"model.{after + 7}"
     out_channels = _shape(state, f"model.{after + 7}.weight")[0]
     norm = _official_norm(state, "model.1", "model.2")
-    if separable and norm == "batch":
+    inside = "model.10.conv_block.1.conv.1.running_mean"
+    if separable and norm == "batch" and inside not in state:
         raise ValueError(
-            "'model.10.conv_block.1.conv.0.weight' is of a depthwise-separable block in a network with batch norms. The"
-            " official ones have instance norms inside all the same, which is not supported: only those whose norms are"
-            " all instance norms can be read"
+            f"{inside!r} is missing: expected a batch norm inside a depthwise-separable block, as the others are. The"
+            " official code has instance norms inside all the same, which is not supported"
         )
     config = ResnetConfig(
         base, after - 10, norm, separable=separable, in_channels=in_channels, out_channels=out_channels

@@ -51,8 +51,11 @@ class Residual(nn.Module):
         return x + self.conv_block(x)
 
 
-def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
-    """The pix2pix/CycleGAN code's generator, laid out and numbered as there, written down a second time."""
+def widely_used_resnet(norm, *, dropout, separable=None, base=4, n_blocks=3):
+    """The pix2pix/CycleGAN code's generator, laid out and numbered as there, written down a second time.
+
+    `separable` is the norm inside depthwise-separable blocks, an instance norm in the official code whatever `norm` is.
+    """
     bias = norm == "instance"
 
     def norm_of(c):
@@ -62,11 +65,12 @@ def widely_used_resnet(norm, *, dropout, separable=False, base=4, n_blocks=3):
         return nn.Conv2d(i, o, k, stride, padding, bias=bias)
 
     def block_conv(c):
-        if not separable:
+        if separable is None:
             return conv(c, c, 3)
         net = nn.Module()
-        inner = nn.InstanceNorm2d(c)  # whatever the others are
-        net.conv = nn.Sequential(nn.Conv2d(c, c, 3, groups=c), inner, nn.Conv2d(c, c, 1))
+        bias_inside = separable is nn.InstanceNorm2d
+        spatial = nn.Conv2d(c, c, 3, groups=c, bias=bias_inside)
+        net.conv = nn.Sequential(spatial, separable(c), nn.Conv2d(c, c, 1, bias=bias_inside))
         net.forward = lambda x: net.conv(x)  # type: ignore[method-assign]
         return net
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from goldens import golden, widely_used_resnet
+from torch import nn
 from toys import label_map, network, same
 
 from i2i_lib.checkpoint import build
@@ -62,19 +63,19 @@ def test_resnets_of_the_widely_used_repository_load(norm, dropout, n_blocks, pre
     assert state.keys() == before.keys() and all(state[name] is before[name] for name in before)
 
 
-def test_a_separable_resnet_loads():
-    official = widely_used_resnet("instance", dropout=True, separable=True)
+@pytest.mark.parametrize(("norm", "inside"), [("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d)])
+def test_a_separable_resnet_loads(norm, inside):
+    official = widely_used_resnet(norm, dropout=True, separable=inside)
     image = torch.rand(2, 3, 24, 32) * 2 - 1
     with torch.no_grad():
         ours = from_cat_state_dict(official.state_dict())
         torch.testing.assert_close(ours(image), official.get_submodule("model")(image), atol=1e-5, rtol=0)
-    assert ours.config == ResnetConfig(4, 3, "instance", separable=True)
+    assert ours.config == ResnetConfig(4, 3, norm, separable=True)
 
 
-def test_a_separable_resnet_of_batch_norms_is_refused():
-    """It has instance norms inside, which a file does not show."""
-    official = widely_used_resnet("batch", dropout=True, separable=True)
-    with pytest.raises(ValueError, match="instance norms inside"):
+def test_a_separable_resnet_of_batch_norms_with_instance_norms_inside_is_refused():
+    official = widely_used_resnet("batch", dropout=True, separable=nn.InstanceNorm2d)
+    with pytest.raises(ValueError, match="has instance norms inside"):
         from_cat_state_dict(official.state_dict())
 
 
